@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// CHECK: for what only this program or its hardware can get wrong. It prints and aborts; a supervisor
+// restarts us. What a caller or a file can get wrong is an absl::Status instead.
+#pragma once
+
+namespace fairlead {
+[[noreturn]] void CheckFailed(const char* file, int line, const char* what);
+}  // namespace fairlead
+
+#define FAIRLEAD_CHECK(condition) \
+  ((condition) ? static_cast<void>(0) : ::fairlead::CheckFailed(__FILE__, __LINE__, #condition))

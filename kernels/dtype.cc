@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/dtype.h"
+
+#include <array>
+
+namespace fairlead {
+namespace {
+
+constexpr std::array<DTypeInfo, kNumDTypes> kInfo = {{
+    {"f32", 1, 4},
+    {"f16", 1, 2},
+    {"bf16", 1, 2},
+    {"i32", 1, 4},
+    {"q8_0", 32, 34},  // f16 scale, 32 int8
+    {"q4_0", 32, 18},  // f16 scale, 32 nibbles, value = scale * (q - 8)
+    {"q4_1", 32, 20},  // f16 scale, f16 minimum, 32 nibbles, value = scale * q + minimum
+}};
+
+}  // namespace
+
+const DTypeInfo& Info(DType dtype) { return kInfo[static_cast<size_t>(dtype)]; }
+
+std::optional<DType> ParseDType(std::string_view name) {
+  for (int i = 0; i < kNumDTypes; ++i) {
+    if (kInfo[i].name == name) return static_cast<DType>(i);
+  }
+  return std::nullopt;
+}
+
+}  // namespace fairlead

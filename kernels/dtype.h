@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Element types of tensors and weights, and the size of their blocks. Any thread; no state.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace fairlead {
+
+enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kQ8_0, kQ4_0, kQ4_1 };
+inline constexpr int kNumDTypes = 7;
+
+// A block is the smallest run of elements that is stored together: 1 element for plain types, 32
+// for the quantised ones (layouts: GGUF specification, ggml-common.h block_q8_0, block_q4_0, block_q4_1).
+struct DTypeInfo {
+  std::string_view name;  // "f32", "q4_1": what flags, errors and tables print
+  int block_elements;
+  int block_bytes;
+};
+const DTypeInfo& Info(DType dtype);
+std::optional<DType> ParseDType(std::string_view name);
+
+inline bool IsQuantized(DType dtype) { return Info(dtype).block_elements > 1; }
+
+// Bytes of `elements` values in a row; `elements` must be a multiple of the block.
+inline size_t RowBytes(DType dtype, int64_t elements) {
+  const DTypeInfo& info = Info(dtype);
+  return static_cast<size_t>(elements / info.block_elements) * info.block_bytes;
+}
+
+}  // namespace fairlead

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// A checkpoint on disk, whatever its format: GGUF v2/v3, or a Hugging Face folder (config.json + safetensors).
+// Bytes are mmapped and live as long as the source. Immutable after opening: any thread.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/dtype.h"
+#include "models/json.h"
+
+namespace fairlead {
+
+// One tensor. `dim` is row-major, slowest first (a linear layer's weight is [out, in]), for GGUF too.
+struct WeightInfo {
+  std::string name;        // Hugging Face name; GGUF names are translated ("model.layers.0.self_attn.q_proj.weight")
+  std::string file_name;   // the name in the file ("blk.0.attn_q.weight"): what errors print
+  DType dtype = DType::kF32;
+  std::vector<int64_t> dim;
+  const std::byte* data = nullptr;
+  size_t bytes = 0;
+};
+
+enum class WeightFormat { kGguf, kSafetensors };
+
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  virtual WeightFormat format() const = 0;
+  virtual const std::string& path() const = 0;
+  // Null if absent.
+  virtual const WeightInfo* Find(std::string_view name) const = 0;
+  virtual absl::Span<const WeightInfo> tensors() const = 0;
+  // The model's config as Hugging Face writes config.json. A GGUF file's metadata is translated to the same keys
+  // ("hidden_size", "num_attention_heads", "rope_theta", "rope_scaling" ...), "model_type" from general.architecture.
+  virtual const Json& config() const = 0;
+  // GGUF: every metadata key and value (arrays as JSON arrays), tokenizer.ggml.* included; null Json for folders.
+  virtual const Json& metadata() const = 0;
+};
+
+// Opens a GGUF file or a Hugging Face folder. Every size, count and offset is checked against the file with
+// overflow-safe arithmetic before it is used. Errors name the file, the tensor or key, and the offset:
+// kNotFound (no such path), kInvalidArgument (truncated, lying or malformed), kUnimplemented (a dtype or version
+// we lack; the message lists the known ones).
+absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& path);
+
+}  // namespace fairlead
