@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CPU device's workers. They spin briefly after a job, then park on a futex, so that idle workers cost nothing and
+// busy neighbours are not starved. Not a general executor: one job at a time, submitted by one thread at a time.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+
+namespace fairlead {
+
+class ThreadPool {
+ public:
+  // `threads` includes the calling thread: 1 starts no worker.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls body(task, worker) for every task in [0, num_tasks), worker in [0, threads()). Tasks are handed out one by one in
+  // order, so a slow worker takes fewer. Returns when all are done. The caller is worker 0. Allocates nothing.
+  using Body = absl::FunctionRef<void(int64_t task, int worker)>;
+  void ParallelFor(int64_t num_tasks, Body body);
+
+ private:
+  void WorkerLoop(int worker);
+  void RunTasks(int worker);
+
+  std::vector<std::thread> workers_;
+  const Body* body_ = nullptr;
+  int64_t num_tasks_ = 0;
+  std::atomic<int64_t> next_task_{0};
+  std::atomic<int> active_{0};            // workers that have not finished the current job
+  std::atomic<uint32_t> generation_{0};   // the job's number; workers wait for it to change
+  std::atomic<uint32_t> parked_{0};
+  std::atomic<bool> stop_{false};
+};
+
+}  // namespace fairlead

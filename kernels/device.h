@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// The only seam between this program and an accelerator. No vendor header here.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/dtype.h"
+#include "kernels/tensor.h"
+
+namespace fairlead {
+
+// Named trade-offs between speed and fidelity, the same on every device (kernels/README.md states who rounds where).
+enum class Numerics { kFloat32, kPrecise, kFast };
+std::string_view NumericsName(Numerics numerics);
+
+// Owned device memory, freed on destruction. Move-only. Allocated before "ready", never in the step loop.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(void* data, size_t bytes, std::function<void(void*)> release)
+      : data_(data), bytes_(bytes), release_(std::move(release)) {}
+  Buffer(Buffer&& other) noexcept { *this = std::move(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    if (this == &other) return *this;
+    Reset();
+    data_ = std::exchange(other.data_, nullptr);
+    bytes_ = std::exchange(other.bytes_, 0);
+    release_ = std::exchange(other.release_, nullptr);
+    return *this;
+  }
+  ~Buffer() { Reset(); }
+
+  void* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  void Reset() {
+    if (data_ != nullptr && release_) release_(data_);
+    data_ = nullptr;
+  }
+
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+  std::function<void(void*)> release_;
+};
+
+// A weight matrix [rows, cols] in the layout its device multiplies best, in the dtype of the file (never widened).
+// Made once at load by Device::PackWeight, immutable afterwards; ops of the same device read it.
+class PackedWeight {
+ public:
+  PackedWeight(DType dtype, int64_t rows, int64_t cols) : dtype_(dtype), rows_(rows), cols_(cols) {}
+  virtual ~PackedWeight() = default;
+  PackedWeight(const PackedWeight&) = delete;
+  PackedWeight& operator=(const PackedWeight&) = delete;
+
+  DType dtype() const { return dtype_; }
+  int64_t rows() const { return rows_; }  // outputs
+  int64_t cols() const { return cols_; }  // inputs
+  virtual size_t bytes() const = 0;       // device memory it holds
+
+ private:
+  DType dtype_;
+  int64_t rows_, cols_;
+};
+
+// Rows to pack: row-major in the file's layout, in host memory. All parts of one weight have the same dtype and cols; they
+// are stacked in order (q, k, v become one matrix).
+struct WeightPart {
+  const std::byte* data;
+  int64_t rows;
+};
+
+struct PackWeightArgs {
+  DType dtype;
+  int64_t cols;
+  absl::Span<const WeightPart> parts;
+  bool embedding = false;  // Embed reads its rows as well (a tied head is packed once for both uses)
+};
+
+// The shape of one layer's KV cache. The layout inside a block belongs to the device: the host never reads KV.
+struct KvShape {
+  int kv_heads = 0;
+  int head_dim = 0;
+  int block_tokens = 0;
+};
+
+// An in-order queue of device work, used by one thread. A device fault CHECK-fails; it is not an error to return.
+// Host memory given to a copy must stay valid and unchanged (CopyToDevice) or unread (CopyToHost) until Wait.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual void CopyToDevice(void* device, const void* host, size_t bytes) = 0;
+  virtual void CopyToHost(void* host, const void* device, size_t bytes) = 0;
+  virtual void Wait() = 0;
+};
+
+struct DeviceInfo {
+  std::string name;              // "cpu"
+  std::string description;       // "AMD EPYC ..., avx3_zen4, 2 threads"
+  Numerics numerics = Numerics::kPrecise;
+  DType activation_dtype = DType::kF32;
+  DType kv_dtype = DType::kF16;  // f32 under Numerics::kFloat32
+  size_t memory_bytes = 0;       // total
+  std::vector<DType> weight_dtypes;  // what PackWeight and Matmul take
+};
+
+class Ops;
+
+class Device {  // Thread-safe. Outlives every Buffer, PackedWeight and Stream it made.
+ public:
+  virtual ~Device() = default;
+  virtual const DeviceInfo& info() const = 0;
+  virtual size_t FreeMemory() const = 0;
+  virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;  // 64-byte aligned, zeroed; RESOURCE_EXHAUSTED when it does not fit
+  // Bytes of one KV block (K and V of one layer). A layer's cache is one buffer of num_blocks of these.
+  virtual size_t KvBlockBytes(const KvShape& shape) const = 0;
+  // Synchronous; the host bytes may be dropped when it returns.
+  virtual absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) = 0;
+  virtual std::unique_ptr<Stream> NewStream() = 0;
+  virtual const Ops& ops() const = 0;
+};
+
+struct DeviceOptions {
+  int threads = 0;  // 0: one per core this process may use
+  Numerics numerics = Numerics::kPrecise;
+};
+
+// name: "cpu" or "auto". Errors: kInvalidArgument names the value and the known devices.
+absl::StatusOr<std::unique_ptr<Device>> OpenDevice(std::string_view name, const DeviceOptions& options);
+
+}  // namespace fairlead

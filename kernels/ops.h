@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// All that a backend must do. A new pure virtual makes the compiler list every backend to change. Ops are enqueued on the
+// stream and read their tensors when it runs them; the host learns results by Stream::CopyToHost and Wait.
+// Every op is batch-invariant: the bits of an output row depend on that row's inputs alone, not on how many rows or
+// sequences come with it, how a prompt was cut into chunks, or the number of threads.
+// Shapes use: tokens, seqs, rows, heads, kv_heads, head_dim, hidden, ffn, vocab, blocks. Activations (f32 below) have
+// DeviceInfo::activation_dtype; integers are i32. Required fields have no default, optional ones do.
+#pragma once
+
+#include <memory>
+
+#include "kernels/device.h"
+#include "kernels/tensor.h"
+
+namespace fairlead {
+
+struct EmbedArgs {
+  Tensor token;               // i32 [tokens], each in [0, table->rows())
+  const PackedWeight* table;  // [vocab, hidden], packed with embedding = true
+  Tensor out;                 // [tokens, hidden]
+};
+
+// out = x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich, arXiv 1910.07467). out may be x.
+struct RmsNormArgs {
+  Tensor x;       // [tokens, hidden]
+  Tensor weight;  // f32 [hidden]
+  Tensor out;     // [tokens, hidden]
+  float epsilon;
+};
+
+// out[t, out_column + n] = sum_k x[t, k] * weight[n, k] (+ bias[n]); with accumulate the sum is added to what is there.
+struct MatmulArgs {
+  Tensor x;                    // [tokens, k]
+  const PackedWeight* weight;  // [n, k]
+  Tensor out;                  // [tokens, columns], columns >= out_column + n
+  Tensor bias = {};            // f32 [n]
+  int64_t out_column = 0;
+  bool accumulate = false;
+};
+
+// Which elements of a head rotate together: (i, i + rotary_dim / 2) as Hugging Face stores weights, or (2i, 2i + 1) as
+// GGUF files of the Llama family do.
+enum class RopePairing { kHalves, kAdjacent };
+
+struct PagedKv {
+  void* data = nullptr;  // num_blocks * Device::KvBlockBytes(shape)
+  int num_blocks = 0;
+  KvShape shape;
+};
+
+// Rotates q (in place) and k, and writes k and v to their cache slots. slot = block * block_tokens + offset, or -1: not written.
+struct RopeAndWriteKvArgs {
+  Tensor qkv;       // [tokens, heads + 2 * kv_heads, head_dim]
+  Tensor position;  // i32 [tokens]
+  Tensor kv_slot;   // i32 [tokens]
+  Tensor cos_sin;   // f32 [max_positions, rotary_dim]: rotary_dim / 2 cosines, then as many sines
+  PagedKv kv;
+  int heads;
+  RopePairing pairing;
+};
+
+// Causal attention of one ragged batch: a prefill chunk has many query rows, a decode has one. No other modes.
+// Row j of sequence s stands at position context_tokens[s] - (query_start[s + 1] - query_start[s]) + j and sees the
+// positions up to its own. The keys are split at fixed positions, so the sums do not depend on the batch.
+struct AttentionArgs {
+  Tensor qkv;             // [tokens, heads + 2 * kv_heads, head_dim]; only q is read
+  Tensor out;             // [tokens, heads * head_dim]
+  PagedKv kv;
+  Tensor query_start;     // i32 [seqs + 1]
+  Tensor context_tokens;  // i32 [seqs], this batch's tokens included
+  Tensor block_table;     // i32 [seqs, max_blocks]
+  int heads;
+  float scale;
+};
+
+// out[t, i] = silu(x[t, i]) * x[t, ffn + i]
+struct SiluAndMulArgs {
+  Tensor x;    // [tokens, 2 * ffn]
+  Tensor out;  // [tokens, ffn]
+};
+
+struct GatherRowsArgs {
+  Tensor x;    // [tokens, hidden]
+  Tensor row;  // i32 [rows], each in [0, tokens)
+  Tensor out;  // [rows, hidden]
+};
+
+// Sparse changes to one row's logits before sampling: l = (l > 0 ? l / repetition : l * repetition) + add.
+// The entries of row r are [start[r], start[r + 1]); a token appears at most once a row. add may be -infinity.
+struct LogitEdits {
+  Tensor start = {};       // i32 [rows + 1]; absent: no edits
+  Tensor token = {};       // i32 [entries]
+  Tensor repetition = {};  // f32 [entries]
+  Tensor add = {};         // f32 [entries]
+};
+
+// Picks one token a row. temperature 0: the largest logit, lowest id on a tie. Otherwise: logits / temperature, then
+// top_k, then min_p (relative to the largest probability), then top_p over what is left (ties in favour of the lower
+// id), then a draw by inverse CDF in id order with the uniform number of (seed, position): UniformFor in sampling_rng.h.
+// A row whose logits are not all finite or -infinity, or all -infinity, gives -1.
+struct SampleArgs {
+  Tensor logits;       // f32 [rows, vocab], not changed
+  Tensor temperature;  // f32 [rows]
+  Tensor top_k;        // i32 [rows], 0 = off
+  Tensor top_p;        // f32 [rows], 1 = off
+  Tensor min_p;        // f32 [rows], 0 = off
+  Tensor seed;         // i32 [rows, 2]: low and high half
+  Tensor position;     // i32 [rows]: position of the token that is drawn
+  LogitEdits edits;
+  Tensor out;          // i32 [rows]
+};
+
+// Log-softmax in f32 of raw logits (no edits, no temperature): of the target, its rank (1 = the most likely; ties by lower
+// id), and the best n tokens of the row, best first. A target outside [0, vocab) gives logprob 0 and rank 0.
+struct LogprobsArgs {
+  Tensor logits;       // f32 [rows, vocab]
+  Tensor target;       // i32 [rows]
+  Tensor out_logprob;  // f32 [rows]
+  Tensor out_rank;     // i32 [rows]
+  Tensor top_token = {};    // i32 [rows, n]; absent: n = 0
+  Tensor top_logprob = {};  // f32 [rows, n]
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+  virtual void Embed(Stream&, const EmbedArgs&) const = 0;
+  virtual void RmsNorm(Stream&, const RmsNormArgs&) const = 0;
+  virtual void Matmul(Stream&, const MatmulArgs&) const = 0;
+  virtual void RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs&) const = 0;
+  virtual void Attention(Stream&, const AttentionArgs&) const = 0;
+  virtual void SiluAndMul(Stream&, const SiluAndMulArgs&) const = 0;
+  virtual void GatherRows(Stream&, const GatherRowsArgs&) const = 0;
+  virtual void Sample(Stream&, const SampleArgs&) const = 0;
+  virtual void Logprobs(Stream&, const LogprobsArgs&) const = 0;
+};
+
+// Decorator: every shape and dtype checked, once, for all backends; a violation CHECK-fails with the op's and field's
+// name. Reads no device memory. `target` must outlive it.
+std::unique_ptr<Ops> MakeCheckedOps(const Ops& target);
+
+}  // namespace fairlead

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// A decoder as a function of a ragged batch. Immutable after loading; Forward is const; scratch and KV belong to the
+// caller. One thread a stream.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/device.h"
+#include "kernels/ops.h"
+#include "models/config.h"
+#include "models/weights.h"
+
+namespace fairlead {
+
+// A bump allocator over one device buffer, reset by every Forward. Owned by the engine.
+class Scratch {
+ public:
+  explicit Scratch(Buffer buffer) : buffer_(std::move(buffer)) {}
+  void Reset() { used_ = 0; }
+  Tensor Allocate(DType dtype, std::initializer_list<int64_t> dims);
+  size_t capacity() const { return buffer_.bytes(); }
+
+ private:
+  Buffer buffer_;
+  size_t used_ = 0;
+};
+
+// The device-side input of one step; all i32.
+struct Batch {
+  Tensor token;           // [tokens]
+  Tensor position;        // [tokens]
+  Tensor kv_slot;         // [tokens]
+  Tensor query_start;     // [seqs + 1]
+  Tensor context_tokens;  // [seqs]
+  Tensor block_table;     // [seqs, max_blocks]
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  virtual const ModelConfig& config() const = 0;
+  virtual size_t weight_bytes() const = 0;  // device memory of the packed weights
+  // Scratch that Forward over max_tokens and Logits over max_rows need together.
+  virtual size_t ScratchBytes(int max_tokens, int max_rows) const = 0;
+  // Runs all layers and writes the batch's keys and values. Returns the last layer's output [tokens, hidden], before the
+  // final norm, in scratch: valid until the next Forward.
+  virtual Tensor Forward(Stream& stream, const Batch& batch, absl::Span<const PagedKv> layers, Scratch& scratch) const = 0;
+  // logits[r] = head(norm(hidden[row[r]])): f32 [rows, vocab]. May be called several times after a Forward, a slice of
+  // rows each, so that the scratch of long prompts' logprobs stays bounded. row: i32 [rows].
+  virtual void Logits(Stream& stream, const Tensor& hidden, const Tensor& row, const Tensor& logits,
+                      Scratch& scratch) const = 0;
+};
+
+// Proves before it returns that the device takes every dtype of the file. `source` may be dropped afterwards.
+// max_positions: the rows of the RoPE table (--max-model-len). Errors: missing or misshapen tensors by name.
+absl::StatusOr<std::unique_ptr<Model>> LoadModel(const WeightSource& source, Device& device, int max_positions);
+
+}  // namespace fairlead
