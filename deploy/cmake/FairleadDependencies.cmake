@@ -17,5 +17,5 @@ pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
 # oneDNN >= 3.2: the distribution's package where it is new enough, else the folder that
 # deploy/install-deps.sh made from the package-index wheel.
 set(ONEDNN_ROOT "/opt/onednn" CACHE PATH "Prefix of a oneDNN >= 3.2 that is not installed system-wide")
-find_package(dnnl 3.2 CONFIG QUIET PATHS ${ONEDNN_ROOT})
+find_package(dnnl 3.2 CONFIG QUIET PATHS ${ONEDNN_ROOT} ${CMAKE_SOURCE_DIR}/build/deps/onednn)
 set(FAIRLEAD_FOUND_ONEDNN ${dnnl_FOUND})

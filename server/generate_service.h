@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one meaning of "generate": validate, template, tokenize, submit, detokenize. The gRPC and HTTP adapters translate bytes
+// to proto messages and call this; they decide nothing themselves. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "fairlead/v1/inference.pb.h"
+#include "models/chat_template.h"
+#include "models/tokenizer.h"
+#include "runtime/engine.h"
+#include "server/auth/keys.h"
+
+namespace fairlead {
+
+namespace pb = ::fairlead::v1;
+
+class Metrics;
+
+// One request's events, in order, from one service thread at a time. Calls must not block; OnDone comes exactly once, last.
+// A status other than OK before any event means that the request was refused.
+class EventSink {
+ public:
+  virtual ~EventSink() = default;
+  virtual void OnEvent(pb::GenerateEvent event) = 0;
+  virtual void OnDone(const absl::Status& status) = 0;
+};
+
+// What is served; everything outlives the service. tokenizer is null under --skip-tokenizer (token ids only).
+struct ServedModel {
+  std::string name;
+  std::string architecture;
+  int64_t parameters = 0;
+  int64_t created = 0;  // unix seconds
+  const Tokenizer* tokenizer = nullptr;
+  const ChatFormat* chat_format = nullptr;
+  int vocab_size = 0;
+  int max_logprobs = 20;
+};
+
+class GenerateService {
+ public:
+  // service_threads render templates and tokenize; one more delivers events.
+  GenerateService(ServedModel model, Engine& engine, Metrics& metrics, int service_threads);
+  ~GenerateService();  // after Engine::Drain; waits for the last OnDone
+
+  // Returns at once; the work happens on service threads. `deadline` is the client's.
+  uint64_t Start(pb::GenerateRequest request, const Principal& principal, absl::Time deadline,
+                 std::shared_ptr<EventSink> sink);
+  // Idempotent; the sink gets OnDone(kCancelled) unless it is done already.
+  void Cancel(uint64_t id);
+
+  // May take long for megabytes of text: call them on Run's threads, not on a transport's.
+  absl::StatusOr<pb::TokenizeResponse> Tokenize(const pb::TokenizeRequest& request) const;
+  absl::StatusOr<pb::DetokenizeResponse> Detokenize(const pb::DetokenizeRequest& request) const;
+  pb::ListModelsResponse ListModels() const;
+  const ServedModel& model() const;
+
+  // Runs `work` on a service thread. The queue is bounded: kResourceExhausted when it is full.
+  absl::Status Run(std::function<void()> work);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fairlead
