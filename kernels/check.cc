@@ -6,8 +6,9 @@
 
 namespace fairlead {
 
-void CheckFailed(const char* file, int line, const char* what) {
-  std::fprintf(stderr, "CHECK failed at %s:%d: %s\n", file, line, what);
+void CheckFailed(const char* file, int line, const char* what, std::string_view detail) {
+  std::fprintf(stderr, "CHECK failed at %s:%d: %s%s%.*s\n", file, line, what,
+               detail.empty() ? "" : ": ", static_cast<int>(detail.size()), detail.data());
   std::fflush(stderr);
   std::abort();
 }

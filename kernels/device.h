@@ -18,11 +18,13 @@
 
 namespace fairlead {
 
-// Named trade-offs between speed and fidelity, the same on every device (kernels/README.md states who rounds where).
+// Named trade-offs between speed and fidelity, the same on every device (kernels/README.md states
+// who rounds where).
 enum class Numerics { kFloat32, kPrecise, kFast };
 std::string_view NumericsName(Numerics numerics);
 
-// Owned device memory, freed on destruction. Move-only. Allocated before "ready", never in the step loop.
+// Owned device memory, freed on destruction. Move-only. Allocated before "ready", never in the step
+// loop.
 class Buffer {
  public:
   Buffer() = default;
@@ -53,8 +55,9 @@ class Buffer {
   std::function<void(void*)> release_;
 };
 
-// A weight matrix [rows, cols] in the layout its device multiplies best, in the dtype of the file (never widened).
-// Made once at load by Device::PackWeight, immutable afterwards; ops of the same device read it.
+// A weight matrix [rows, cols] in the layout its device multiplies best, in the dtype of the file
+// (never widened). Made once at load by Device::PackWeight, immutable afterwards; ops of the same
+// device read it.
 class PackedWeight {
  public:
   PackedWeight(DType dtype, int64_t rows, int64_t cols) : dtype_(dtype), rows_(rows), cols_(cols) {}
@@ -72,8 +75,8 @@ class PackedWeight {
   int64_t rows_, cols_;
 };
 
-// Rows to pack: row-major in the file's layout, in host memory. All parts of one weight have the same dtype and cols; they
-// are stacked in order (q, k, v become one matrix).
+// Rows to pack: row-major in the file's layout, in host memory. All parts of one weight have the
+// same dtype and cols; they are stacked in order (q, k, v become one matrix).
 struct WeightPart {
   const std::byte* data;
   int64_t rows;
@@ -83,18 +86,21 @@ struct PackWeightArgs {
   DType dtype;
   int64_t cols;
   absl::Span<const WeightPart> parts;
-  bool embedding = false;  // Embed reads its rows as well (a tied head is packed once for both uses)
+  bool embedding =
+      false;  // Embed reads its rows as well (a tied head is packed once for both uses)
 };
 
-// The shape of one layer's KV cache. The layout inside a block belongs to the device: the host never reads KV.
+// The shape of one layer's KV cache. The layout inside a block belongs to the device: the host
+// never reads KV.
 struct KvShape {
   int kv_heads = 0;
   int head_dim = 0;
   int block_tokens = 0;
 };
 
-// An in-order queue of device work, used by one thread. A device fault CHECK-fails; it is not an error to return.
-// Host memory given to a copy must stay valid and unchanged (CopyToDevice) or unread (CopyToHost) until Wait.
+// An in-order queue of device work, used by one thread. A device fault CHECK-fails; it is not an
+// error to return. Host memory given to a copy must stay valid and unchanged (CopyToDevice) or
+// unread (CopyToHost) until Wait.
 class Stream {
  public:
   virtual ~Stream() = default;
@@ -104,12 +110,12 @@ class Stream {
 };
 
 struct DeviceInfo {
-  std::string name;              // "cpu"
-  std::string description;       // "AMD EPYC ..., avx3_zen4, 2 threads"
+  std::string name;         // "cpu"
+  std::string description;  // "AMD EPYC ..., avx3_zen4, 2 threads"
   Numerics numerics = Numerics::kPrecise;
   DType activation_dtype = DType::kF32;
-  DType kv_dtype = DType::kF16;  // f32 under Numerics::kFloat32
-  size_t memory_bytes = 0;       // total
+  DType kv_dtype = DType::kF16;      // f32 under Numerics::kFloat32
+  size_t memory_bytes = 0;           // total
   std::vector<DType> weight_dtypes;  // what PackWeight and Matmul take
 };
 
@@ -120,8 +126,10 @@ class Device {  // Thread-safe. Outlives every Buffer, PackedWeight and Stream i
   virtual ~Device() = default;
   virtual const DeviceInfo& info() const = 0;
   virtual size_t FreeMemory() const = 0;
-  virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;  // 64-byte aligned, zeroed; RESOURCE_EXHAUSTED when it does not fit
-  // Bytes of one KV block (K and V of one layer). A layer's cache is one buffer of num_blocks of these.
+  virtual absl::StatusOr<Buffer> Allocate(
+      size_t bytes) = 0;  // 64-byte aligned, zeroed; RESOURCE_EXHAUSTED when it does not fit
+  // Bytes of one KV block (K and V of one layer). A layer's cache is one buffer of num_blocks of
+  // these.
   virtual size_t KvBlockBytes(const KvShape& shape) const = 0;
   // Synchronous; the host bytes may be dropped when it returns.
   virtual absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) = 0;
@@ -135,6 +143,7 @@ struct DeviceOptions {
 };
 
 // name: "cpu" or "auto". Errors: kInvalidArgument names the value and the known devices.
-absl::StatusOr<std::unique_ptr<Device>> OpenDevice(std::string_view name, const DeviceOptions& options);
+absl::StatusOr<std::unique_ptr<Device>> OpenDevice(std::string_view name,
+                                                   const DeviceOptions& options);
 
 }  // namespace fairlead

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// All that a backend must do. A new pure virtual makes the compiler list every backend to change. Ops are enqueued on the
-// stream and read their tensors when it runs them; the host learns results by Stream::CopyToHost and Wait.
-// Every op is batch-invariant: the bits of an output row depend on that row's inputs alone, not on how many rows or
-// sequences come with it, how a prompt was cut into chunks, or the number of threads.
-// Shapes use: tokens, seqs, rows, heads, kv_heads, head_dim, hidden, ffn, vocab, blocks. Activations (f32 below) have
-// DeviceInfo::activation_dtype; integers are i32. Required fields have no default, optional ones do.
+// All that a backend must do. A new pure virtual makes the compiler list every backend to change.
+// Ops are enqueued on the stream and read their tensors when it runs them; the host learns results
+// by Stream::CopyToHost and Wait. Every op is batch-invariant: the bits of an output row depend on
+// that row's inputs alone, not on how many rows or sequences come with it, how a prompt was cut
+// into chunks, or the number of threads. Shapes use: tokens, seqs, rows, heads, kv_heads, head_dim,
+// hidden, ffn, vocab, blocks. Activations (f32 below) have DeviceInfo::activation_dtype (Matmul may
+// also write f32: logits); integers are i32. Required fields have no default, optional ones do.
+// tokens, seqs and rows may be 0; a tensor without elements may have no data. An output overlaps no
+// input unless its op says so; inputs and the parts of an output that an op does not name keep
+// their values.
 #pragma once
 
 #include <memory>
@@ -20,7 +24,8 @@ struct EmbedArgs {
   Tensor out;                 // [tokens, hidden]
 };
 
-// out = x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich, arXiv 1910.07467). out may be x.
+// out = x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich, arXiv 1910.07467). out may be
+// x.
 struct RmsNormArgs {
   Tensor x;       // [tokens, hidden]
   Tensor weight;  // f32 [hidden]
@@ -28,7 +33,8 @@ struct RmsNormArgs {
   float epsilon;
 };
 
-// out[t, out_column + n] = sum_k x[t, k] * weight[n, k] (+ bias[n]); with accumulate the sum is added to what is there.
+// out[t, out_column + n] = sum_k x[t, k] * weight[n, k] (+ bias[n]); with accumulate the sum is
+// added to what is there.
 struct MatmulArgs {
   Tensor x;                    // [tokens, k]
   const PackedWeight* weight;  // [n, k]
@@ -38,8 +44,8 @@ struct MatmulArgs {
   bool accumulate = false;
 };
 
-// Which elements of a head rotate together: (i, i + rotary_dim / 2) as Hugging Face stores weights, or (2i, 2i + 1) as
-// GGUF files of the Llama family do.
+// Which elements of a head rotate together: (i, i + rotary_dim / 2) as Hugging Face stores weights,
+// or (2i, 2i + 1) as GGUF files of the Llama family do.
 enum class RopePairing { kHalves, kAdjacent };
 
 struct PagedKv {
@@ -48,7 +54,9 @@ struct PagedKv {
   KvShape shape;
 };
 
-// Rotates q (in place) and k, and writes k and v to their cache slots. slot = block * block_tokens + offset, or -1: not written.
+// Rotates q (in place) and k, and writes k and v to their cache slots. slot = block * block_tokens
+// + offset, or -1: not written. Afterwards the k part of qkv is unspecified; the v part is
+// unchanged. Elements from rotary_dim on do not rotate.
 struct RopeAndWriteKvArgs {
   Tensor qkv;       // [tokens, heads + 2 * kv_heads, head_dim]
   Tensor position;  // i32 [tokens]
@@ -59,12 +67,13 @@ struct RopeAndWriteKvArgs {
   RopePairing pairing;
 };
 
-// Causal attention of one ragged batch: a prefill chunk has many query rows, a decode has one. No other modes.
-// Row j of sequence s stands at position context_tokens[s] - (query_start[s + 1] - query_start[s]) + j and sees the
-// positions up to its own. The keys are split at fixed positions, so the sums do not depend on the batch.
+// Causal attention of one ragged batch: a prefill chunk has many query rows, a decode has one. No
+// other modes. Row j of sequence s stands at position context_tokens[s] - (query_start[s + 1] -
+// query_start[s]) + j and sees the positions up to its own. The keys are split at fixed positions,
+// so the sums do not depend on the batch.
 struct AttentionArgs {
-  Tensor qkv;             // [tokens, heads + 2 * kv_heads, head_dim]; only q is read
-  Tensor out;             // [tokens, heads * head_dim]
+  Tensor qkv;  // [tokens, heads + 2 * kv_heads, head_dim]; only q is read
+  Tensor out;  // [tokens, heads * head_dim]
   PagedKv kv;
   Tensor query_start;     // i32 [seqs + 1]
   Tensor context_tokens;  // i32 [seqs], this batch's tokens included
@@ -85,8 +94,9 @@ struct GatherRowsArgs {
   Tensor out;  // [rows, hidden]
 };
 
-// Sparse changes to one row's logits before sampling: l = (l > 0 ? l / repetition : l * repetition) + add.
-// The entries of row r are [start[r], start[r + 1]); a token appears at most once a row. add may be -infinity.
+// Sparse changes to one row's logits before sampling: l = (l > 0 ? l / repetition : l * repetition)
+// + add. The entries of row r are [start[r], start[r + 1]); a token appears at most once a row. add
+// may be -infinity.
 struct LogitEdits {
   Tensor start = {};       // i32 [rows + 1]; absent: no edits
   Tensor token = {};       // i32 [entries]
@@ -94,10 +104,12 @@ struct LogitEdits {
   Tensor add = {};         // f32 [entries]
 };
 
-// Picks one token a row. temperature 0: the largest logit, lowest id on a tie. Otherwise: logits / temperature, then
-// top_k, then min_p (relative to the largest probability), then top_p over what is left (ties in favour of the lower
-// id), then a draw by inverse CDF in id order with the uniform number of (seed, position): UniformFor in sampling_rng.h.
-// A row whose logits are not all finite or -infinity, or all -infinity, gives -1.
+// Picks one token a row. temperature 0: the largest logit, lowest id on a tie. Otherwise: logits /
+// temperature, then top_k, then min_p (keeps p >= min_p * the largest), then top_p (the fewest most
+// likely tokens whose share of what is left reaches top_p, at least one); ties in favour of the
+// lower id. Then a draw by inverse CDF in id order: the first token whose running sum exceeds
+// UniformFor(seed, position) (sampling_rng.h) * the sum of all that are left. A row whose edited
+// logits are not all finite or -infinity, or all -infinity, gives -1.
 struct SampleArgs {
   Tensor logits;       // f32 [rows, vocab], not changed
   Tensor temperature;  // f32 [rows]
@@ -107,16 +119,17 @@ struct SampleArgs {
   Tensor seed;         // i32 [rows, 2]: low and high half
   Tensor position;     // i32 [rows]: position of the token that is drawn
   LogitEdits edits;
-  Tensor out;          // i32 [rows]
+  Tensor out;  // i32 [rows]
 };
 
-// Log-softmax in f32 of raw logits (no edits, no temperature): of the target, its rank (1 = the most likely; ties by lower
-// id), and the best n tokens of the row, best first. A target outside [0, vocab) gives logprob 0 and rank 0.
+// Log-softmax in f32 of raw logits (no edits, no temperature): of the target, its rank (1 = the
+// most likely; ties by lower id), and the best n tokens of the row, best first. A target outside
+// [0, vocab) gives logprob 0 and rank 0.
 struct LogprobsArgs {
-  Tensor logits;       // f32 [rows, vocab]
-  Tensor target;       // i32 [rows]
-  Tensor out_logprob;  // f32 [rows]
-  Tensor out_rank;     // i32 [rows]
+  Tensor logits;            // f32 [rows, vocab]
+  Tensor target;            // i32 [rows]
+  Tensor out_logprob;       // f32 [rows]
+  Tensor out_rank;          // i32 [rows]
   Tensor top_token = {};    // i32 [rows, n]; absent: n = 0
   Tensor top_logprob = {};  // f32 [rows, n]
 };
@@ -135,8 +148,8 @@ class Ops {
   virtual void Logprobs(Stream&, const LogprobsArgs&) const = 0;
 };
 
-// Decorator: every shape and dtype checked, once, for all backends; a violation CHECK-fails with the op's and field's
-// name. Reads no device memory. `target` must outlive it.
+// Decorator: every shape and dtype checked, once, for all backends; a violation CHECK-fails with
+// the op's and field's name. Reads no device memory. `target` must outlive it.
 std::unique_ptr<Ops> MakeCheckedOps(const Ops& target);
 
 }  // namespace fairlead

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The random number of a drawn token: a pure function of (seed, position), so that a draw never depends on batch mates,
-// preemption or replay. The same on every device.
+// The random number of a drawn token: a pure function of (seed, position), so that a draw never
+// depends on batch mates, preemption or replay. The same on every device.
 #pragma once
 
 #include <cstdint>
 
 namespace fairlead {
 
-// splitmix64's finaliser (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+// splitmix64's finaliser (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+// OOPSLA 2014).
 inline uint64_t MixBits(uint64_t x) {
   x += 0x9e3779b97f4a7c15ull;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;

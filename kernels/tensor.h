@@ -18,7 +18,8 @@ struct Tensor {
   std::array<int64_t, 4> dim = {};
 
   Tensor() = default;
-  Tensor(void* data_in, DType dtype_in, std::initializer_list<int64_t> dims) : data(data_in), dtype(dtype_in) {
+  Tensor(void* data_in, DType dtype_in, std::initializer_list<int64_t> dims)
+      : data(data_in), dtype(dtype_in) {
     for (const int64_t d : dims) dim[rank++] = d;
   }
 

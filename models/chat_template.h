@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Renders a chat template exactly as Hugging Face transformers does: Jinja with trim_blocks, lstrip_blocks and
-// loopcontrols, in a sandbox (bounded steps, depth, output and memory). Immutable after parsing: any thread.
+// Renders a chat template exactly as Hugging Face transformers does: Jinja with trim_blocks,
+// lstrip_blocks and loopcontrols, in a sandbox (bounded steps, depth, output and memory). Immutable
+// after parsing: any thread.
 #pragma once
 
 #include <memory>
@@ -15,8 +16,9 @@
 
 namespace fairlead {
 
-// A rendered prompt that remembers which bytes the template itself wrote (trusted) and which came from the caller's
-// strings. `text` is what Hugging Face would return; `pieces` cover it in order (views of `text`).
+// A rendered prompt that remembers which bytes the template itself wrote (trusted) and which came
+// from the caller's strings. `text` is what Hugging Face would return; `pieces` cover it in order
+// (views of `text`).
 struct RenderedPrompt {
   std::string text;
   struct Run {
@@ -29,21 +31,23 @@ struct RenderedPrompt {
 };
 
 struct ChatTemplateLimits {
-  int64_t max_steps = 10'000'000;        // evaluated nodes
-  int max_depth = 100;                   // nested expressions, blocks and macro calls
-  size_t max_output_bytes = 64u << 20;   // also bounds every string a template builds
+  int64_t max_steps = 10'000'000;       // evaluated nodes
+  int max_depth = 100;                  // nested expressions, blocks and macro calls
+  size_t max_output_bytes = 64u << 20;  // also bounds every string a template builds
 };
 
 class ChatTemplate {
  public:
   virtual ~ChatTemplate() = default;
-  // `variables` is an object: messages, tools, documents, add_generation_prompt, bos_token, eos_token and any extra one.
-  // Missing `tools` and `documents` are None. Errors: kInvalidArgument, with raise_exception's message or the line.
-  virtual absl::StatusOr<RenderedPrompt> Render(const Json& variables, absl::Time now = absl::Now()) const = 0;
+  // `variables` is an object: messages, tools, documents, add_generation_prompt, bos_token,
+  // eos_token and any extra one. Missing `tools` and `documents` are None. Errors:
+  // kInvalidArgument, with raise_exception's message or the line.
+  virtual absl::StatusOr<RenderedPrompt> Render(const Json& variables,
+                                                absl::Time now = absl::Now()) const = 0;
 };
 
-absl::StatusOr<std::unique_ptr<ChatTemplate>> ParseChatTemplate(std::string_view source,
-                                                                const ChatTemplateLimits& limits = {});
+absl::StatusOr<std::unique_ptr<ChatTemplate>> ParseChatTemplate(
+    std::string_view source, const ChatTemplateLimits& limits = {});
 
 // The model's own template and the special tokens it may print. Null template: the file has none.
 struct ChatFormat {

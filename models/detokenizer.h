@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tokens to text, streaming: never emits part of a UTF-8 character, and the concatenation of all pieces equals
-// Tokenizer::Decode of the whole list. One thread at a time; owns its buffer, borrows the tokenizer.
+// Tokens to text, streaming: never emits part of a UTF-8 character, and the concatenation of all
+// pieces equals Tokenizer::Decode of the whole list. One thread at a time; owns its buffer, borrows
+// the tokenizer.
 #pragma once
 
 #include <string>
@@ -14,8 +15,8 @@ class Detokenizer {
  public:
   Detokenizer(const Tokenizer& tokenizer, bool skip_special_tokens);
 
-  // Adds a token and returns the text that is now certain ("" while a character is incomplete). Bytes that can no
-  // longer become a valid character are emitted as U+FFFD, the way Decode does.
+  // Adds a token and returns the text that is now certain ("" while a character is incomplete).
+  // Bytes that can no longer become a valid character are emitted as U+FFFD, the way Decode does.
   std::string Push(Token token);
   // What is left at the end: an incomplete character becomes U+FFFD.
   std::string Finish();
@@ -26,9 +27,11 @@ class Detokenizer {
   std::string pending_;  // at most 3 bytes: the start of one character
 };
 
-// Length of the longest prefix of `bytes` that is complete: valid characters, or bytes that can never become one.
+// Length of the longest prefix of `bytes` that is complete: valid characters, or bytes that can
+// never become one.
 size_t CompleteUtf8Prefix(std::string_view bytes);
-// Replaces each maximal invalid subsequence by U+FFFD (Unicode 15, chapter 3.9: what Python's and Rust's lossy decoders do).
+// Replaces each maximal invalid subsequence by U+FFFD (Unicode 15, chapter 3.9: what Python's and
+// Rust's lossy decoders do).
 std::string ReplaceInvalidUtf8(std::string_view bytes);
 bool IsValidUtf8(std::string_view bytes);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A decoder as a function of a ragged batch. Immutable after loading; Forward is const; scratch and KV belong to the
-// caller. One thread a stream.
+// A decoder as a function of a ragged batch. Immutable after loading; Forward is const; scratch and
+// KV belong to the caller. One thread a stream.
 #pragma once
 
 #include <memory>
@@ -22,6 +22,11 @@ class Scratch {
   explicit Scratch(Buffer buffer) : buffer_(std::move(buffer)) {}
   void Reset() { used_ = 0; }
   Tensor Allocate(DType dtype, std::initializer_list<int64_t> dims);
+  // Gives back everything allocated after the mark. Work that is queued may still use it: a stream
+  // runs in order.
+  using Mark = size_t;
+  Mark mark() const { return used_; }
+  void Rewind(Mark mark) { used_ = mark; }
   size_t capacity() const { return buffer_.bytes(); }
 
  private:
@@ -46,17 +51,21 @@ class Model {
   virtual size_t weight_bytes() const = 0;  // device memory of the packed weights
   // Scratch that Forward over max_tokens and Logits over max_rows need together.
   virtual size_t ScratchBytes(int max_tokens, int max_rows) const = 0;
-  // Runs all layers and writes the batch's keys and values. Returns the last layer's output [tokens, hidden], before the
-  // final norm, in scratch: valid until the next Forward.
-  virtual Tensor Forward(Stream& stream, const Batch& batch, absl::Span<const PagedKv> layers, Scratch& scratch) const = 0;
-  // logits[r] = head(norm(hidden[row[r]])): f32 [rows, vocab]. May be called several times after a Forward, a slice of
-  // rows each, so that the scratch of long prompts' logprobs stays bounded. row: i32 [rows].
+  // Runs all layers and writes the batch's keys and values. Returns the last layer's output
+  // [tokens, hidden], before the final norm, in scratch: valid until the next Forward.
+  virtual Tensor Forward(Stream& stream, const Batch& batch, absl::Span<const PagedKv> layers,
+                         Scratch& scratch) const = 0;
+  // logits[r] = head(norm(hidden[row[r]])): f32 [rows, vocab]. May be called several times after a
+  // Forward, a slice of rows each, so that the scratch of long prompts' logprobs stays bounded.
+  // row: i32 [rows].
   virtual void Logits(Stream& stream, const Tensor& hidden, const Tensor& row, const Tensor& logits,
                       Scratch& scratch) const = 0;
 };
 
-// Proves before it returns that the device takes every dtype of the file. `source` may be dropped afterwards.
-// max_positions: the rows of the RoPE table (--max-model-len). Errors: missing or misshapen tensors by name.
-absl::StatusOr<std::unique_ptr<Model>> LoadModel(const WeightSource& source, Device& device, int max_positions);
+// Proves before it returns that the device takes every dtype of the file. `source` may be dropped
+// afterwards. max_positions: the rows of the RoPE table (--max-model-len). Errors: missing or
+// misshapen tensors by name.
+absl::StatusOr<std::unique_ptr<Model>> LoadModel(const WeightSource& source, Device& device,
+                                                 int max_positions);
 
 }  // namespace fairlead

@@ -17,8 +17,8 @@ namespace fairlead {
 
 using Token = int32_t;
 
-// What text the tokenizer is given, piece by piece: special-token text (added tokens with special = true) is matched
-// inside trusted pieces only; BPE runs over the whole text, across pieces.
+// What text the tokenizer is given, piece by piece: special-token text (added tokens with special =
+// true) is matched inside trusted pieces only; BPE runs over the whole text, across pieces.
 struct TextPiece {
   std::string_view text;
   bool trusted = true;
@@ -33,16 +33,19 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  virtual std::vector<Token> Encode(absl::Span<const TextPiece> pieces, const EncodeOptions& options) const = 0;
+  virtual std::vector<Token> Encode(absl::Span<const TextPiece> pieces,
+                                    const EncodeOptions& options) const = 0;
   std::vector<Token> Encode(std::string_view text, const EncodeOptions& options = {}) const {
     const TextPiece piece{text, true};
     return Encode(absl::MakeConstSpan(&piece, 1), options);
   }
 
-  // The library's decode of a whole list: invalid UTF-8 becomes U+FFFD. Ids outside the vocabulary decode to "".
+  // The library's decode of a whole list: invalid UTF-8 becomes U+FFFD. Ids outside the vocabulary
+  // decode to "".
   virtual std::string Decode(absl::Span<const Token> tokens, bool skip_special_tokens) const = 0;
 
-  // The bytes a token stands for in running text: may be part of a UTF-8 character. Empty for ids that have no token.
+  // The bytes a token stands for in running text: may be part of a UTF-8 character. Empty for ids
+  // that have no token.
   virtual std::string_view Bytes(Token token) const = 0;
   // The token as the vocabulary spells it (byte-level alphabet and all).
   virtual std::string_view Spelling(Token token) const = 0;
@@ -52,15 +55,17 @@ class Tokenizer {
   virtual int vocab_size() const = 0;
 
   virtual std::optional<Token> bos() const = 0;
-  // Every id that ends a turn by the model's own files (eos, eot, eom, generation_config's list), sorted.
+  // Every id that ends a turn by the model's own files (eos, eot, eom, generation_config's list),
+  // sorted.
   virtual absl::Span<const Token> stop_tokens() const = 0;
 };
 
-// From GGUF metadata (tokenizer.ggml.*) or the folder's tokenizer.json (+ tokenizer_config.json, generation_config.json,
-// config.json's eos_token_id). Errors: kUnimplemented names an unknown model or pre-tokenizer and lists the known
-// ones; kInvalidArgument for malformed data.
+// From GGUF metadata (tokenizer.ggml.*) or the folder's tokenizer.json (+ tokenizer_config.json,
+// generation_config.json, config.json's eos_token_id). Errors: kUnimplemented names an unknown
+// model or pre-tokenizer and lists the known ones; kInvalidArgument for malformed data.
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const WeightSource& source);
-// PATH: a GGUF file, a Hugging Face folder, or a bare tokenizer.json. Does not need weights beside it.
+// PATH: a GGUF file, a Hugging Face folder, or a bare tokenizer.json. Does not need weights beside
+// it.
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerFromPath(const std::string& path);
 
 }  // namespace fairlead

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A checkpoint on disk, whatever its format: GGUF v2/v3, or a Hugging Face folder (config.json + safetensors).
-// Bytes are mmapped and live as long as the source. Immutable after opening: any thread.
+// A checkpoint on disk, whatever its format: GGUF v2/v3, or a Hugging Face folder (config.json +
+// safetensors). Bytes are mmapped and live as long as the source. Immutable after opening: any
+// thread.
 #pragma once
 
 #include <cstddef>
@@ -16,14 +17,24 @@
 
 namespace fairlead {
 
-// One tensor. `dim` is row-major, slowest first (a linear layer's weight is [out, in]), for GGUF too.
+// One tensor. `dim` is row-major, slowest first (a linear layer's weight is [out, in]), for GGUF
+// too.
 struct WeightInfo {
-  std::string name;        // Hugging Face name; GGUF names are translated ("model.layers.0.self_attn.q_proj.weight")
-  std::string file_name;   // the name in the file ("blk.0.attn_q.weight"): what errors print
+  std::string name;       // Hugging Face name; GGUF names are translated
+                          // ("model.layers.0.self_attn.q_proj.weight")
+  std::string file_name;  // the name in the file ("blk.0.attn_q.weight"): what errors print
   DType dtype = DType::kF32;
   std::vector<int64_t> dim;
-  const std::byte* data = nullptr;
+  const std::byte* data =
+      nullptr;  // GGUF: aligned to general.alignment; safetensors: not aligned at all
   size_t bytes = 0;
+};
+
+// A tensor that only needs not to be in the way: integers and booleans that no model asks for
+// (position_ids as I64).
+struct SkippedTensor {
+  std::string name;
+  std::string dtype;  // as the file calls it
 };
 
 enum class WeightFormat { kGguf, kSafetensors };
@@ -36,17 +47,23 @@ class WeightSource {
   // Null if absent.
   virtual const WeightInfo* Find(std::string_view name) const = 0;
   virtual absl::Span<const WeightInfo> tensors() const = 0;
-  // The model's config as Hugging Face writes config.json. A GGUF file's metadata is translated to the same keys
-  // ("hidden_size", "num_attention_heads", "rope_theta", "rope_scaling" ...), "model_type" from general.architecture.
+  // Left out of tensors() and Find(): whoever misses a tensor can say that it is there with a dtype
+  // we lack.
+  virtual absl::Span<const SkippedTensor> skipped() const { return {}; }
+  // The model's config as Hugging Face writes config.json. A GGUF file's metadata is translated to
+  // the same keys
+  // ("hidden_size", "num_attention_heads", "rope_theta", "rope_scaling" ...), "model_type" from
+  // general.architecture.
   virtual const Json& config() const = 0;
-  // GGUF: every metadata key and value (arrays as JSON arrays), tokenizer.ggml.* included; null Json for folders.
+  // GGUF: every metadata key and value (arrays as JSON arrays), tokenizer.ggml.* included; null
+  // Json for folders.
   virtual const Json& metadata() const = 0;
 };
 
-// Opens a GGUF file or a Hugging Face folder. Every size, count and offset is checked against the file with
-// overflow-safe arithmetic before it is used. Errors name the file, the tensor or key, and the offset:
-// kNotFound (no such path), kInvalidArgument (truncated, lying or malformed), kUnimplemented (a dtype or version
-// we lack; the message lists the known ones).
+// Opens a GGUF file or a Hugging Face folder. Every size, count and offset is checked against the
+// file with overflow-safe arithmetic before it is used. Errors name the file, the tensor or key,
+// and the offset: kNotFound (no such path), kInvalidArgument (truncated, lying or malformed),
+// kUnimplemented (a dtype or version we lack; the message lists the known ones).
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& path);
 
 }  // namespace fairlead

@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decides who runs. A pure state machine: no device, thread, clock or I/O, so that tests can simulate a day in a second.
-// Engine thread only. Continuous batching with chunked prefill: every Plan hands out at most max_batched_tokens, to
-// running sequences first (none of them starves when the budget is smaller than their number), then to waiting ones
-// by priority and arrival. When KV blocks run out the lowest-priority, latest-arrived running sequence is preempted: its
-// blocks are released and it is computed again later, with the same bits.
+// Decides who runs. A pure state machine: no device, thread, clock or I/O, so that tests can
+// simulate a day in a second. Engine thread only. Continuous batching with chunked prefill: every
+// Plan hands out at most max_batched_tokens, to running sequences first (whoever was left out of
+// one Plan stands before those who were not in the next, so none starves when the budget is smaller
+// than their number), then to waiting ones by priority and arrival.
+//
+// Memory: a sequence is admitted when blocks for all the tokens it has are there, one spare block
+// for each running sequence on top. When a running one needs a block and none is left, the
+// lowest-priority, latest-arrived running sequence is preempted: its blocks are released and it is
+// computed again later, output included, with the same bits. The first by priority and arrival is
+// never preempted while it is not alone, and alone it always fits: it can finish. A waiting
+// sequence preempts running ones of strictly lower priority for their seat or their blocks.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "runtime/kv_cache.h"
@@ -19,14 +27,14 @@ namespace fairlead {
 
 struct SchedulerLimits {
   int max_batched_tokens = 256;  // >= 1; may be below a prompt or max_num_seqs
-  int max_num_seqs = 64;         // running at once
+  int max_num_seqs = 64;         // >= 1; running at once
 };
 
 struct PlannedRow {
   Sequence* sequence;
   int first_token;  // position of the first token to compute
   int num_tokens;
-  bool sample;      // the last token's logits choose the next token
+  bool sample;  // the last token's logits choose the next token
 };
 
 struct StepPlan {
@@ -36,28 +44,68 @@ struct StepPlan {
 
 class Scheduler {
  public:
-  Scheduler(const SchedulerLimits& limits, KvCache& cache);
+  // max_sequences: how many it can hold, running and waiting, without allocating.
+  Scheduler(const SchedulerLimits& limits, KvCache& cache, int max_sequences);
 
+  // The sequence with all its output must fit the cache when it is alone.
   void Add(std::unique_ptr<Sequence> sequence);
-  // Takes out a waiting or running sequence; null if unknown. Not between Plan and Commit.
+  // Takes out a waiting or running sequence, its blocks released; null if unknown. Not between Plan
+  // and Commit.
   std::unique_ptr<Sequence> Remove(uint64_t id);
-  // Takes out every sequence whose deadline has passed.
+  // Takes out every sequence whose deadline has passed. Not between Plan and Commit.
   void RemoveExpired(absl::Time now, std::vector<std::unique_ptr<Sequence>>& expired);
+  // Takes out all. Not between Plan and Commit.
+  void RemoveAll(std::vector<std::unique_ptr<Sequence>>& removed);
 
-  // Decides and reserves. The plan is the scheduler's own and valid until the next call. Empty only if nothing waits.
+  // Decides and reserves. The plan is the scheduler's own and valid until the next call. Empty only
+  // if nothing waits.
   const StepPlan& Plan(absl::Time now);
-  // `sampled[i]` belongs to the i-th row with `sample`; -1: its logits were not finite, the sequence ends with kError.
-  // Appends the finished ones (result.reason set, blocks released) to `finished`.
+  // `sampled[i]` belongs to the i-th row with `sample`; -1: its logits were not finite, the
+  // sequence ends with kError. Appends the finished ones (result.reason set, blocks released) to
+  // `finished`.
   void Commit(absl::Span<const Token> sampled, std::vector<std::unique_ptr<Sequence>>& finished);
 
-  int num_running() const;
-  int num_waiting() const;
-  int64_t num_preemptions() const;
-  // The earliest deadline of all sequences.
-  absl::Time next_deadline() const;
+  int num_running() const { return static_cast<int>(running_.size()); }
+  int num_waiting() const { return static_cast<int>(waiting_.size()); }
+  int64_t num_preemptions() const { return num_preemptions_; }
+  // Of the sequences that have started: their prompts' tokens, those that were looked up in the
+  // prefix cache, and found.
+  int64_t num_prompt_tokens() const { return num_prompt_tokens_; }
+  int64_t prefix_query_tokens() const { return prefix_query_tokens_; }
+  int64_t prefix_hit_tokens() const { return prefix_hit_tokens_; }
 
  private:
-  // The implementation's own.
+  using Sequences = std::vector<std::unique_ptr<Sequence>>;
+
+  void PlanRunning();
+  void PlanWaiting(absl::Time now);
+  void AddRow(Sequence& sequence);
+  void RemoveRow(const Sequence& sequence);
+  void ServeLeftOutFirst();
+
+  // Reserves blocks for all of a waiting sequence's tokens. False when there are not enough, and
+  // then nothing has changed.
+  bool Reserve(Sequence& sequence);
+  void Start(absl::Time now);  // the first waiting sequence, after Reserve
+  size_t LastRunning() const;  // by priority and arrival
+  // Preempts the last running sequence if its priority is lower. False if not.
+  bool PreemptBelow(const Sequence& sequence);
+  void Preempt(size_t running);
+  void Wait(std::unique_ptr<Sequence> sequence);
+  bool Advance(const PlannedRow& row, absl::Span<const Token> sampled, size_t& next_sampled);
+  int budget() const { return limits_.max_batched_tokens - plan_.num_tokens; }
+
+  const SchedulerLimits limits_;
+  KvCache& cache_;
+  const absl::Status nonfinite_status_;  // made once: a status with a message allocates
+  Sequences running_;                    // in the order in which the next Plan serves them
+  Sequences waiting_;                    // by priority, then arrival
+  Sequences served_;                     // ServeLeftOutFirst's scratch
+  StepPlan plan_;
+  int64_t num_preemptions_ = 0;
+  int64_t num_prompt_tokens_ = 0;
+  int64_t prefix_query_tokens_ = 0;
+  int64_t prefix_hit_tokens_ = 0;
 };
 
 }  // namespace fairlead

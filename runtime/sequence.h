@@ -1,31 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
-// One request's mutable state. Owned by the scheduler; engine thread only. Everything it will ever hold is reserved when
-// it is made, so that the step loop allocates nothing.
+// One request's mutable state. Made by the submitter's thread, then owned by the scheduler; engine
+// thread only. Everything it will ever hold is reserved when it is made, so that the step loop
+// allocates nothing.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "runtime/kv_cache.h"
+#include "runtime/logit_edits.h"
 #include "runtime/request.h"
 
 namespace fairlead {
 
 struct Sequence {
-  uint64_t id = 0;
-  EngineRequest request;          // request.prompt is moved into `tokens`
+  uint64_t id = 0;        // given in order of arrival
+  EngineRequest request;  // request.prompt is moved into `tokens`
   std::shared_ptr<TokenSink> sink;
   absl::Time arrival;
 
-  std::vector<Token> tokens;      // prompt, then output; capacity prompt + max_tokens
+  std::vector<Token> tokens;  // prompt, then output; capacity prompt + max_tokens
   int num_prompt_tokens = 0;
   int num_computed_tokens = 0;    // positions whose keys and values are in the cache
+  int num_scored_tokens = 1;      // prompt tokens whose logprobs are delivered; the first has none
+  bool nonfinite_logits = false;  // seen while the prompt was scored: the request ends with kError
   BlockTable blocks;
+  std::unique_ptr<LogitEditTable> edits;  // null: the logits are used as they are
   EngineResult result;
 
   int num_output_tokens() const { return static_cast<int>(tokens.size()) - num_prompt_tokens; }
+  bool scores_prompt() const { return request.prompt_logprobs >= 0; }
+  void Append(Token token) {
+    tokens.push_back(token);
+    if (edits != nullptr) edits->Append(token);
+  }
 };
+
+// Reserves all that the request can come to hold. The id is given later.
+std::unique_ptr<Sequence> MakeSequence(EngineRequest request, std::shared_ptr<TokenSink> sink,
+                                       absl::Time arrival, int block_tokens, int vocab);
 
 }  // namespace fairlead

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one meaning of "generate": validate, template, tokenize, submit, detokenize. The gRPC and HTTP adapters translate bytes
-// to proto messages and call this; they decide nothing themselves. Thread-safe.
+// The one meaning of "generate": validate, template, tokenize, submit, detokenize. The gRPC and
+// HTTP adapters translate bytes to proto messages and call this; they decide nothing themselves.
+// Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +24,9 @@ namespace pb = ::fairlead::v1;
 
 class Metrics;
 
-// One request's events, in order, from one service thread at a time. Calls must not block; OnDone comes exactly once, last.
-// A status other than OK before any event means that the request was refused.
+// One request's events, in order, from one service thread at a time. Calls must not block; OnDone
+// comes exactly once, last. A status other than OK before any event means that the request was
+// refused.
 class EventSink {
  public:
   virtual ~EventSink() = default;
@@ -32,7 +34,8 @@ class EventSink {
   virtual void OnDone(const absl::Status& status) = 0;
 };
 
-// What is served; everything outlives the service. tokenizer is null under --skip-tokenizer (token ids only).
+// What is served; everything outlives the service. tokenizer is null under --skip-tokenizer (token
+// ids only).
 struct ServedModel {
   std::string name;
   std::string architecture;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CPU device's workers. They spin briefly after a job, then park on a futex, so that idle workers cost nothing and
-// busy neighbours are not starved. Not a general executor: one job at a time, submitted by one thread at a time.
+// The CPU device's workers. They spin briefly after a job, then park on a futex, so that idle
+// workers cost nothing and busy neighbours are not starved. Not a general executor: one job at a
+// time, submitted by one thread at a time.
 #pragma once
 
 #include <atomic>
@@ -22,23 +23,35 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(task, worker) for every task in [0, num_tasks), worker in [0, threads()). Tasks are handed out one by one in
-  // order, so a slow worker takes fewer. Returns when all are done. The caller is worker 0. Allocates nothing.
+  // Calls body(task, worker) for every task in [0, num_tasks), worker in [0, threads()). Tasks are
+  // handed out one by one in order, so a slow worker takes fewer. Returns when all are done. The
+  // caller is worker 0. Allocates nothing.
   using Body = absl::FunctionRef<void(int64_t task, int worker)>;
   void ParallelFor(int64_t num_tasks, Body body);
 
  private:
   void WorkerLoop(int worker);
-  void RunTasks(int worker);
+  bool RunTasks(int worker);
+  void Publish(int64_t num_tasks);
+  void AwaitTasks();
+  bool SpinWhile(absl::FunctionRef<bool()> waiting) const;
 
-  std::vector<std::thread> workers_;
-  const Body* body_ = nullptr;
-  int64_t num_tasks_ = 0;
-  std::atomic<int64_t> next_task_{0};
-  std::atomic<int> active_{0};            // workers that have not finished the current job
-  std::atomic<uint32_t> generation_{0};   // the job's number; workers wait for it to change
+  // Claims and completions each have a cache line, as every task touches both.
+  alignas(64) std::atomic<uint64_t> ticket_{
+      0};  // high half: the job's number; low half: tasks not yet claimed
+  alignas(64) std::atomic<uint32_t> pending_{0};  // tasks not yet finished
+  std::atomic<bool> caller_parked_{false};
+  alignas(64) std::atomic<uint32_t> generation_{
+      0};  // the job's number again: what parked workers wait on
   std::atomic<uint32_t> parked_{0};
   std::atomic<bool> stop_{false};
+  // Written before ticket_ is published and read only by who holds an unfinished task of the job,
+  // so never while changing.
+  const Body* body_ = nullptr;
+  uint32_t num_tasks_ = 0;
+  bool may_spin_ =
+      false;  // more threads than cores: spinning would take the core from the one who works
+  std::vector<std::thread> workers_;
 };
 
 }  // namespace fairlead

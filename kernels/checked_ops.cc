@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+// MakeCheckedOps: what every backend may take for granted about its arguments, checked in one place
+// before the op is enqueued. Host-side facts only (shapes, dtypes, pointers, scalars); the contents
+// of tensors are the engine's promise. Allocates nothing unless a check fails, so that it may stay
+// on in the step loop.
+#include <cmath>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+#include "kernels/ops.h"
+
+namespace fairlead {
+namespace {
+
+constexpr int64_t kAnySize = -1;
+
+std::string ShapeText(DType dtype, const int64_t* dim, int rank) {
+  std::string text = absl::StrCat(Info(dtype).name, " [");
+  for (int i = 0; i < rank; ++i) {
+    absl::StrAppend(&text, i == 0 ? "" : ", ", dim[i] == kAnySize ? "any" : absl::StrCat(dim[i]));
+  }
+  return text + "]";
+}
+
+std::string ShapeText(const Tensor& t) { return ShapeText(t.dtype, t.dim.data(), t.rank); }
+
+// The checks of one call of one op: `op` is its name.
+class Checker {
+ public:
+  explicit Checker(const char* op) : op_(op) {}
+
+  void Require(bool condition, const char* field, const char* rule) const {
+    FAIRLEAD_CHECK_MSG(condition, absl::StrCat(op_, ".", field, " ", rule));
+  }
+  void Require(bool condition, const char* field, const char* rule, double value) const {
+    FAIRLEAD_CHECK_MSG(condition, absl::StrCat(op_, ".", field, " ", rule, ", got ", value));
+  }
+
+  // `t` has this dtype and these sizes (kAnySize: not fixed), and data where it has elements.
+  void Shape(const char* field, const Tensor& t, DType dtype,
+             std::initializer_list<int64_t> dims) const {
+    bool same = t.dtype == dtype && t.rank == static_cast<int>(dims.size());
+    for (int i = 0; same && i < t.rank; ++i) {
+      const int64_t want = dims.begin()[i];
+      same = t.dim[i] >= 0 && (want == kAnySize || want == t.dim[i]);
+    }
+    FAIRLEAD_CHECK_MSG(
+        same, absl::StrCat(op_, ".", field, " must be ",
+                           ShapeText(dtype, dims.begin(), static_cast<int>(dims.size())), ", got ",
+                           ShapeText(t)));
+    FAIRLEAD_CHECK_MSG(t.elements() == 0 || t.data != nullptr,
+                       absl::StrCat(op_, ".", field, " ", ShapeText(t), " has no data"));
+    FAIRLEAD_CHECK_MSG(
+        reinterpret_cast<uintptr_t>(t.data) % static_cast<size_t>(Info(dtype).block_bytes) == 0,
+        absl::StrCat(op_, ".", field, " is not aligned to its elements: 0x",
+                     absl::Hex(reinterpret_cast<uintptr_t>(t.data))));
+  }
+
+  void ActivationType(const char* field, const Tensor& t) const {
+    FAIRLEAD_CHECK_MSG(
+        t.dtype == DType::kF32 || t.dtype == DType::kF16 || t.dtype == DType::kBF16,
+        absl::StrCat(op_, ".", field, " must be f32, f16 or bf16, got ", ShapeText(t)));
+  }
+
+  void Weight(const char* field, const PackedWeight* weight) const {
+    Require(weight != nullptr, field, "must be set");
+    FAIRLEAD_CHECK_MSG(
+        weight->dtype() != DType::kI32 && weight->rows() > 0 && weight->cols() > 0,
+        absl::StrCat(op_, ".", field, " must be a matrix of numbers, got ",
+                     Info(weight->dtype()).name, " [", weight->rows(), ", ", weight->cols(), "]"));
+  }
+
+  void Apart(const char* out_field, const Tensor& out, const char* in_field,
+             const Tensor& in) const {
+    const uintptr_t out_begin = reinterpret_cast<uintptr_t>(out.data);
+    const uintptr_t in_begin = reinterpret_cast<uintptr_t>(in.data);
+    FAIRLEAD_CHECK_MSG(out.elements() == 0 || in.elements() == 0 ||
+                           out_begin + out.bytes() <= in_begin ||
+                           in_begin + in.bytes() <= out_begin,
+                       absl::StrCat(op_, ".", out_field, " ", ShapeText(out), " overlaps ",
+                                    in_field, " ", ShapeText(in)));
+  }
+
+  void Kv(const PagedKv& kv, int heads, int64_t qkv_heads, int64_t head_dim) const {
+    const KvShape& shape = kv.shape;
+    FAIRLEAD_CHECK_MSG(kv.data != nullptr && kv.num_blocks > 0 && shape.kv_heads > 0 &&
+                           shape.head_dim > 0 && shape.block_tokens > 0,
+                       absl::StrCat(op_, ".kv must have data and positive sizes, got ",
+                                    kv.num_blocks, " blocks of ", shape.block_tokens, " tokens, ",
+                                    shape.kv_heads, " kv_heads of ", shape.head_dim));
+    FAIRLEAD_CHECK_MSG(heads > 0 && heads % shape.kv_heads == 0,
+                       absl::StrCat(op_, ".heads must be a positive multiple of kv_heads ",
+                                    shape.kv_heads, ", got ", heads));
+    FAIRLEAD_CHECK_MSG(
+        qkv_heads == int64_t{heads} + 2 * shape.kv_heads && head_dim == shape.head_dim,
+        absl::StrCat(op_, ".qkv must be [tokens, ", heads + 2 * shape.kv_heads, ", ",
+                     shape.head_dim, "], got [tokens, ", qkv_heads, ", ", head_dim, "]"));
+  }
+
+ private:
+  const char* op_;
+};
+
+// A tensor that was left out; one with elements but no data is a mistake, which Shape reports.
+bool Absent(const Tensor& t) { return t.rank == 0 && t.data == nullptr; }
+
+class CheckedOps : public Ops {
+ public:
+  explicit CheckedOps(const Ops& target) : target_(target) {}
+
+  void Embed(Stream& stream, const EmbedArgs& args) const override;
+  void RmsNorm(Stream& stream, const RmsNormArgs& args) const override;
+  void Matmul(Stream& stream, const MatmulArgs& args) const override;
+  void RopeAndWriteKv(Stream& stream, const RopeAndWriteKvArgs& args) const override;
+  void Attention(Stream& stream, const AttentionArgs& args) const override;
+  void SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const override;
+  void GatherRows(Stream& stream, const GatherRowsArgs& args) const override;
+  void Sample(Stream& stream, const SampleArgs& args) const override;
+  void Logprobs(Stream& stream, const LogprobsArgs& args) const override;
+
+ private:
+  const Ops& target_;
+};
+
+void CheckedOps::Embed(Stream& stream, const EmbedArgs& args) const {
+  const Checker check("Embed");
+  check.Weight("table", args.table);
+  check.ActivationType("out", args.out);
+  check.Shape("token", args.token, DType::kI32, {kAnySize});
+  check.Shape("out", args.out, args.out.dtype, {args.token.dim[0], args.table->cols()});
+  check.Apart("out", args.out, "token", args.token);
+  target_.Embed(stream, args);
+}
+
+void CheckedOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
+  const Checker check("RmsNorm");
+  check.ActivationType("x", args.x);
+  check.Shape("x", args.x, args.x.dtype, {kAnySize, kAnySize});
+  const int64_t hidden = args.x.dim[1];
+  check.Require(hidden > 0, "x", "must have columns");
+  check.Shape("weight", args.weight, DType::kF32, {hidden});
+  check.Shape("out", args.out, args.x.dtype, {args.x.dim[0], hidden});
+  if (args.out.data != args.x.data) check.Apart("out", args.out, "x", args.x);
+  check.Apart("out", args.out, "weight", args.weight);
+  check.Require(std::isfinite(args.epsilon) && args.epsilon >= 0, "epsilon",
+                "must be finite and not negative", args.epsilon);
+  target_.RmsNorm(stream, args);
+}
+
+void CheckedOps::Matmul(Stream& stream, const MatmulArgs& args) const {
+  const Checker check("Matmul");
+  check.Weight("weight", args.weight);
+  check.ActivationType("x", args.x);
+  check.Shape("x", args.x, args.x.dtype, {kAnySize, args.weight->cols()});
+  const DType out_dtype = args.out.dtype == DType::kF32 ? DType::kF32 : args.x.dtype;
+  check.Shape("out", args.out, out_dtype, {args.x.dim[0], kAnySize});
+  const int64_t columns = args.out.dim[1];
+  const int64_t n = args.weight->rows();
+  FAIRLEAD_CHECK_MSG(args.out_column >= 0 && args.out_column <= columns - n,
+                     absl::StrCat("Matmul.out_column ", args.out_column, " + ", n,
+                                  " weight rows do not fit in the ", columns, " columns of out"));
+  check.Apart("out", args.out, "x", args.x);
+  if (!Absent(args.bias)) {
+    check.Shape("bias", args.bias, DType::kF32, {n});
+    check.Apart("out", args.out, "bias", args.bias);
+  }
+  target_.Matmul(stream, args);
+}
+
+void CheckedOps::RopeAndWriteKv(Stream& stream, const RopeAndWriteKvArgs& args) const {
+  const Checker check("RopeAndWriteKv");
+  check.ActivationType("qkv", args.qkv);
+  check.Shape("qkv", args.qkv, args.qkv.dtype, {kAnySize, kAnySize, kAnySize});
+  check.Kv(args.kv, args.heads, args.qkv.dim[1], args.qkv.dim[2]);
+  const int64_t tokens = args.qkv.dim[0];
+  check.Shape("position", args.position, DType::kI32, {tokens});
+  check.Shape("kv_slot", args.kv_slot, DType::kI32, {tokens});
+  check.Shape("cos_sin", args.cos_sin, DType::kF32, {kAnySize, kAnySize});
+  check.Require(args.cos_sin.dim[0] > 0, "cos_sin", "must have positions");
+  const int64_t rotary_dim = args.cos_sin.dim[1];
+  FAIRLEAD_CHECK_MSG(
+      rotary_dim >= 2 && rotary_dim % 2 == 0 && rotary_dim <= args.kv.shape.head_dim,
+      absl::StrCat("RopeAndWriteKv.cos_sin must have an even number of columns in [2, head_dim ",
+                   args.kv.shape.head_dim, "], got ", rotary_dim));
+  check.Require(args.pairing == RopePairing::kHalves || args.pairing == RopePairing::kAdjacent,
+                "pairing", "must be kHalves or kAdjacent", static_cast<int>(args.pairing));
+  check.Apart("qkv", args.qkv, "position", args.position);
+  check.Apart("qkv", args.qkv, "kv_slot", args.kv_slot);
+  check.Apart("qkv", args.qkv, "cos_sin", args.cos_sin);
+  target_.RopeAndWriteKv(stream, args);
+}
+
+void CheckedOps::Attention(Stream& stream, const AttentionArgs& args) const {
+  const Checker check("Attention");
+  check.ActivationType("qkv", args.qkv);
+  check.Shape("qkv", args.qkv, args.qkv.dtype, {kAnySize, kAnySize, kAnySize});
+  check.Kv(args.kv, args.heads, args.qkv.dim[1], args.qkv.dim[2]);
+  check.Shape("out", args.out, args.qkv.dtype,
+              {args.qkv.dim[0], int64_t{args.heads} * args.kv.shape.head_dim});
+  check.Shape("context_tokens", args.context_tokens, DType::kI32, {kAnySize});
+  const int64_t seqs = args.context_tokens.dim[0];
+  check.Shape("query_start", args.query_start, DType::kI32, {seqs + 1});
+  check.Shape("block_table", args.block_table, DType::kI32, {seqs, kAnySize});
+  check.Require(std::isfinite(args.scale), "scale", "must be finite", args.scale);
+  check.Apart("out", args.out, "qkv", args.qkv);
+  check.Apart("out", args.out, "query_start", args.query_start);
+  check.Apart("out", args.out, "context_tokens", args.context_tokens);
+  check.Apart("out", args.out, "block_table", args.block_table);
+  target_.Attention(stream, args);
+}
+
+void CheckedOps::SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const {
+  const Checker check("SiluAndMul");
+  check.ActivationType("out", args.out);
+  check.Shape("out", args.out, args.out.dtype, {kAnySize, kAnySize});
+  check.Shape("x", args.x, args.out.dtype, {args.out.dim[0], 2 * args.out.dim[1]});
+  check.Apart("out", args.out, "x", args.x);
+  target_.SiluAndMul(stream, args);
+}
+
+void CheckedOps::GatherRows(Stream& stream, const GatherRowsArgs& args) const {
+  const Checker check("GatherRows");
+  check.ActivationType("x", args.x);
+  check.Shape("x", args.x, args.x.dtype, {kAnySize, kAnySize});
+  check.Shape("row", args.row, DType::kI32, {kAnySize});
+  check.Shape("out", args.out, args.x.dtype, {args.row.dim[0], args.x.dim[1]});
+  check.Apart("out", args.out, "x", args.x);
+  check.Apart("out", args.out, "row", args.row);
+  target_.GatherRows(stream, args);
+}
+
+void CheckedOps::Sample(Stream& stream, const SampleArgs& args) const {
+  const Checker check("Sample");
+  check.Shape("logits", args.logits, DType::kF32, {kAnySize, kAnySize});
+  const int64_t rows = args.logits.dim[0];
+  check.Require(args.logits.dim[1] > 0, "logits", "must have columns");
+  check.Shape("temperature", args.temperature, DType::kF32, {rows});
+  check.Shape("top_k", args.top_k, DType::kI32, {rows});
+  check.Shape("top_p", args.top_p, DType::kF32, {rows});
+  check.Shape("min_p", args.min_p, DType::kF32, {rows});
+  check.Shape("seed", args.seed, DType::kI32, {rows, 2});
+  check.Shape("position", args.position, DType::kI32, {rows});
+  check.Shape("out", args.out, DType::kI32, {rows});
+  const LogitEdits& edits = args.edits;
+  if (Absent(edits.start)) {
+    check.Require(Absent(edits.token) && Absent(edits.repetition) && Absent(edits.add), "edits",
+                  "must have start when it has entries");
+  } else {
+    check.Shape("edits.start", edits.start, DType::kI32, {rows + 1});
+    check.Shape("edits.token", edits.token, DType::kI32, {kAnySize});
+    check.Shape("edits.repetition", edits.repetition, DType::kF32, {edits.token.dim[0]});
+    check.Shape("edits.add", edits.add, DType::kF32, {edits.token.dim[0]});
+  }
+  const std::pair<const char*, const Tensor*> inputs[] = {
+      {"logits", &args.logits},      {"temperature", &args.temperature},
+      {"top_k", &args.top_k},        {"top_p", &args.top_p},
+      {"min_p", &args.min_p},        {"seed", &args.seed},
+      {"position", &args.position},  {"edits.start", &edits.start},
+      {"edits.token", &edits.token}, {"edits.repetition", &edits.repetition},
+      {"edits.add", &edits.add},
+  };
+  for (const auto& [field, tensor] : inputs) {
+    if (!Absent(*tensor)) check.Apart("out", args.out, field, *tensor);
+  }
+  target_.Sample(stream, args);
+}
+
+void CheckedOps::Logprobs(Stream& stream, const LogprobsArgs& args) const {
+  const Checker check("Logprobs");
+  check.Shape("logits", args.logits, DType::kF32, {kAnySize, kAnySize});
+  const int64_t rows = args.logits.dim[0], vocab = args.logits.dim[1];
+  check.Require(vocab > 0, "logits", "must have columns");
+  check.Shape("target", args.target, DType::kI32, {rows});
+  check.Shape("out_logprob", args.out_logprob, DType::kF32, {rows});
+  check.Shape("out_rank", args.out_rank, DType::kI32, {rows});
+  check.Require(Absent(args.top_token) == Absent(args.top_logprob), "top_logprob",
+                "and top_token must both be set or both be absent");
+  if (!Absent(args.top_token)) {
+    check.Shape("top_token", args.top_token, DType::kI32, {rows, kAnySize});
+    const int64_t n = args.top_token.dim[1];
+    FAIRLEAD_CHECK_MSG(n <= vocab, absl::StrCat("Logprobs.top_token has ", n,
+                                                " columns, more than the vocabulary of ", vocab));
+    check.Shape("top_logprob", args.top_logprob, DType::kF32, {rows, n});
+  }
+  const std::pair<const char*, const Tensor*> outputs[] = {
+      {"out_logprob", &args.out_logprob},
+      {"out_rank", &args.out_rank},
+      {"top_token", &args.top_token},
+      {"top_logprob", &args.top_logprob},
+  };
+  for (const auto& [field, tensor] : outputs) {
+    if (Absent(*tensor)) continue;
+    check.Apart(field, *tensor, "logits", args.logits);
+    check.Apart(field, *tensor, "target", args.target);
+  }
+  target_.Logprobs(stream, args);
+}
+
+}  // namespace
+
+std::unique_ptr<Ops> MakeCheckedOps(const Ops& target) {
+  return std::make_unique<CheckedOps>(target);
+}
+
+}  // namespace fairlead

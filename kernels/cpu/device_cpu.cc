@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/device_cpu.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/cpu/host_info.h"
+#include "kernels/cpu/kv_layout.h"
+#include "kernels/cpu/ops_cpu.h"
+#include "kernels/cpu/simd_matmul.h"
+
+namespace fairlead {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+constexpr size_t kHugePageBytes = size_t{2} << 20;
+
+class CpuStream final : public Stream {
+ public:
+  void CopyToDevice(void* device, const void* host, size_t bytes) override {
+    if (bytes > 0) std::memcpy(device, host, bytes);
+  }
+  void CopyToHost(void* host, const void* device, size_t bytes) override {
+    if (bytes > 0) std::memcpy(host, device, bytes);
+  }
+  void Wait() override {}
+};
+
+DeviceInfo MakeInfo(Numerics numerics, int threads) {
+  return {.name = "cpu",
+          .description =
+              absl::StrCat(CpuModelName(), ", ", absl::AsciiStrToLower(std::string(SimdTargetName())), ", ",
+                           threads, threads == 1 ? " thread" : " threads"),
+          .numerics = numerics,
+          .activation_dtype = DType::kF32,
+          .kv_dtype = numerics == Numerics::kFloat32 ? DType::kF32 : DType::kF16,
+          .memory_bytes = TotalMemoryBytes(),
+          .weight_dtypes = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
+                            DType::kQ4_1}};
+}
+
+class CpuDevice final : public Device {
+ public:
+  CpuDevice(Numerics numerics, int threads)
+      : info_(MakeInfo(numerics, threads)), ops_(threads, info_.kv_dtype) {}
+
+  const DeviceInfo& info() const override { return info_; }
+  size_t FreeMemory() const override { return FreeMemoryBytes(); }
+  absl::StatusOr<Buffer> Allocate(size_t bytes) override;
+
+  size_t KvBlockBytes(const KvShape& shape) const override {
+    return KvLayout(shape, info_.kv_dtype).block_bytes();
+  }
+
+  absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override {
+    return ops_.PackWeight(args, info_.numerics);
+  }
+
+  std::unique_ptr<Stream> NewStream() override { return std::make_unique<CpuStream>(); }
+  const Ops& ops() const override { return ops_; }
+
+ private:
+  const DeviceInfo info_;
+  const CpuOps ops_;
+};
+
+// The kernel zeroes pages when they are first touched, so a large cache costs nothing until it is used.
+absl::StatusOr<Buffer> CpuDevice::Allocate(size_t bytes) {
+  const size_t free = FreeMemory();
+  const size_t mapped = std::max<size_t>(bytes, 1);
+  void* data = MAP_FAILED;
+  if (bytes <= free) {
+    data = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  }
+  if (data == MAP_FAILED) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cpu: cannot allocate ", bytes, " bytes; ", free, " bytes are free"));
+  }
+  // Fewer TLB misses for weights and caches; only a hint, so a refusal changes nothing.
+  if (mapped >= kHugePageBytes) madvise(data, mapped, MADV_HUGEPAGE);
+  return Buffer(data, bytes, [mapped](void* p) { munmap(p, mapped); });
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Device>> OpenCpuDevice(const DeviceOptions& options) {
+  if (options.threads < 0 || options.threads > kMaxThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("threads: ", options.threads, "; allowed are 1 to ", kMaxThreads,
+                     ", or 0 for one per usable core"));
+  }
+  const int threads =
+      options.threads > 0 ? options.threads : std::min(UsableCpus(), kMaxThreads);
+  return std::make_unique<CpuDevice>(options.numerics, threads);
+}
+
+}  // namespace fairlead

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/elementwise.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "absl/functional/function_ref.h"
+#include "kernels/check.h"
+#include "kernels/cpu/kv_layout.h"
+#include "kernels/cpu/simd_elementwise.h"
+
+namespace fairlead {
+namespace {
+
+// A fork and join costs about as much as this many elements take on one core.
+constexpr int64_t kMinParallelElements = 16 * 1024;
+constexpr int64_t kTaskElements = 8 * 1024;
+
+void ForEachRow(ThreadPool& pool, int64_t rows, int64_t row_elements,
+                absl::FunctionRef<void(int64_t row)> body) {
+  if (rows * row_elements <= kMinParallelElements) {
+    for (int64_t row = 0; row < rows; ++row) body(row);
+    return;
+  }
+  const int64_t task_rows = std::max<int64_t>(1, kTaskElements / row_elements);
+  pool.ParallelFor((rows + task_rows - 1) / task_rows, [&](int64_t task, int) {
+    const int64_t end = std::min(rows, (task + 1) * task_rows);
+    for (int64_t row = task * task_rows; row < end; ++row) body(row);
+  });
+}
+
+void WriteKvToken(const KvLayout& layout, void* cache, int slot, const float* key,
+                  const float* value, int kv_head) {
+  const int block_tokens = layout.shape.block_tokens;
+  const int head_dim = layout.shape.head_dim;
+  auto* bytes = static_cast<std::byte*>(cache);
+  std::byte* k = bytes + layout.KeyOffset(slot / block_tokens, kv_head, slot % block_tokens);
+  std::byte* v = bytes + layout.ValueOffset(slot / block_tokens, kv_head, slot % block_tokens);
+  if (layout.dtype == DType::kF16) {
+    SimdStoreF16(key, head_dim, block_tokens, reinterpret_cast<uint16_t*>(k));
+    SimdStoreF16(value, head_dim, 1, reinterpret_cast<uint16_t*>(v));
+  } else {
+    SimdStoreF32(key, head_dim, block_tokens, reinterpret_cast<float*>(k));
+    SimdStoreF32(value, head_dim, 1, reinterpret_cast<float*>(v));
+  }
+}
+
+}  // namespace
+
+void CpuRmsNorm(ThreadPool& pool, const RmsNormArgs& args) {
+  const int64_t n = args.x.dim[1];
+  ForEachRow(pool, args.x.dim[0], n, [&](int64_t row) {
+    SimdRmsNormRow(args.x.As<float>() + row * n, args.weight.As<float>(), static_cast<int>(n),
+                   args.epsilon, args.out.As<float>() + row * n);
+  });
+}
+
+void CpuSiluAndMul(ThreadPool& pool, const SiluAndMulArgs& args) {
+  const int64_t n = args.out.dim[1];
+  ForEachRow(pool, args.out.dim[0], n, [&](int64_t row) {
+    SimdSiluAndMulRow(args.x.As<float>() + row * 2 * n, static_cast<int>(n),
+                      args.out.As<float>() + row * n);
+  });
+}
+
+void CpuGatherRows(ThreadPool& pool, const GatherRowsArgs& args) {
+  const int64_t n = args.x.dim[1];
+  ForEachRow(pool, args.row.dim[0], n, [&](int64_t row) {
+    std::memcpy(args.out.As<float>() + row * n, args.x.As<float>() + args.row.As<int>()[row] * n,
+                n * sizeof(float));
+  });
+}
+
+void CpuRopeAndWriteKv(ThreadPool& pool, const RopeAndWriteKvArgs& args, DType kv_dtype) {
+  const KvLayout layout(args.kv.shape, kv_dtype);
+  const int kv_heads = args.kv.shape.kv_heads;
+  const int head_dim = args.kv.shape.head_dim;
+  const int rotary_dim = static_cast<int>(args.cos_sin.dim[1]);
+  const int64_t row_elements = int64_t{args.heads + 2 * kv_heads} * head_dim;
+  FAIRLEAD_CHECK(head_dim <= kMaxHeadDim);
+  ForEachRow(pool, args.qkv.dim[0], row_elements, [&](int64_t token) {
+    float* q = args.qkv.As<float>() + token * row_elements;
+    const float* cos_sin =
+        args.cos_sin.As<float>() + int64_t{args.position.As<int>()[token]} * rotary_dim;
+    RopeRowArgs rope = {.x = q,
+                        .cos_sin = cos_sin,
+                        .heads = args.heads,
+                        .head_dim = head_dim,
+                        .rotary_dim = rotary_dim,
+                        .pairing = args.pairing,
+                        .out = q};
+    SimdRopeRow(rope);
+    const int slot = args.kv_slot.As<int>()[token];
+    if (slot < 0) return;
+    const float* k = q + int64_t{args.heads} * head_dim;
+    const float* v = k + int64_t{kv_heads} * head_dim;
+    float key[kMaxHeadDim];
+    rope.heads = 1;
+    rope.out = key;
+    for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
+      rope.x = k + kv_head * head_dim;
+      SimdRopeRow(rope);
+      WriteKvToken(layout, args.kv.data, slot, key, v + kv_head * head_dim, kv_head);
+    }
+  });
+}
+
+}  // namespace fairlead

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where a token's key and value stand inside a KV block of the CPU device. Any thread; no state.
+// A block holds, per kv head: K as [head_dim, block_tokens] (lanes of a vector are keys: no
+// horizontal sums in q.k) and then V as [block_tokens, head_dim rounded up to 16] (lanes are
+// dimensions of the output).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/device.h"
+
+namespace fairlead {
+
+// Keys are handled in groups of this many: block_tokens is a multiple of it, and it is the widest
+// f32 vector that the kernels use.
+inline constexpr int kKeyGroup = 16;
+inline constexpr int kMaxHeadDim = 256;
+
+struct KvLayout {
+  KvLayout(const KvShape& shape_in, DType dtype_in)
+      : shape(shape_in),
+        dtype(dtype_in),
+        element_bytes(dtype_in == DType::kF16 ? 2 : 4),
+        v_stride((shape_in.head_dim + kKeyGroup - 1) / kKeyGroup * kKeyGroup) {}
+
+  size_t head_bytes() const {
+    return size_t{element_bytes} * shape.block_tokens * (shape.head_dim + v_stride);
+  }
+  size_t block_bytes() const { return head_bytes() * shape.kv_heads; }
+
+  // Of the token at `offset` of its block. K's dimensions are `block_tokens` elements apart.
+  size_t KeyOffset(int64_t block, int kv_head, int offset) const {
+    return block * block_bytes() + kv_head * head_bytes() + size_t{element_bytes} * offset;
+  }
+  size_t ValueOffset(int64_t block, int kv_head, int offset) const {
+    const size_t keys = size_t{element_bytes} * shape.block_tokens * shape.head_dim;
+    return block * block_bytes() + kv_head * head_bytes() + keys +
+           size_t{element_bytes} * offset * v_stride;
+  }
+
+  KvShape shape;
+  DType dtype;  // kF16 or kF32
+  unsigned element_bytes;
+  int v_stride;
+};
+
+}  // namespace fairlead

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ops of the CPU device. They run at once, on the calling thread and the device's workers; the
+// stream only says whose order it is. Thread-safe: calls wait for each other.
+#pragma once
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/logprobs.h"
+#include "kernels/cpu/matmul.h"
+#include "kernels/cpu/sampling.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/ops.h"
+
+namespace fairlead {
+
+class CpuOps final : public Ops {
+ public:
+  CpuOps(int threads, DType kv_dtype) : kv_dtype_(kv_dtype), pool_(threads) {}
+
+  void Embed(Stream& stream, const EmbedArgs& args) const override;
+  void RmsNorm(Stream& stream, const RmsNormArgs& args) const override;
+  void Matmul(Stream& stream, const MatmulArgs& args) const override;
+  void RopeAndWriteKv(Stream& stream, const RopeAndWriteKvArgs& args) const override;
+  void Attention(Stream& stream, const AttentionArgs& args) const override;
+  void SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const override;
+  void GatherRows(Stream& stream, const GatherRowsArgs& args) const override;
+  void Sample(Stream& stream, const SampleArgs& args) const override;
+  void Logprobs(Stream& stream, const LogprobsArgs& args) const override;
+
+  absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args,
+                                                           Numerics numerics) const;
+
+ private:
+  const DType kv_dtype_;
+  // The pool takes one job at a time, and the scratch belongs to the job.
+  mutable absl::Mutex mutex_;
+  mutable ThreadPool pool_ ABSL_GUARDED_BY(mutex_);
+  mutable MatmulScratch matmul_scratch_ ABSL_GUARDED_BY(mutex_);
+  mutable AttentionScratch attention_scratch_ ABSL_GUARDED_BY(mutex_);
+  mutable SamplingScratch sampling_scratch_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace fairlead

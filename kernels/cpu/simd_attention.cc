@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/simd_targets.h"
+//
+#include "kernels/cpu/simd_attention.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/simd_attention.cc"
+#include "hwy/foreach_target.h"
+//
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fairlead {
+namespace HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D = hn::CappedTag<float, 16>;
+using V = hn::Vec<D>;
+constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
+constexpr int kGroupVectors = 16 / kLanes;
+
+// Register tiles: queries x vectors of keys (scores) or of dimensions (weighted values). AVX-512
+// has 32 registers: 6 x 4 sums, 4 operands and a broadcast; the others keep 4 x 2.
+constexpr int kTileQueries = kLanes == 16 ? 6 : 4;
+constexpr int kTileGroups = kLanes == 16 ? 4 : 1;  // groups of 16 keys
+constexpr int kTileDims = kLanes == 16 ? 4 : 2;    // vectors
+
+HWY_INLINE V LoadKv(D d, const float* p) { return hn::LoadU(d, p); }
+HWY_INLINE V LoadKv(D d, const uint16_t* p) {
+  const hn::Rebind<hwy::float16_t, D> dh;
+  return hn::PromoteTo(d, hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(p)));
+}
+
+// hn::Exp (error at most 1 ulp in our tests; 0 below -104), but NaN stays NaN.
+HWY_INLINE V Exp(D d, V x) { return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x)); }
+
+// score[m, key] = sum over dimensions, in order, of q[m, dim] * k[dim, key].
+template <int kQueries, int kGroups, typename T>
+HWY_INLINE void ScoreTile(const SplitArgs& args, int query, int group) {
+  const D d;
+  constexpr int kVectors = kGroups * kGroupVectors;
+  V sum[kQueries][kVectors];
+#pragma GCC unroll 16
+  for (int m = 0; m < kQueries; ++m) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::Zero(d);
+  }
+  const float* q = args.q + query * args.head_dim;
+  const T* k[kGroups];
+#pragma GCC unroll 16
+  for (int g = 0; g < kGroups; ++g) k[g] = static_cast<const T*>(args.k_group[group + g]);
+  for (int dim = 0; dim < args.head_dim; ++dim) {
+    V key[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      key[v] = LoadKv(
+          d, k[v / kGroupVectors] + size_t{1} * dim * args.k_stride + v % kGroupVectors * kLanes);
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < kQueries; ++m) {
+      const V broadcast = hn::Set(d, q[m * args.head_dim + dim]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::MulAdd(broadcast, key[v], sum[m][v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < kQueries; ++m) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      hn::StoreU(sum[m][v], d, args.score + (query + m) * kSplitKeys + group * 16 + v * kLanes);
+    }
+  }
+}
+
+template <int kQueries, typename T>
+HWY_NOINLINE void ScoreQueries(const SplitArgs& args, int query) {
+  const int groups = (args.limit[query + kQueries - 1] + 15) / 16;
+  int group = 0;
+  for (; group + kTileGroups <= groups; group += kTileGroups) {
+    ScoreTile<kQueries, kTileGroups, T>(args, query, group);
+  }
+  for (; group < groups; ++group) ScoreTile<kQueries, 1, T>(args, query, group);
+}
+
+// Scores of [0, limit) become exp(score - max), those up to the end of the vector 0.
+HWY_NOINLINE void SoftmaxRow(int limit, float* score, float* max_out, float* sum_out) {
+  const D d;
+  const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  V max = lowest;
+  int key = 0;
+  for (; key + kLanes <= limit; key += kLanes) max = hn::Max(max, hn::LoadU(d, score + key));
+  if (key < limit) {
+    const V last = hn::IfThenElse(hn::FirstN(d, limit - key), hn::LoadU(d, score + key), lowest);
+    hn::StoreU(last, d, score + key);
+    max = hn::Max(max, last);
+  }
+  const float row_max = hn::GetLane(hn::MaxOfLanes(d, max));
+  max = hn::Set(d, row_max);
+  V sum = hn::Zero(d);
+  for (key = 0; key < limit; key += kLanes) {
+    const V e = Exp(d, hn::Sub(hn::LoadU(d, score + key), max));
+    hn::StoreU(e, d, score + key);
+    sum = hn::Add(sum, e);
+  }
+  *max_out = row_max;
+  *sum_out = hn::GetLane(hn::SumOfLanes(d, sum));
+}
+
+// out[m, dims] += sum over keys [begin, end), in order, of weight[m, key] * value[key, dims].
+template <int kQueries, int kVectors, typename T>
+HWY_INLINE void ValueTile(const SplitArgs& args, int query, int dim, int begin, int end) {
+  const D d;
+  float* out = args.sums.out + size_t{1} * query * args.v_stride + dim;
+  const float* weight = args.score + query * kSplitKeys;
+  V sum[kQueries][kVectors];
+#pragma GCC unroll 16
+  for (int m = 0; m < kQueries; ++m) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      sum[m][v] = begin == 0 ? hn::Zero(d) : hn::LoadU(d, out + m * args.v_stride + v * kLanes);
+    }
+  }
+  for (int key = begin; key < end;) {
+    const T* value = static_cast<const T*>(args.v_group[key / 16]) +
+                     size_t{1} * (key % 16) * args.v_stride + dim;
+    const int group_end = std::min(end, key / 16 * 16 + 16);
+    for (; key < group_end; ++key, value += args.v_stride) {
+      V lanes[kVectors];
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) lanes[v] = LoadKv(d, value + v * kLanes);
+#pragma GCC unroll 16
+      for (int m = 0; m < kQueries; ++m) {
+        const V broadcast = hn::Set(d, weight[m * kSplitKeys + key]);
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::MulAdd(broadcast, lanes[v], sum[m][v]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < kQueries; ++m) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      hn::StoreU(sum[m][v], d, out + m * args.v_stride + v * kLanes);
+    }
+  }
+}
+
+template <int kQueries, typename T>
+HWY_NOINLINE void ValueKeys(const SplitArgs& args, int query, int begin, int end) {
+  const int vectors = args.v_stride / kLanes;
+  int v = 0;
+  for (; v + kTileDims <= vectors; v += kTileDims) {
+    ValueTile<kQueries, kTileDims, T>(args, query, v * kLanes, begin, end);
+  }
+  if constexpr (kTileDims > 2) {
+    for (; v + 2 <= vectors; v += 2) {
+      ValueTile<kQueries, 2, T>(args, query, v * kLanes, begin, end);
+    }
+  }
+  for (; v < vectors; ++v) ValueTile<kQueries, 1, T>(args, query, v * kLanes, begin, end);
+}
+
+// Keys that all queries of the tile see are summed together; the rest of each query's on its own,
+// in the same order. So no query ever multiplies a value that it must not see (0 * NaN).
+template <int kQueries, typename T>
+HWY_INLINE void AttendTile(const SplitArgs& args, int query) {
+  ScoreQueries<kQueries, T>(args, query);
+  const int* limit = args.limit + query;
+  for (int m = 0; m < kQueries; ++m) {
+    SoftmaxRow(limit[m], args.score + (query + m) * kSplitKeys, args.sums.max + query + m,
+               args.sums.sum + query + m);
+  }
+  const int common = limit[0];
+  ValueKeys<kQueries, T>(args, query, 0, common);
+  for (int m = 1; m < kQueries; ++m) {
+    if (limit[m] > common) ValueKeys<1, T>(args, query + m, common, limit[m]);
+  }
+}
+
+template <typename T>
+void AttendQueries(const SplitArgs& args) {
+  int query = 0;
+  for (; query + kTileQueries <= args.queries; query += kTileQueries) {
+    AttendTile<kTileQueries, T>(args, query);
+  }
+  switch (args.queries - query) {
+    case 5:
+      AttendTile<5, T>(args, query);
+      break;
+    case 4:
+      AttendTile<4, T>(args, query);
+      break;
+    case 3:
+      AttendTile<3, T>(args, query);
+      break;
+    case 2:
+      AttendTile<2, T>(args, query);
+      break;
+    case 1:
+      AttendTile<1, T>(args, query);
+      break;
+    default:
+      break;
+  }
+}
+
+void AttendSplit(const SplitArgs& args) {
+  if (args.kv_dtype == DType::kF16) {
+    AttendQueries<uint16_t>(args);
+  } else {
+    AttendQueries<float>(args);
+  }
+}
+
+void MergeSums(int queries, int v_stride, const SoftmaxSums& later, const SoftmaxSums& total) {
+  const D d;
+  for (int m = 0; m < queries; ++m) {
+    const V max = hn::Max(hn::Set(d, total.max[m]), hn::Set(d, later.max[m]));
+    const V old_factor = Exp(d, hn::Sub(hn::Set(d, total.max[m]), max));
+    const V new_factor = Exp(d, hn::Sub(hn::Set(d, later.max[m]), max));
+    total.max[m] = hn::GetLane(max);
+    total.sum[m] = hn::GetLane(hn::MulAdd(hn::Set(d, later.sum[m]), new_factor,
+                                          hn::Mul(hn::Set(d, total.sum[m]), old_factor)));
+    float* out = total.out + size_t{1} * m * v_stride;
+    const float* add = later.out + size_t{1} * m * v_stride;
+    for (int i = 0; i < v_stride; i += kLanes) {
+      const V scaled = hn::Mul(hn::LoadU(d, out + i), old_factor);
+      hn::StoreU(hn::MulAdd(hn::LoadU(d, add + i), new_factor, scaled), d, out + i);
+    }
+  }
+}
+
+void FinishRow(const SoftmaxSums& sums, int query, int head_dim, int v_stride, float* out) {
+  const D d;
+  const float* in = sums.out + size_t{1} * query * v_stride;
+  const V sum = hn::Set(d, sums.sum[query]);
+  int i = 0;
+  for (; i + kLanes <= head_dim; i += kLanes) {
+    hn::StoreU(hn::Div(hn::LoadU(d, in + i), sum), d, out + i);
+  }
+  for (; i < head_dim; ++i) out[i] = in[i] / sums.sum[query];
+}
+
+void Scale(const float* x, int n, float scale, float* out) {
+  const D d;
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    hn::StoreU(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, scale)), d, out + i);
+  }
+  for (; i < n; ++i) out[i] = x[i] * scale;
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace fairlead
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fairlead {
+
+HWY_EXPORT(AttendSplit);
+HWY_EXPORT(MergeSums);
+HWY_EXPORT(FinishRow);
+HWY_EXPORT(Scale);
+
+void SimdAttendSplit(const SplitArgs& args) { HWY_DYNAMIC_DISPATCH(AttendSplit)(args); }
+
+void SimdMergeSums(int queries, int v_stride, const SoftmaxSums& later, const SoftmaxSums& total) {
+  HWY_DYNAMIC_DISPATCH(MergeSums)(queries, v_stride, later, total);
+}
+
+void SimdFinishRow(const SoftmaxSums& sums, int query, int head_dim, int v_stride, float* out) {
+  HWY_DYNAMIC_DISPATCH(FinishRow)(sums, query, head_dim, v_stride, out);
+}
+
+void SimdScale(const float* x, int n, float scale, float* out) {
+  HWY_DYNAMIC_DISPATCH(Scale)(x, n, scale, out);
+}
+
+}  // namespace fairlead
+#endif  // HWY_ONCE

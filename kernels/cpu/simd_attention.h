@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The vector loops of attention, for the best instruction set of this machine. Any thread; no
+// state; nothing allocated. f32 arithmetic throughout: f16 keys and values are widened exactly.
+#pragma once
+
+#include "kernels/dtype.h"
+
+namespace fairlead {
+
+// Keys of one sequence are cut at multiples of this absolute position. Each split is summed on its
+// own and splits are merged in order, so the sums of a query row depend on its position alone. 256:
+// a decode at 1,024 tokens gives 4 splits x kv heads tasks, and a tile's scores stay in the L2
+// cache.
+inline constexpr int kSplitKeys = 256;
+inline constexpr int kSplitGroups = kSplitKeys / 16;
+
+// Softmax over some keys, not divided yet: max of the scores, sum of exp(score - max), and the sum
+// of exp(score - max) * value. The rows of `out` are `v_stride` floats.
+struct SoftmaxSums {
+  float* max;  // [queries]
+  float* sum;  // [queries]
+  float* out;  // [queries, v_stride]
+};
+
+struct SplitArgs {
+  DType kv_dtype;  // kF16 or kF32
+  int queries;     // rows of q
+  int head_dim;
+  int v_stride;      // a multiple of 16
+  int k_stride;      // elements between two dimensions of a key
+  const float* q;    // [queries, head_dim], scaled
+  const int* limit;  // [queries]: the keys [0, limit) of the split are seen; 1..256, ascending
+  const void* const* k_group;  // [ceil(limit / 16)]: K of 16 keys, [head_dim, k_stride]
+  const void* const* v_group;  // likewise: V of 16 keys, [16, v_stride]
+  float* score;                // scratch [queries, kSplitKeys]
+  SoftmaxSums sums;            // written
+};
+
+// One split for some queries. What a query gets does not depend on its neighbours; keys at or after
+// its limit are not used even when their bits are NaN.
+void SimdAttendSplit(const SplitArgs& args);
+
+// Adds a later split's sums to those of the splits before it.
+void SimdMergeSums(int queries, int v_stride, const SoftmaxSums& later, const SoftmaxSums& total);
+
+// out[d] = sums.out[query, d] / sums.sum[query].
+void SimdFinishRow(const SoftmaxSums& sums, int query, int head_dim, int v_stride, float* out);
+
+// out[i] = x[i] * scale.
+void SimdScale(const float* x, int n, float scale, float* out);
+
+}  // namespace fairlead

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/simd_targets.h"
+//
+#include "kernels/cpu/simd_elementwise.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/half.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/simd_elementwise.cc"
+#include "hwy/foreach_target.h"
+//
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fairlead {
+namespace HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D = hn::CappedTag<float, 16>;
+using V = hn::Vec<D>;
+constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
+
+// The last, incomplete vector of a row goes through a copy, so that nothing outside it is touched.
+HWY_INLINE V LoadTail(D d, const float* p, int n) {
+  HWY_ALIGN float lanes[kLanes] = {};
+  std::memcpy(lanes, p, n * sizeof(float));
+  return hn::Load(d, lanes);
+}
+HWY_INLINE void StoreTail(D d, V v, float* p, int n) {
+  HWY_ALIGN float lanes[kLanes];
+  hn::Store(v, d, lanes);
+  std::memcpy(p, lanes, n * sizeof(float));
+}
+
+// Four sums, each of every fourth vector: the order depends on n alone.
+float SumOfSquares(const float* x, int n) {
+  const D d;
+  V sum0 = hn::Zero(d), sum1 = hn::Zero(d), sum2 = hn::Zero(d), sum3 = hn::Zero(d);
+  int i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    const V x0 = hn::LoadU(d, x + i), x1 = hn::LoadU(d, x + i + kLanes);
+    const V x2 = hn::LoadU(d, x + i + 2 * kLanes), x3 = hn::LoadU(d, x + i + 3 * kLanes);
+    sum0 = hn::MulAdd(x0, x0, sum0);
+    sum1 = hn::MulAdd(x1, x1, sum1);
+    sum2 = hn::MulAdd(x2, x2, sum2);
+    sum3 = hn::MulAdd(x3, x3, sum3);
+  }
+  for (; i < n; i += kLanes) {
+    const V v = i + kLanes <= n ? hn::LoadU(d, x + i) : LoadTail(d, x + i, n - i);
+    sum0 = hn::MulAdd(v, v, sum0);
+  }
+  return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(sum0, sum1), hn::Add(sum2, sum3))));
+}
+
+void RmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out) {
+  const D d;
+  const float factor = 1.0f / std::sqrt(SumOfSquares(x, n) / static_cast<float>(n) + epsilon);
+  const V scale = hn::Set(d, factor);
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, x + i), scale), hn::LoadU(d, weight + i)), d, out + i);
+  }
+  for (; i < n; ++i) out[i] = x[i] * factor * weight[i];
+}
+
+// silu(x) = x / (1 + exp(-x)), with exp of -|x| only, which cannot overflow:
+// 1 / (1 + e) for x >= 0 and e / (1 + e) below.
+HWY_INLINE V Silu(D d, V x) {
+  const V one = hn::Set(d, 1.0f);
+  const V e = hn::Exp(d, hn::Neg(hn::Abs(x)));
+  const V numerator = hn::IfThenElse(hn::Ge(x, hn::Zero(d)), one, e);
+  const V y = hn::Mul(x, hn::Div(numerator, hn::Add(one, e)));
+  return hn::IfThenElse(hn::IsNaN(x), x, y);
+}
+
+void SiluAndMulRow(const float* x, int n, float* out) {
+  const D d;
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    hn::StoreU(hn::Mul(Silu(d, hn::LoadU(d, x + i)), hn::LoadU(d, x + n + i)), d, out + i);
+  }
+  if (i < n) {
+    const V y = hn::Mul(Silu(d, LoadTail(d, x + i, n - i)), LoadTail(d, x + n + i, n - i));
+    StoreTail(d, y, out + i, n - i);
+  }
+}
+
+// (a, b) -> (a cos - b sin, a sin + b cos).
+HWY_INLINE void RotatePairs(V cos, V sin, V& a, V& b) {
+  const V rotated = hn::NegMulAdd(b, sin, hn::Mul(a, cos));
+  b = hn::MulAdd(a, sin, hn::Mul(b, cos));
+  a = rotated;
+}
+
+void RotateHalves(const float* x, const float* cos_sin, int half, float* out) {
+  const D d;
+  int i = 0;
+  for (; i + kLanes <= half; i += kLanes) {
+    V a = hn::LoadU(d, x + i), b = hn::LoadU(d, x + half + i);
+    RotatePairs(hn::LoadU(d, cos_sin + i), hn::LoadU(d, cos_sin + half + i), a, b);
+    hn::StoreU(a, d, out + i);
+    hn::StoreU(b, d, out + half + i);
+  }
+  if (i < half) {
+    const int n = half - i;
+    V a = LoadTail(d, x + i, n), b = LoadTail(d, x + half + i, n);
+    RotatePairs(LoadTail(d, cos_sin + i, n), LoadTail(d, cos_sin + half + i, n), a, b);
+    StoreTail(d, a, out + i, n);
+    StoreTail(d, b, out + half + i, n);
+  }
+}
+
+void RotateAdjacent(const float* x, const float* cos_sin, int half, float* out) {
+  const D d;
+  for (int i = 0; i < half; i += kLanes) {
+    const int n = std::min(half - i, kLanes);
+    HWY_ALIGN float pairs[2 * kLanes] = {};
+    const float* in = x + 2 * i;
+    if (n < kLanes) {
+      std::memcpy(pairs, in, 2 * n * sizeof(float));
+      in = pairs;
+    }
+    V a, b;
+    hn::LoadInterleaved2(d, in, a, b);
+    const V cos = n == kLanes ? hn::LoadU(d, cos_sin + i) : LoadTail(d, cos_sin + i, n);
+    const V sin = n == kLanes ? hn::LoadU(d, cos_sin + half + i) : LoadTail(d, cos_sin + half + i, n);
+    RotatePairs(cos, sin, a, b);
+    if (n == kLanes) {
+      hn::StoreInterleaved2(a, b, d, out + 2 * i);
+    } else {
+      hn::StoreInterleaved2(a, b, d, pairs);
+      std::memcpy(out + 2 * i, pairs, 2 * n * sizeof(float));
+    }
+  }
+}
+
+void RopeRow(const RopeRowArgs& args) {
+  const int half = args.rotary_dim / 2;
+  for (int head = 0; head < args.heads; ++head) {
+    const float* x = args.x + head * args.head_dim;
+    float* out = args.out + head * args.head_dim;
+    if (args.pairing == RopePairing::kHalves) {
+      RotateHalves(x, args.cos_sin, half, out);
+    } else {
+      RotateAdjacent(x, args.cos_sin, half, out);
+    }
+    if (out != x) {
+      std::copy(x + args.rotary_dim, x + args.head_dim, out + args.rotary_dim);
+    }
+  }
+}
+
+void StoreF16(const float* x, int n, int64_t stride, uint16_t* out) {
+  int i = 0;
+// Older instruction sets have no conversion that rounds, so they take the scalar one below.
+#if HWY_TARGET <= HWY_AVX2 || HWY_ARCH_ARM_A64
+  const D d;
+  const hn::Rebind<hwy::float16_t, D> dh;
+  for (; i + kLanes <= n; i += kLanes) {
+    const auto half = hn::DemoteTo(dh, hn::LoadU(d, x + i));
+    if (stride == 1) {
+      hn::StoreU(half, dh, reinterpret_cast<hwy::float16_t*>(out + i));
+      continue;
+    }
+    HWY_ALIGN hwy::float16_t lanes[kLanes];
+    hn::Store(half, dh, lanes);
+    for (int j = 0; j < kLanes; ++j) std::memcpy(out + (i + j) * stride, lanes + j, 2);
+  }
+#endif
+  for (; i < n; ++i) out[i * stride] = F32ToF16(x[i]);
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace fairlead
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fairlead {
+
+HWY_EXPORT(RmsNormRow);
+HWY_EXPORT(SiluAndMulRow);
+HWY_EXPORT(RopeRow);
+HWY_EXPORT(StoreF16);
+
+void SimdRmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out) {
+  HWY_DYNAMIC_DISPATCH(RmsNormRow)(x, weight, n, epsilon, out);
+}
+
+void SimdSiluAndMulRow(const float* x, int n, float* out) {
+  HWY_DYNAMIC_DISPATCH(SiluAndMulRow)(x, n, out);
+}
+
+void SimdRopeRow(const RopeRowArgs& args) { HWY_DYNAMIC_DISPATCH(RopeRow)(args); }
+
+void SimdStoreF16(const float* x, int n, int64_t stride, uint16_t* out) {
+  HWY_DYNAMIC_DISPATCH(StoreF16)(x, n, stride, out);
+}
+
+void SimdStoreF32(const float* x, int n, int64_t stride, float* out) {
+  for (int i = 0; i < n; ++i) out[i * stride] = x[i];
+}
+
+}  // namespace fairlead
+#endif  // HWY_ONCE

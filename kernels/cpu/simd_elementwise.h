@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// The vector loops of the element-wise ops, one row at a time, for the best instruction set of this
+// machine. Any thread; no state; nothing allocated. What a row gets depends on that row alone.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/ops.h"
+
+namespace fairlead {
+
+// out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]. out may be x.
+void SimdRmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out);
+
+// out[i] = silu(x[i]) * x[n + i].
+void SimdSiluAndMulRow(const float* x, int n, float* out);
+
+struct RopeRowArgs {
+  const float* x;        // [heads, head_dim]
+  const float* cos_sin;  // [rotary_dim]: rotary_dim / 2 cosines, then as many sines
+  int heads;
+  int head_dim;
+  int rotary_dim;        // even; the dimensions after it are copied
+  RopePairing pairing;
+  float* out;            // [heads, head_dim]; may be x
+};
+void SimdRopeRow(const RopeRowArgs& args);
+
+// out[i * stride] = x[i], rounded to nearest even for f16.
+void SimdStoreF16(const float* x, int n, int64_t stride, uint16_t* out);
+void SimdStoreF32(const float* x, int n, int64_t stride, float* out);
+
+}  // namespace fairlead

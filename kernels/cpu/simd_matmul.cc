@@ -1,0 +1,543 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/simd_matmul.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/simd_targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/simd_matmul.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fairlead {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D = hn::CappedTag<float, kPanelRows>;
+using V = hn::Vec<D>;
+using DU32 = hn::RebindToUnsigned<D>;
+using DI32 = hn::RebindToSigned<D>;
+using DI8 = hn::Rebind<int8_t, D>;
+constexpr D d;
+constexpr DU32 du32;
+constexpr DI32 di32;
+
+constexpr int kLanes = static_cast<int>(hn::MaxLanes(d));
+constexpr int kVecs = kPanelRows / kLanes;  // vectors of one panel's row of lanes
+constexpr int kBlock = 32;                  // k of a quantised block
+constexpr int64_t kTileK = 256;  // k of a dequantised tile: 16 KiB a panel, about what L1 can hold
+
+// Running sums in registers: kTileTokens x kTilePanels * kVecs, beside the weights and a broadcast.
+// That is 24 + 3 of 32 registers with AVX-512, 12 + 3 of 16 with AVX2, 24 + 5 of 32 with NEON, 8 +
+// 5 of 16 with SSE4. At least 8 independent chains hide the latency of a fused multiply-add (4
+// cycles, 2 a cycle).
+constexpr int kTilePanels = kVecs == 1 ? 2 : 1;
+constexpr int kTileVecs = kTilePanels * kVecs;
+constexpr int kTileTokens = kLanes == 16 ? 12 : (kLanes == 8 || HWY_ARCH_ARM) ? 6 : 2;
+constexpr int kSumStride =
+    kTilePanels * kPanelRows;  // floats of scratch for a token's running sums
+
+// Panels at once in the vector kernel, for the same latency.
+constexpr int VectorPanels(int tokens) {
+  if (kLanes == 16) return tokens <= 2 ? 4 : 2;
+  if (kLanes == 8) return tokens <= 1 ? 2 : 1;
+  return 1;
+}
+
+HWY_INLINE V LoadHalf(const std::byte* from) {
+  const hn::Rebind<hwy::float16_t, D> dh;
+  return hn::PromoteTo(d, hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(from)));
+}
+
+// ---- one row of lanes of each format: the weights of one k for kLanes output rows
+
+// d (and m) of a 4-bit block for one vector of rows. A nibble is masked where it stands and so
+// comes out times 16^j; d / 16^j makes up for it. All of that is exact, and saves the shift. q4_0's
+// d * (q - 8) is fma(d, q, -8 d), exact too.
+template <DType kType>
+struct NibbleScales {
+  static constexpr int kBytes = (kType == DType::kQ4_1 ? 4 : 2) * kPanelRows;
+  V d[4], m;
+
+  HWY_INLINE void Load(const std::byte* block, int lane) {
+    d[0] = LoadHalf(block + 2 * lane);
+    if constexpr (kType == DType::kQ4_1) {
+      m = LoadHalf(block + 2 * (kPanelRows + lane));
+    } else {
+      m = hn::Mul(d[0], hn::Set(HWY_NAMESPACE::d, -8.0f));
+    }
+    HWY_UNROLL(32)
+    for (int j = 1; j < 4; ++j) d[j] = hn::Mul(d[j - 1], hn::Set(HWY_NAMESPACE::d, 0x1p-4f));
+  }
+};
+
+HWY_INLINE hn::Vec<DU32> LoadNibbles(const std::byte* from) {
+  return hn::LoadU(du32, reinterpret_cast<const uint32_t*>(from));
+}
+
+// Nibble j of 8, for j ascending: the upper four are moved down on the way.
+template <DType kType>
+HWY_INLINE V NextNibble(int j, hn::Vec<DU32>& nibbles, const NibbleScales<kType>& scales) {
+  if (j == 4) nibbles = hn::ShiftRight<16>(nibbles);
+  const auto q = hn::And(nibbles, hn::Set(du32, 15u << 4 * (j % 4)));
+  return hn::MulAdd(hn::ConvertTo(d, hn::BitCast(di32, q)), scales.d[j % 4], scales.m);
+}
+
+HWY_INLINE V DequantizeByte(const std::byte* from, V scale) {
+  const DI8 di8;
+  const auto q = hn::LoadU(di8, reinterpret_cast<const int8_t*>(from));
+  return hn::Mul(hn::ConvertTo(d, hn::PromoteTo(di32, q)), scale);
+}
+
+template <DType kType>
+HWY_INLINE V LoadPlain(const std::byte* from) {
+  if constexpr (kType == DType::kF32) {
+    return hn::LoadU(d, reinterpret_cast<const float*>(from));
+  } else if constexpr (kType == DType::kF16) {
+    return LoadHalf(from);
+  } else {
+    const hn::Rebind<uint16_t, D> d16;
+    const auto bits = hn::LoadU(d16, reinterpret_cast<const uint16_t*>(from));
+    return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du32, bits)));
+  }
+}
+
+constexpr int PlainBytes(DType type) { return type == DType::kF32 ? 4 : 2; }
+
+// ---- output
+
+// data[t, c] = sums[t, c] (+ bias[c]) (+ data[t, c]) for c in [0, columns).
+HWY_NOINLINE void WriteOutput(const float* HWY_RESTRICT sums, int64_t sum_stride, int64_t tokens,
+                              int64_t columns, const float* bias, bool accumulate,
+                              float* HWY_RESTRICT data, int64_t stride) {
+  for (int64_t t = 0; t < tokens; ++t, sums += sum_stride, data += stride) {
+    int64_t c = 0;
+    for (; c + kLanes <= columns; c += kLanes) {
+      V sum = hn::LoadU(d, sums + c);
+      if (bias != nullptr) sum = hn::Add(sum, hn::LoadU(d, bias + c));
+      if (accumulate) sum = hn::Add(sum, hn::LoadU(d, data + c));
+      hn::StoreU(sum, d, data + c);
+    }
+    for (; c < columns; ++c) {
+      float sum = sums[c];
+      if (bias != nullptr) sum += bias[c];
+      if (accumulate) sum += data[c];
+      data[c] = sum;
+    }
+  }
+}
+
+void WritePanels(const float* sums, int64_t sum_stride, int64_t tokens, int64_t panel, int panels,
+                 const CpuPackedWeight& weight, int64_t first_token, const MatmulOutput& out) {
+  const int64_t row = panel * kPanelRows;
+  const int64_t columns = std::min<int64_t>(panels * kPanelRows, weight.rows() - row);
+  WriteOutput(sums, sum_stride, tokens, columns, out.bias == nullptr ? nullptr : out.bias + row,
+              out.accumulate, out.data + first_token * out.stride + row, out.stride);
+}
+
+// ---- vector kernel: kPanels panels by kTokens tokens, weights dequantised in registers
+
+template <int kTokens, int kPanels>
+struct Sums {
+  V sum[kTokens][kPanels * kVecs];
+
+  HWY_INLINE void Clear() {
+    HWY_UNROLL(32)
+    for (int t = 0; t < kTokens; ++t) {
+      HWY_UNROLL(32)
+      for (int i = 0; i < kPanels * kVecs; ++i) sum[t][i] = hn::Zero(d);
+    }
+  }
+  // The broadcasts are repeated for each i; the compiler keeps them in registers where it has them.
+  HWY_INLINE void Add(int i, const float* x, int64_t x_stride, V w) {
+    HWY_UNROLL(32)
+    for (int t = 0; t < kTokens; ++t) {
+      sum[t][i] = hn::MulAdd(hn::Set(d, x[t * x_stride]), w, sum[t][i]);
+    }
+  }
+  HWY_INLINE void Store(float* out) const {
+    HWY_UNROLL(32)
+    for (int t = 0; t < kTokens; ++t) {
+      HWY_UNROLL(32)
+      for (int i = 0; i < kPanels * kVecs; ++i) {
+        hn::StoreU(sum[t][i], d, out + (t * kPanels * kVecs + i) * kLanes);
+      }
+    }
+  }
+};
+
+// Where the panels of one call start. A missing panel is the last one again; its sums are not
+// written.
+template <int kPanels>
+struct PanelOffsets {
+  size_t at[kPanels];
+  PanelOffsets(size_t panel_bytes, int64_t panels) {
+    for (int p = 0; p < kPanels; ++p) at[p] = std::min<int64_t>(p, panels - 1) * panel_bytes;
+  }
+};
+
+template <DType kType, int kTokens, int kPanels>
+HWY_INLINE void VectorBlockQ4(const std::byte* block, const PanelOffsets<kPanels>& offsets,
+                              const float* x, int64_t x_stride, Sums<kTokens, kPanels>& sums) {
+  constexpr int kAll = kPanels * kVecs;
+  NibbleScales<kType> scales[kAll];
+  HWY_UNROLL(32)
+  for (int i = 0; i < kAll; ++i) {
+    scales[i].Load(block + offsets.at[i / kVecs], i % kVecs * kLanes);
+  }
+  block += NibbleScales<kType>::kBytes;
+  for (int group = 0; group < 4; ++group, x += 8, block += 4 * kPanelRows) {
+    hn::Vec<DU32> nibbles[kAll];
+    HWY_UNROLL(32)
+    for (int i = 0; i < kAll; ++i) {
+      nibbles[i] = LoadNibbles(block + offsets.at[i / kVecs] + i % kVecs * kLanes * 4);
+    }
+    HWY_UNROLL(32)
+    for (int j = 0; j < 8; ++j) {
+      HWY_UNROLL(32)
+      for (int i = 0; i < kAll; ++i) {
+        sums.Add(i, x + j, x_stride, NextNibble<kType>(j, nibbles[i], scales[i]));
+      }
+    }
+  }
+}
+
+template <int kTokens, int kPanels>
+HWY_INLINE void VectorBlockQ8(const std::byte* block, const PanelOffsets<kPanels>& offsets,
+                              const float* x, int64_t x_stride, Sums<kTokens, kPanels>& sums) {
+  constexpr int kAll = kPanels * kVecs;
+  V scales[kAll];
+  HWY_UNROLL(32)
+  for (int i = 0; i < kAll; ++i) {
+    scales[i] = LoadHalf(block + offsets.at[i / kVecs] + 2 * (i % kVecs) * kLanes);
+  }
+  block += 2 * kPanelRows;
+  for (int k = 0; k < kBlock; ++k, block += kPanelRows) {
+    HWY_UNROLL(32)
+    for (int i = 0; i < kAll; ++i) {
+      sums.Add(i, x + k, x_stride,
+               DequantizeByte(block + offsets.at[i / kVecs] + i % kVecs * kLanes, scales[i]));
+    }
+  }
+}
+
+// The first `panels` of kPanels panels from `block` on. out: [kTokens][kPanels * kPanelRows].
+template <DType kType, int kTokens, int kPanels>
+HWY_NOINLINE void VectorPanelsOf(const CpuPackedWeight& weight, const std::byte* block,
+                                 int64_t panels, const float* x, float* out) {
+  const int64_t cols = weight.cols();
+  const size_t block_bytes = weight.block_bytes();
+  const PanelOffsets<kPanels> offsets(weight.panel_bytes(), panels);
+  Sums<kTokens, kPanels> sums;
+  sums.Clear();
+  if constexpr (kType == DType::kQ8_0) {
+    for (int64_t k = 0; k < cols; k += kBlock, block += block_bytes) {
+      VectorBlockQ8(block, offsets, x + k, cols, sums);
+    }
+  } else if constexpr (kType == DType::kQ4_0 || kType == DType::kQ4_1) {
+    for (int64_t k = 0; k < cols; k += kBlock, block += block_bytes) {
+      VectorBlockQ4<kType>(block, offsets, x + k, cols, sums);
+    }
+  } else {
+    constexpr int kBytes = PlainBytes(kType);
+    for (int64_t k = 0; k < cols; ++k, block += kBytes * kPanelRows) {
+      HWY_UNROLL(32)
+      for (int i = 0; i < kPanels * kVecs; ++i) {
+        sums.Add(i, x + k, cols,
+                 LoadPlain<kType>(block + offsets.at[i / kVecs] + i % kVecs * kLanes * kBytes));
+      }
+    }
+  }
+  sums.Store(out);
+}
+
+template <DType kType, int kTokens>
+void VectorsOf(const CpuPackedWeight& weight, const float* x, int64_t panel, int64_t panel_end,
+               const MatmulOutput& out) {
+  constexpr int kPanels = VectorPanels(kTokens);
+  HWY_ALIGN float sums[kTokens * kPanels * kPanelRows];
+  for (; panel < panel_end; panel += kPanels) {
+    const int panels = static_cast<int>(std::min<int64_t>(kPanels, panel_end - panel));
+    VectorPanelsOf<kType, kTokens, kPanels>(weight, weight.panel(panel), panels, x, sums);
+    WritePanels(sums, kPanels * kPanelRows, kTokens, panel, panels, weight, 0, out);
+  }
+}
+
+template <DType kType>
+void VectorsOfTokens(const CpuPackedWeight& weight, const float* x, int tokens, int64_t panel,
+                     int64_t panel_end, const MatmulOutput& out) {
+  switch (tokens) {
+    case 1:
+      return VectorsOf<kType, 1>(weight, x, panel, panel_end, out);
+    case 2:
+      return VectorsOf<kType, 2>(weight, x, panel, panel_end, out);
+    case 3:
+      return VectorsOf<kType, 3>(weight, x, panel, panel_end, out);
+    case 4:
+      return VectorsOf<kType, 4>(weight, x, panel, panel_end, out);
+    case 5:
+      return VectorsOf<kType, 5>(weight, x, panel, panel_end, out);
+    case 6:
+      return VectorsOf<kType, 6>(weight, x, panel, panel_end, out);
+    case 7:
+      return VectorsOf<kType, 7>(weight, x, panel, panel_end, out);
+    default:
+      return VectorsOf<kType, 8>(weight, x, panel, panel_end, out);
+  }
+}
+
+void MultiplyVectors(const CpuPackedWeight& weight, const float* x, int tokens, int64_t panel,
+                     int64_t panel_end, const MatmulOutput& out) {
+  switch (weight.dtype()) {
+    case DType::kF16:
+      return VectorsOfTokens<DType::kF16>(weight, x, tokens, panel, panel_end, out);
+    case DType::kBF16:
+      return VectorsOfTokens<DType::kBF16>(weight, x, tokens, panel, panel_end, out);
+    case DType::kQ8_0:
+      return VectorsOfTokens<DType::kQ8_0>(weight, x, tokens, panel, panel_end, out);
+    case DType::kQ4_0:
+      return VectorsOfTokens<DType::kQ4_0>(weight, x, tokens, panel, panel_end, out);
+    case DType::kQ4_1:
+      return VectorsOfTokens<DType::kQ4_1>(weight, x, tokens, panel, panel_end, out);
+    case DType::kF32:
+    case DType::kI32:
+      return VectorsOfTokens<DType::kF32>(weight, x, tokens, panel, panel_end, out);
+  }
+}
+
+// ---- tile kernel: a dequantised tile of kTilePanels panels by kTileK, multiplied with many tokens
+
+template <DType kType>
+void DequantizeTileQ4(const std::byte* block, int64_t count, float* HWY_RESTRICT out) {
+  for (int64_t k = 0; k < count; k += kBlock, out += kBlock * kPanelRows) {
+    const std::byte* groups = block + NibbleScales<kType>::kBytes;
+    HWY_UNROLL(32)
+    for (int v = 0; v < kVecs; ++v) {
+      NibbleScales<kType> scales;
+      scales.Load(block, v * kLanes);
+      HWY_UNROLL(32)
+      for (int group = 0; group < 4; ++group) {
+        auto nibbles = LoadNibbles(groups + (group * kPanelRows + v * kLanes) * 4);
+        HWY_UNROLL(32)
+        for (int j = 0; j < 8; ++j) {
+          hn::Store(NextNibble<kType>(j, nibbles, scales), d,
+                    out + (group * 8 + j) * kPanelRows + v * kLanes);
+        }
+      }
+    }
+    block = groups + kBlock / 2 * kPanelRows;
+  }
+}
+
+void DequantizeTileQ8(const std::byte* block, int64_t count, float* HWY_RESTRICT out) {
+  for (int64_t k = 0; k < count; k += kBlock) {
+    V scales[kVecs];
+    HWY_UNROLL(32)
+    for (int v = 0; v < kVecs; ++v) scales[v] = LoadHalf(block + 2 * v * kLanes);
+    block += 2 * kPanelRows;
+    for (int i = 0; i < kBlock; ++i, block += kPanelRows, out += kPanelRows) {
+      HWY_UNROLL(32)
+      for (int v = 0; v < kVecs; ++v) {
+        hn::Store(DequantizeByte(block + v * kLanes, scales[v]), d, out + v * kLanes);
+      }
+    }
+  }
+}
+
+template <DType kType>
+void DequantizeTilePlain(const std::byte* block, int64_t count, float* HWY_RESTRICT out) {
+  for (int64_t i = 0; i < count * kVecs; ++i) {
+    hn::Store(LoadPlain<kType>(block + i * kLanes * PlainBytes(kType)), d, out + i * kLanes);
+  }
+}
+
+// The weights [count][kPanelRows] of one panel from column k on: dequantised into `tile`, or in
+// place for f32.
+const float* TileOfPanel(const CpuPackedWeight& weight, int64_t panel, int64_t k, int64_t count,
+                         float* tile) {
+  const std::byte* block = weight.panel(panel) + k / weight.block_k() * weight.block_bytes();
+  switch (weight.dtype()) {
+    case DType::kF16:
+      DequantizeTilePlain<DType::kF16>(block, count, tile);
+      return tile;
+    case DType::kBF16:
+      DequantizeTilePlain<DType::kBF16>(block, count, tile);
+      return tile;
+    case DType::kQ8_0:
+      DequantizeTileQ8(block, count, tile);
+      return tile;
+    case DType::kQ4_0:
+      DequantizeTileQ4<DType::kQ4_0>(block, count, tile);
+      return tile;
+    case DType::kQ4_1:
+      DequantizeTileQ4<DType::kQ4_1>(block, count, tile);
+      return tile;
+    case DType::kF32:
+    case DType::kI32:
+      break;
+  }
+  return reinterpret_cast<const float*>(block);
+}
+
+// sums [kTokens][kSumStride] += x * w over `count` k. w: the panels' tiles; x: packed pairs.
+template <int kTokens>
+HWY_NOINLINE void MultiplyTokens(const float* const* w, int64_t count, const float* x,
+                                 int64_t pair_stride, float* HWY_RESTRICT sums) {
+  V sum[kTokens][kTileVecs];
+  HWY_UNROLL(32)
+  for (int t = 0; t < kTokens; ++t) {
+    HWY_UNROLL(32)
+    for (int i = 0; i < kTileVecs; ++i) {
+      sum[t][i] = hn::Load(d, sums + t * kSumStride + i * kLanes);
+    }
+  }
+  const float* HWY_RESTRICT w_first = w[0];
+  const float* HWY_RESTRICT w_last = w[kTilePanels - 1];
+  for (int64_t k = 0; k < count; ++k, x += 2, w_first += kPanelRows, w_last += kPanelRows) {
+    V weights[kTileVecs];
+    HWY_UNROLL(32)
+    for (int i = 0; i < kTileVecs; ++i) {
+      weights[i] = hn::Load(d, (i < kVecs ? w_first : w_last) + i % kVecs * kLanes);
+    }
+    HWY_UNROLL(32)
+    for (int t = 0; t < kTokens; ++t) {
+      const V broadcast = hn::Set(d, x[t / 2 * pair_stride + t % 2]);
+      HWY_UNROLL(32)
+      for (int i = 0; i < kTileVecs; ++i) {
+        sum[t][i] = hn::MulAdd(broadcast, weights[i], sum[t][i]);
+      }
+    }
+  }
+  HWY_UNROLL(32)
+  for (int t = 0; t < kTokens; ++t) {
+    HWY_UNROLL(32)
+    for (int i = 0; i < kTileVecs; ++i) {
+      hn::Store(sum[t][i], d, sums + t * kSumStride + i * kLanes);
+    }
+  }
+}
+
+using TokensFunction = void (*)(const float* const*, int64_t, const float*, int64_t, float*);
+
+TokensFunction MultiplyTokensFor(int64_t tokens) {
+  switch (tokens) {
+    case 1:
+      return &MultiplyTokens<1>;
+    case 2:
+      return &MultiplyTokens<2>;
+#define FAIRLEAD_TOKENS(n) \
+  case n:                  \
+    return &MultiplyTokens<(n <= kTileTokens ? n : 1)>;
+      FAIRLEAD_TOKENS(3)
+      FAIRLEAD_TOKENS(4)
+      FAIRLEAD_TOKENS(5)
+      FAIRLEAD_TOKENS(6)
+      FAIRLEAD_TOKENS(7)
+      FAIRLEAD_TOKENS(8)
+      FAIRLEAD_TOKENS(9)
+      FAIRLEAD_TOKENS(10)
+      FAIRLEAD_TOKENS(11)
+      FAIRLEAD_TOKENS(12)
+#undef FAIRLEAD_TOKENS
+    default:
+      return nullptr;
+  }
+}
+
+void MultiplyTile(const CpuPackedWeight& weight, const float* x, int64_t token_begin,
+                  int64_t token_end, int64_t panel, float* scratch, const MatmulOutput& out) {
+  const int64_t cols = weight.cols();
+  const int64_t tokens = token_end - token_begin;
+  const int panels = static_cast<int>(std::min<int64_t>(kTilePanels, weight.panels() - panel));
+  float* sums = scratch + kTilePanels * kTileK * kPanelRows;
+  std::fill(sums, sums + tokens * kSumStride, 0.0f);
+  // Register tiles of an equal and even number of tokens, rather than full ones and a remainder.
+  const int64_t tiles = (tokens + kTileTokens - 1) / kTileTokens;
+  const int64_t step = ((tokens + tiles - 1) / tiles + 1) / 2 * 2;
+  x += token_begin * cols;
+  for (int64_t k = 0; k < cols; k += kTileK) {
+    const int64_t count = std::min(kTileK, cols - k);
+    const float* w[kTilePanels] = {};
+    for (int p = 0; p < kTilePanels; ++p) {
+      // A missing second panel is the first again; its sums are not written.
+      w[p] = p < panels
+                 ? TileOfPanel(weight, panel + p, k, count, scratch + p * kTileK * kPanelRows)
+                 : w[0];
+    }
+    for (int64_t t = 0; t < tokens; t += step) {
+      MultiplyTokensFor(std::min(step, tokens - t))(w, count, x + t * cols + 2 * k, 2 * cols,
+                                                    sums + t * kSumStride);
+    }
+  }
+  WritePanels(sums, kSumStride, tokens, panel, panels, weight, token_begin, out);
+}
+
+void PackActivations(const float* x, int64_t k, int64_t begin, int64_t end, float* packed) {
+  for (int64_t t = begin; t < end; t += 2) {
+    const float* HWY_RESTRICT first = x + t * k;
+    float* HWY_RESTRICT out = packed + t * k;
+    int64_t i = 0;
+    if (t + 1 < end) {
+      const float* HWY_RESTRICT second = first + k;
+      for (; i + kLanes <= k; i += kLanes) {
+        hn::StoreInterleaved2(hn::LoadU(d, first + i), hn::LoadU(d, second + i), d, out + 2 * i);
+      }
+      for (; i < k; ++i) {
+        out[2 * i] = first[i];
+        out[2 * i + 1] = second[i];
+      }
+    } else {
+      for (; i < k; ++i) out[2 * i] = first[i];
+    }
+  }
+}
+
+int TilePanels() { return kTilePanels; }
+int VectorPanelsFor(int tokens) { return VectorPanels(tokens); }
+bool HasFma() { return HWY_NATIVE_FMA != 0; }
+int64_t Target() { return HWY_TARGET; }
+
+static_assert(kTilePanels * kPanelRows * (kTileK + kMaxTileTokens) <= 2 * 16 * (256 + 240));
+
+}  // namespace HWY_NAMESPACE
+}  // namespace fairlead
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fairlead {
+
+HWY_EXPORT(MultiplyVectors);
+HWY_EXPORT(MultiplyTile);
+HWY_EXPORT(PackActivations);
+HWY_EXPORT(TilePanels);
+HWY_EXPORT(VectorPanelsFor);
+HWY_EXPORT(Target);
+HWY_EXPORT(HasFma);
+
+std::string_view SimdTargetName() { return hwy::TargetName(HWY_DYNAMIC_DISPATCH(Target)()); }
+bool SimdHasFma() { return HWY_DYNAMIC_DISPATCH(HasFma)(); }
+int SimdTilePanels() { return HWY_DYNAMIC_DISPATCH(TilePanels)(); }
+int SimdVectorPanels(int tokens) { return HWY_DYNAMIC_DISPATCH(VectorPanelsFor)(tokens); }
+size_t SimdTileScratchFloats() { return 2 * kPanelRows * (256 + kMaxTileTokens); }
+
+void SimdMultiplyVectors(const CpuPackedWeight& weight, const float* x, int tokens,
+                         int64_t panel_begin, int64_t panel_end, const MatmulOutput& out) {
+  HWY_DYNAMIC_DISPATCH(MultiplyVectors)(weight, x, tokens, panel_begin, panel_end, out);
+}
+
+void SimdPackActivations(const float* x, int64_t k, int64_t begin, int64_t end, float* packed) {
+  HWY_DYNAMIC_DISPATCH(PackActivations)(x, k, begin, end, packed);
+}
+
+void SimdMultiplyTile(const CpuPackedWeight& weight, const float* packed_activations,
+                      int64_t token_begin, int64_t token_end, int64_t panel, float* scratch,
+                      const MatmulOutput& out) {
+  HWY_DYNAMIC_DISPATCH(MultiplyTile)
+  (weight, packed_activations, token_begin, token_end, panel, scratch, out);
+}
+
+}  // namespace fairlead
+#endif  // HWY_ONCE

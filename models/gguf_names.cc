@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/gguf_names.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "kernels/strings.h"
+#include "models/config_reader.h"
+#include "models/mapped_weights.h"
+
+namespace fairlead {
+namespace {
+
+struct NamePair {
+  std::string_view gguf;
+  std::string_view hf;
+};
+
+constexpr std::array kModelTensors = {
+    NamePair{"token_embd", "model.embed_tokens"},
+    NamePair{"output_norm", "model.norm"},
+    NamePair{"output", "lm_head"},
+};
+// Of layer N: blk.N.<gguf> and model.layers.N.<hf>.
+constexpr std::array kLayerTensors = {
+    NamePair{"attn_norm", "input_layernorm"},    NamePair{"attn_q", "self_attn.q_proj"},
+    NamePair{"attn_k", "self_attn.k_proj"},      NamePair{"attn_v", "self_attn.v_proj"},
+    NamePair{"attn_output", "self_attn.o_proj"}, NamePair{"ffn_norm", "post_attention_layernorm"},
+    NamePair{"ffn_gate", "mlp.gate_proj"},       NamePair{"ffn_up", "mlp.up_proj"},
+    NamePair{"ffn_down", "mlp.down_proj"},
+};
+
+// {arch}.<gguf> keys that hold one number. Those that switch on what we lack are translated too:
+// ParseConfig then refuses them under the name by which they are known.
+constexpr std::array kNumbers = {
+    NamePair{"context_length", "max_position_embeddings"},
+    NamePair{"embedding_length", "hidden_size"},
+    NamePair{"block_count", "num_hidden_layers"},
+    NamePair{"vocab_size", "vocab_size"},
+    NamePair{"feed_forward_length", "intermediate_size"},
+    NamePair{"attention.head_count", "num_attention_heads"},
+    NamePair{"attention.head_count_kv", "num_key_value_heads"},
+    NamePair{"attention.key_length", "head_dim"},
+    NamePair{"attention.value_length", "v_head_dim"},
+    NamePair{"attention.layer_norm_rms_epsilon", "rms_norm_eps"},
+    NamePair{"attention.sliding_window", "sliding_window"},
+    NamePair{"rope.freq_base", "rope_theta"},
+    NamePair{"rope.dimension_count", "rotary_dim"},
+    NamePair{"expert_count", "num_local_experts"},
+    NamePair{"expert_used_count", "num_experts_per_tok"},
+    NamePair{"attn_logit_softcapping", "attn_logit_softcapping"},
+    NamePair{"final_logit_softcapping", "final_logit_softcapping"},
+    NamePair{"logit_scale", "logit_scale"},
+    NamePair{"embedding_scale", "embedding_multiplier"},
+    NamePair{"residual_scale", "residual_multiplier"},
+    NamePair{"attention.scale", "attention_multiplier"},
+    NamePair{"attention.clamp_kqv", "clip_qkv"},
+};
+// Read elsewhere in this file, or without influence on the arithmetic.
+constexpr std::array<std::string_view, 6> kOtherKeys = {
+    "rope.scaling.type",      "rope.scaling.factor", "rope.scaling.original_context_length",
+    "rope.scaling.finetuned", "rope.scale_linear",   "tensor_data_layout"};
+
+// Architectures whose converter permutes q and k so that elements 2i and 2i + 1 of a head rotate
+// together.
+constexpr std::array<std::string_view, 8> kAdjacentPairs = {
+    "llama", "mistral", "deepseek2", "command-r", "olmo", "granite", "glm4", "smollm3"};
+
+// The parameter of `name` ("attn_q" of "attn_q.weight") translated by `table`; empty if it is not
+// there.
+template <size_t kSize>
+std::string TranslateParameter(std::string_view name, const std::array<NamePair, kSize>& table) {
+  for (const std::string_view suffix : {".weight", ".bias"}) {
+    std::string_view stem = name;
+    if (!stem.ends_with(suffix)) continue;
+    stem.remove_suffix(suffix.size());
+    for (const NamePair& pair : table) {
+      if (pair.gguf == stem) return StrCat(pair.hf, suffix);
+    }
+  }
+  return "";
+}
+
+absl::Status BadKey(std::string_view key, const Json& value, std::string_view allowed) {
+  return absl::InvalidArgumentError(
+      StrCat("metadata key ", Quoted(key), " is ", ShortDump(value), "; it must be ", allowed));
+}
+
+// One number, also where the file gives one for each layer.
+absl::StatusOr<Json> OneNumber(std::string_view key, const Json& value) {
+  const Json* number = &value;
+  if (value.is_array() && !value.empty()) {
+    number = &value.front();
+    for (const Json& other : value) {
+      if (other != *number) return BadKey(key, value, "the same for every layer");
+    }
+  }
+  if (!number->is_number() || !std::isfinite(number->get<double>()) || number->get<double>() < 0) {
+    return BadKey(key, value, "a finite number, not negative");
+  }
+  return *number;
+}
+
+class ConfigTranslator {
+ public:
+  ConfigTranslator(const Json& metadata, absl::Span<const WeightInfo> tensors)
+      : metadata_(metadata), tensors_(tensors) {}
+
+  absl::StatusOr<Json> Run() {
+    absl::Status status = ReadArchitecture();
+    for (const auto step :
+         {&ConfigTranslator::AddNumbers, &ConfigTranslator::AddVocabulary,
+          &ConfigTranslator::AddRopeScaling, &ConfigTranslator::AddRopeDivisors}) {
+      if (!status.ok()) return status;
+      status = (this->*step)();
+    }
+    if (!status.ok()) return status;
+    AddTensorFacts();
+    AddUnsupported();
+    return std::move(config_);
+  }
+
+ private:
+  const Json* Find(std::string_view key) const {
+    const auto found = metadata_.find(key);
+    return found == metadata_.end() ? nullptr : &*found;
+  }
+  const WeightInfo* FindTensor(std::string_view name) const {
+    const auto found = std::find_if(tensors_.begin(), tensors_.end(),
+                                    [&](const WeightInfo& tensor) { return tensor.name == name; });
+    return found == tensors_.end() ? nullptr : &*found;
+  }
+  std::string ArchKey(std::string_view suffix) const { return StrCat(arch_, ".", suffix); }
+
+  absl::Status ReadArchitecture() {
+    const Json* arch = Find("general.architecture");
+    if (arch == nullptr || !arch->is_string() || arch->get_ref<const std::string&>().empty()) {
+      return BadKey("general.architecture", arch == nullptr ? Json() : *arch, "a name");
+    }
+    arch_ = arch->get<std::string>();
+    config_["model_type"] = arch_;
+    if (std::find(kAdjacentPairs.begin(), kAdjacentPairs.end(), arch_) != kAdjacentPairs.end()) {
+      config_["rope_pairing"] = "adjacent";
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status AddNumbers() {
+    for (const NamePair& pair : kNumbers) {
+      const std::string key = ArchKey(pair.gguf);
+      const Json* value = Find(key);
+      if (value == nullptr) continue;
+      absl::StatusOr<Json> number = OneNumber(key, *value);
+      if (!number.ok()) return number.status();
+      config_[pair.hf] = *std::move(number);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status AddVocabulary() {
+    const Json* tokens = Find("tokenizer.ggml.tokens");
+    if (tokens == nullptr || config_.contains("vocab_size")) return absl::OkStatus();
+    if (!tokens->is_array()) return BadKey("tokenizer.ggml.tokens", *tokens, "an array");
+    config_["vocab_size"] = tokens->size();
+    return absl::OkStatus();
+  }
+
+  absl::Status AddRopeScaling() {
+    Json scaling = Json::object();
+    if (const Json* type = Find(ArchKey("rope.scaling.type")); type != nullptr) {
+      if (!type->is_string()) return BadKey(ArchKey("rope.scaling.type"), *type, "a string");
+      if (*type == "none") return absl::OkStatus();
+      scaling["rope_type"] = *type;
+    }
+    // Files from before rope.scaling.* say rope.scale_linear.
+    for (const auto& [gguf, hf] :
+         {NamePair{"rope.scaling.factor", "factor"}, NamePair{"rope.scale_linear", "factor"},
+          NamePair{"rope.scaling.original_context_length", "original_max_position_embeddings"}}) {
+      const std::string key = ArchKey(gguf);
+      const Json* value = Find(key);
+      if (value == nullptr || scaling.contains(hf)) continue;
+      absl::StatusOr<Json> number = OneNumber(key, *value);
+      if (!number.ok()) return number.status();
+      scaling[hf] = *std::move(number);
+    }
+    if (!scaling.contains("rope_type")) {
+      // A factor of 0 or 1 stands for none.
+      const double factor = scaling.value("factor", 1.0);
+      if (factor == 0 || factor == 1) return absl::OkStatus();
+      scaling["rope_type"] = "linear";
+    }
+    config_["rope_scaling"] = std::move(scaling);
+    return absl::OkStatus();
+  }
+
+  // The only tensor whose bytes are read at opening: one page.
+  absl::Status AddRopeDivisors() {
+    const WeightInfo* tensor = FindTensor("rope_freqs.weight");
+    if (tensor == nullptr) return absl::OkStatus();
+    constexpr int64_t kMaxDivisors = 4096;
+    if (tensor->dtype != DType::kF32 || tensor->dim.size() != 1 || tensor->dim[0] > kMaxDivisors) {
+      return absl::InvalidArgumentError(StrCat(
+          "tensor \"rope_freqs.weight\" is not a vector of at most ", kMaxDivisors, " f32 values"));
+    }
+    Json divisors = Json::array();
+    for (int64_t i = 0; i < tensor->dim[0]; ++i) {
+      float value;
+      std::memcpy(&value, tensor->data + i * sizeof(float), sizeof(float));
+      if (!std::isfinite(value) || value <= 0) {
+        return absl::InvalidArgumentError(StrCat("tensor \"rope_freqs.weight\": element ", i,
+                                                 " is ", value,
+                                                 "; it must be finite and positive"));
+      }
+      divisors.push_back(value);
+    }
+    config_["rope_frequency_divisors"] = std::move(divisors);
+    return absl::OkStatus();
+  }
+
+  void AddTensorFacts() {
+    config_["tie_word_embeddings"] = FindTensor("lm_head.weight") == nullptr;
+    for (const NamePair& pair : {NamePair{"blk.0.attn_q.bias", "attention_qkv_bias"},
+                                 NamePair{"blk.0.attn_output.bias", "attention_out_bias"},
+                                 NamePair{"blk.0.ffn_down.bias", "mlp_bias"}}) {
+      if (FindTensor(HfTensorName(pair.gguf)) != nullptr) config_[pair.hf] = true;
+    }
+  }
+
+  void AddUnsupported() {
+    Json unknown = Json::array();
+    const std::string prefix = ArchKey("");
+    for (const auto& [key, value] : metadata_.items()) {
+      if (!key.starts_with(prefix)) continue;
+      const std::string_view suffix = std::string_view(key).substr(prefix.size());
+      const bool is_number = std::any_of(kNumbers.begin(), kNumbers.end(),
+                                         [&](const NamePair& pair) { return pair.gguf == suffix; });
+      const bool is_other =
+          std::find(kOtherKeys.begin(), kOtherKeys.end(), suffix) != kOtherKeys.end();
+      if (!is_number && !is_other) unknown.push_back(key);
+    }
+    if (!unknown.empty()) config_["unsupported_metadata"] = std::move(unknown);
+  }
+
+  const Json& metadata_;
+  const absl::Span<const WeightInfo> tensors_;
+  std::string arch_;
+  Json config_ = Json::object();
+};
+
+}  // namespace
+
+std::string HfTensorName(std::string_view gguf_name) {
+  std::string_view rest = gguf_name;
+  std::string translated;
+  if (constexpr std::string_view kLayer = "blk."; rest.starts_with(kLayer)) {
+    rest.remove_prefix(kLayer.size());
+    const size_t digits = std::min(rest.find('.'), rest.size());
+    const std::string_view layer = rest.substr(0, digits);
+    const bool is_number =
+        !layer.empty() && layer.find_first_not_of("0123456789") == std::string_view::npos;
+    if (is_number && digits < rest.size())
+      translated = TranslateParameter(rest.substr(digits + 1), kLayerTensors);
+    if (!translated.empty()) return StrCat("model.layers.", layer, ".", translated);
+  } else {
+    translated = TranslateParameter(rest, kModelTensors);
+  }
+  return translated.empty() ? std::string(gguf_name) : translated;
+}
+
+absl::StatusOr<Json> HfConfig(const Json& metadata, absl::Span<const WeightInfo> tensors) {
+  return ConfigTranslator(metadata, tensors).Run();
+}
+
+}  // namespace fairlead

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// A file mapped read-only. Nothing is read until a page is touched. A file that is cut while it is
+// mapped raises SIGBUS at the next touch, as any mapping does: model files must be replaced, not
+// rewritten. Reading: any thread.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace fairlead {
+
+class MmapFile {
+ public:
+  // Errors name the path and carry errno's code and text: kNotFound, kPermissionDenied ...
+  // kInvalidArgument for what is not a regular file.
+  static absl::StatusOr<MmapFile> Open(const std::string& path);
+
+  MmapFile() = default;  // empty
+  ~MmapFile();
+  MmapFile(MmapFile&& other) noexcept;
+  MmapFile& operator=(MmapFile&& other) noexcept;
+  MmapFile(const MmapFile&) = delete;
+  MmapFile& operator=(const MmapFile&) = delete;
+
+  // Starts at a page boundary; valid as long as this object, moved or not.
+  absl::Span<const std::byte> bytes() const {
+    return {static_cast<const std::byte*>(data_), size_};
+  }
+
+ private:
+  MmapFile(void* data, size_t size) : data_(data), size_(size) {}
+
+  void* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace fairlead

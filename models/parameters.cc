@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/parameters.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "kernels/check.h"
+#include "kernels/half.h"
+
+namespace fairlead {
+namespace {
+
+std::string Shape(absl::Span<const int64_t> dim) {
+  return absl::StrCat("[", absl::StrJoin(dim, ", "), "]");
+}
+
+// Norms and biases come in one of the plain types; nothing else is a vector.
+absl::StatusOr<std::vector<float>> ToF32(const WeightInfo& info, int64_t size) {
+  std::vector<float> out(static_cast<size_t>(size));
+  const auto half = [&](int64_t i) {
+    uint16_t bits;
+    std::memcpy(&bits, info.data + 2 * i, sizeof(bits));
+    return bits;
+  };
+  switch (info.dtype) {
+    case DType::kF32:
+      std::memcpy(out.data(), info.data, out.size() * sizeof(float));
+      return out;
+    case DType::kF16:
+      for (int64_t i = 0; i < size; ++i) out[i] = F16ToF32(half(i));
+      return out;
+    case DType::kBF16:
+      for (int64_t i = 0; i < size; ++i) out[i] = BF16ToF32(half(i));
+      return out;
+    default:
+      return absl::UnimplementedError(absl::StrCat("tensor ", info.file_name, ": a vector of type ",
+                                                   std::string(Info(info.dtype).name),
+                                                   "; known: f32, f16, bf16"));
+  }
+}
+
+}  // namespace
+
+void Linear::Apply(Stream& stream, const Ops& ops, const Tensor& x, const Tensor& out,
+                   bool accumulate) const {
+  for (const Piece& piece : pieces_) {
+    Tensor bias;
+    if (bias_)
+      bias = Tensor(bias_.As<float>() + piece.out_column, DType::kF32, {piece.weight->rows()});
+    ops.Matmul(stream, {.x = x,
+                        .weight = piece.weight.get(),
+                        .out = out,
+                        .bias = bias,
+                        .out_column = piece.out_column,
+                        .accumulate = accumulate});
+  }
+}
+
+size_t Linear::bytes() const {
+  size_t total = 0;
+  for (const Piece& piece : pieces_) total += piece.weight->bytes();
+  return total;
+}
+
+absl::StatusOr<const WeightInfo*> ParameterLoader::Require(const std::string& name,
+                                                           std::vector<int64_t> dim) const {
+  const WeightInfo* info = source_.Find(name);
+  if (info == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(source_.path(), ": tensor ", name, " is missing"));
+  }
+  if (info->dim != dim) {
+    return absl::InvalidArgumentError(absl::StrCat(source_.path(), ": tensor ", info->file_name,
+                                                   " has the shape ", Shape(info->dim),
+                                                   ", the config asks for ", Shape(dim)));
+  }
+  return info;
+}
+
+absl::StatusOr<std::unique_ptr<PackedWeight>> ParameterLoader::LoadMatrix(const std::string& name,
+                                                                          int64_t rows,
+                                                                          int64_t cols,
+                                                                          bool embedding) {
+  auto info = Require(name, {rows, cols});
+  if (!info.ok()) return info.status();
+  const std::vector<DType>& known = device_.info().weight_dtypes;
+  if (std::find(known.begin(), known.end(), (*info)->dtype) == known.end()) {
+    return absl::UnimplementedError(absl::StrCat("tensor ", (*info)->file_name, ": ",
+                                                 device_.info().name, " has no matmul for ",
+                                                 std::string(Info((*info)->dtype).name)));
+  }
+  const WeightPart part{(*info)->data, rows};
+  return device_.PackWeight({.dtype = (*info)->dtype,
+                             .cols = cols,
+                             .parts = absl::MakeConstSpan(&part, 1),
+                             .embedding = embedding});
+}
+
+absl::StatusOr<Linear> ParameterLoader::LoadLinear(const LinearSpec& spec) {
+  std::vector<const WeightInfo*> infos;
+  for (size_t i = 0; i < spec.modules.size(); ++i) {
+    auto info = Require(spec.modules[i] + ".weight", {spec.rows[i], spec.cols});
+    if (!info.ok()) return info.status();
+    infos.push_back(*info);
+  }
+  Linear linear;
+  const std::vector<DType>& known = device_.info().weight_dtypes;
+  int64_t column = 0;
+  for (size_t i = 0; i < infos.size();) {
+    const DType dtype = infos[i]->dtype;
+    if (std::find(known.begin(), known.end(), dtype) == known.end()) {
+      return absl::UnimplementedError(absl::StrCat("tensor ", infos[i]->file_name, ": ",
+                                                   device_.info().name, " has no matmul for ",
+                                                   std::string(Info(dtype).name)));
+    }
+    std::vector<WeightPart> parts;
+    const int64_t first_column = column;
+    for (; i < infos.size() && infos[i]->dtype == dtype; ++i) {
+      parts.push_back({infos[i]->data, spec.rows[i]});
+      column += spec.rows[i];
+    }
+    auto packed = device_.PackWeight({.dtype = dtype, .cols = spec.cols, .parts = parts});
+    if (!packed.ok()) return packed.status();
+    linear.pieces_.push_back({*std::move(packed), first_column});
+  }
+  if (spec.bias) {
+    for (size_t i = 0; i < spec.modules.size(); ++i) {
+      auto offset = AddVector(spec.modules[i] + ".bias", spec.rows[i]);
+      if (!offset.ok()) return offset.status();
+      if (i == 0) linear.bias_offset_ = *offset;
+    }
+    linear.bias_ = Tensor(nullptr, DType::kF32, {column});
+  }
+  return linear;
+}
+
+absl::StatusOr<size_t> ParameterLoader::AddVector(const std::string& name, int64_t size) {
+  auto info = Require(name, {size});
+  if (!info.ok()) return info.status();
+  auto values = ToF32(**info, size);
+  if (!values.ok()) return values.status();
+  return AddValues(*values);
+}
+
+size_t ParameterLoader::AddValues(absl::Span<const float> values) {
+  const size_t offset = values_.size();
+  values_.insert(values_.end(), values.begin(), values.end());
+  return offset;
+}
+
+absl::StatusOr<Buffer> ParameterLoader::Upload() {
+  auto buffer = device_.Allocate(values_.size() * sizeof(float));
+  if (!buffer.ok()) return buffer.status();
+  const std::unique_ptr<Stream> stream = device_.NewStream();
+  stream->CopyToDevice(buffer->data(), values_.data(), values_.size() * sizeof(float));
+  stream->Wait();
+  uploaded_ = static_cast<float*>(buffer->data());
+  return buffer;
+}
+
+Tensor ParameterLoader::VectorAt(size_t offset, std::initializer_list<int64_t> dims) const {
+  FAIRLEAD_CHECK(uploaded_ != nullptr);
+  return Tensor(uploaded_ + offset, DType::kF32, dims);
+}
+
+void ParameterLoader::Bind(Linear& linear) const {
+  if (linear.bias_offset_ == Linear::kNoBias) return;
+  linear.bias_ = VectorAt(linear.bias_offset_, {linear.bias_.dim[0]});
+}
+
+}  // namespace fairlead

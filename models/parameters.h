@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// The weights of a model on their way to the device: looks tensors up by name, checks their shapes,
+// packs matrices, and collects the small f32 vectors (norms, biases, RoPE table) into one buffer.
+// Used by one thread during loading.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/device.h"
+#include "kernels/ops.h"
+#include "models/weights.h"
+
+namespace fairlead {
+
+// A linear layer, or several with one input that are stored side by side (q, k, v): out = x * W^T +
+// bias. Matrices of one dtype are one packed weight; a file that mixes dtypes gives several, each
+// writing its columns.
+class Linear {
+ public:
+  void Apply(Stream& stream, const Ops& ops, const Tensor& x, const Tensor& out,
+             bool accumulate = false) const;
+  size_t bytes() const;
+
+ private:
+  friend class ParameterLoader;
+  struct Piece {
+    std::unique_ptr<PackedWeight> weight;
+    int64_t out_column = 0;
+  };
+  std::vector<Piece> pieces_;
+  size_t bias_offset_ = kNoBias;
+  Tensor bias_;  // f32 [all columns]; set by ParameterLoader::Upload
+
+  static constexpr size_t kNoBias = static_cast<size_t>(-1);
+};
+
+class ParameterLoader {
+ public:
+  ParameterLoader(const WeightSource& source, Device& device) : source_(source), device_(device) {}
+
+  // A tensor that must be there with this shape. kInvalidArgument names it and both shapes.
+  absl::StatusOr<const WeightInfo*> Require(const std::string& name,
+                                            std::vector<int64_t> dim) const;
+
+  struct LinearSpec {
+    std::vector<std::string>
+        modules;  // "model.layers.0.self_attn.q_proj": its .weight, and its .bias with `bias`
+    std::vector<int64_t> rows;  // outputs of each
+    int64_t cols = 0;
+    bool bias = false;
+  };
+  absl::StatusOr<Linear> LoadLinear(const LinearSpec& spec);
+  absl::StatusOr<std::unique_ptr<PackedWeight>> LoadMatrix(const std::string& name, int64_t rows,
+                                                           int64_t cols, bool embedding);
+
+  // A vector that is converted to f32; valid after Upload through VectorAt.
+  absl::StatusOr<size_t> AddVector(const std::string& name, int64_t size);
+  size_t AddValues(absl::Span<const float> values);
+
+  // Copies all collected vectors to one device buffer, which the caller keeps.
+  absl::StatusOr<Buffer> Upload();
+  Tensor VectorAt(size_t offset, std::initializer_list<int64_t> dims) const;
+  void Bind(Linear& linear) const;
+
+ private:
+  const WeightSource& source_;
+  Device& device_;
+  std::vector<float> values_;
+  float* uploaded_ = nullptr;
+};
+
+}  // namespace fairlead

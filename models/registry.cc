@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/registry.h"
+
+#include <array>
+
+#include "kernels/check.h"
+#include "kernels/strings.h"
+#include "models/config_reader.h"
+
+namespace fairlead {
+namespace {
+
+constexpr std::array kArchitectures = {
+    Architecture{.name = "LlamaForCausalLM",
+                 .format = WeightFormat::kSafetensors,
+                 .allows_attention_bias = true,
+                 .allows_mlp_bias = true,
+                 .defaults = "{}"},
+    // A Llama whose config class has other defaults: a window of 4096 unless the file says null.
+    Architecture{.name = "MistralForCausalLM",
+                 .format = WeightFormat::kSafetensors,
+                 .allows_attention_bias = false,
+                 .allows_mlp_bias = false,
+                 .defaults = R"({"sliding_window": 4096, "num_key_value_heads": 8,
+                                 "max_position_embeddings": 131072})"},
+    Architecture{.name = "llama",
+                 .format = WeightFormat::kGguf,
+                 .allows_attention_bias = true,
+                 .allows_mlp_bias = true,
+                 .defaults = "{}"},
+};
+
+std::string KnownNames(WeightFormat format) {
+  std::string names;
+  for (const Architecture& row : kArchitectures) {
+    if (row.format == format) StrAppend(&names, names.empty() ? "" : ", ", row.name);
+  }
+  return names;
+}
+
+absl::Status WithPath(const absl::Status& status, const std::string& path) {
+  return absl::Status(status.code(), StrCat(path, ": ", status.message()));
+}
+
+Json WithDefaults(const Json& config, const Architecture& row) {
+  const absl::StatusOr<Json> defaults = ParseJson(row.defaults);
+  FAIRLEAD_CHECK(defaults.ok() && defaults->is_object());
+  Json merged = config;
+  for (const auto& [key, value] : defaults->items()) {
+    if (!merged.contains(key)) merged[key] = value;  // an explicit null stays: it switches off
+  }
+  return merged;
+}
+
+absl::Status CheckAllowed(const ModelConfig& config, const Architecture& row) {
+  std::string_view refused;
+  if ((config.qkv_bias || config.attention_out_bias) && !row.allows_attention_bias) {
+    refused = "attention biases";
+  } else if (config.mlp_bias && !row.allows_mlp_bias) {
+    refused = "MLP biases";
+  } else if (config.rope.rotary_dim != config.head_dim) {
+    refused = "RoPE over a part of each head";
+  }
+  if (refused.empty()) return absl::OkStatus();
+  return absl::UnimplementedError(
+      StrCat("architecture ", row.name, " with ", refused, " is not supported"));
+}
+
+}  // namespace
+
+absl::Span<const Architecture> Architectures() { return kArchitectures; }
+
+absl::StatusOr<std::string> ArchitectureName(const WeightSource& source) {
+  const Json& config = source.config();
+  const bool is_gguf = source.format() == WeightFormat::kGguf;
+  const char* key = is_gguf ? "model_type" : "architectures";
+  const Json* name = nullptr;
+  if (const auto found = config.find(key); found != config.end()) name = &*found;
+  if (name != nullptr && !is_gguf) {
+    name = name->is_array() && !name->empty() ? &name->front() : nullptr;
+  }
+  if (name == nullptr || !name->is_string()) {
+    return absl::InvalidArgumentError(
+        StrCat(source.path(), ": the config names no architecture (",
+               is_gguf ? "GGUF key general.architecture" : "\"architectures\": [\"...\"]", ")"));
+  }
+  return name->get<std::string>();
+}
+
+absl::StatusOr<ModelConfig> LoadModelConfig(const WeightSource& source) {
+  const absl::StatusOr<std::string> name = ArchitectureName(source);
+  if (!name.ok()) return name.status();
+  const Architecture* row = nullptr;
+  for (const Architecture& candidate : kArchitectures) {
+    if (candidate.name == *name && candidate.format == source.format()) row = &candidate;
+  }
+  if (row == nullptr) {
+    return absl::UnimplementedError(
+        StrCat(source.path(), ": architecture ", ShortDump(Json(*name)),
+               " is not supported; known: ", KnownNames(source.format())));
+  }
+  absl::StatusOr<ModelConfig> config = ParseConfig(WithDefaults(source.config(), *row));
+  if (!config.ok()) return WithPath(config.status(), source.path());
+  if (absl::Status allowed = CheckAllowed(*config, *row); !allowed.ok()) {
+    return WithPath(allowed, source.path());
+  }
+  return config;
+}
+
+}  // namespace fairlead

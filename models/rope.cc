@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/rope.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numbers>
+#include <string>
+#include <string_view>
+
+#include "absl/strings/str_join.h"
+#include "kernels/check.h"
+#include "kernels/strings.h"
+#include "models/config_reader.h"
+
+namespace fairlead {
+namespace {
+
+constexpr double kMaxTheta = 1e12;
+constexpr double kMaxFactor = 1e6;
+constexpr int kMaxPositions = 1 << 28;
+constexpr std::array<absl::string_view, 3> kScalingTypes = {"default", "linear", "llama3"};
+// What a scaling object may hold. rope_theta and partial_rotary_factor stand there in the newer
+// form.
+constexpr std::array<absl::string_view, 8> kScalingKeys = {
+    "rope_type",        "type",
+    "factor",           "low_freq_factor",
+    "rope_theta",       "partial_rotary_factor",
+    "high_freq_factor", "original_max_position_embeddings"};
+
+// The object that holds the scaling's parameters, null if the config has none. Files from the time
+// of the change have both, alike.
+absl::StatusOr<const Json*> FindScaling(const ConfigReader& reader) {
+  const Json* older = reader.Find("rope_scaling");
+  const Json* newer = reader.Find("rope_parameters");
+  if (older != nullptr && newer != nullptr && *older != *newer) {
+    return absl::InvalidArgumentError(StrCat("config keys \"rope_scaling\" (", ShortDump(*older),
+                                             ") and \"rope_parameters\" (", ShortDump(*newer),
+                                             ") contradict each other"));
+  }
+  return newer != nullptr ? newer : older;
+}
+
+absl::Status CheckScalingKeys(const Json& scaling) {
+  for (const auto& [key, value] : scaling.items()) {
+    if (value.is_null()) continue;
+    if (std::find(kScalingKeys.begin(), kScalingKeys.end(), key) == kScalingKeys.end()) {
+      return absl::UnimplementedError(
+          StrCat("RoPE parameter ", ShortDump(Json(key)),
+                 " is not supported; known: ", absl::StrJoin(kScalingKeys, ", ")));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void ReadScaling(const Json& scaling, RopeConfig& rope, ConfigReader& reader) {
+  ConfigReader parameters(scaling, "rope_scaling.");
+  // A file with both keys means rope_type; "type" then says "mrope" where "rope_type" says
+  // "default".
+  const std::string type = parameters.String("rope_type", parameters.String("type", "default"));
+  const std::string older_type = parameters.String("type", type);
+  for (const std::string& name : {type, older_type}) {
+    if (std::find(kScalingTypes.begin(), kScalingTypes.end(), name) == kScalingTypes.end()) {
+      parameters.Fail(absl::UnimplementedError(
+          StrCat("RoPE scaling type ", ShortDump(Json(name)),
+                 " is not supported; known: ", absl::StrJoin(kScalingTypes, ", "))));
+    }
+  }
+  if (parameters.ok()) parameters.Fail(CheckScalingKeys(scaling));
+  if (type == "linear" || type == "llama3") {
+    rope.scaling = type == "linear" ? RopeScaling::kLinear : RopeScaling::kLlama3;
+    rope.factor = parameters.Real("factor", 1, kMaxFactor);
+  }
+  if (type == "llama3") {
+    rope.low_frequency_factor = parameters.Real("low_freq_factor", 1e-6, kMaxFactor);
+    rope.high_frequency_factor = parameters.Real("high_freq_factor", 1e-6, kMaxFactor);
+    rope.original_positions = parameters.Int("original_max_position_embeddings", 1, kMaxPositions);
+    if (parameters.ok() && rope.low_frequency_factor >= rope.high_frequency_factor) {
+      parameters.Fail(absl::InvalidArgumentError(
+          StrCat("config key \"rope_scaling.low_freq_factor\" is ", rope.low_frequency_factor,
+                 "; it must be below high_freq_factor (", rope.high_frequency_factor, ")")));
+    }
+  }
+  reader.Fail(parameters.status());
+}
+
+// A number that may stand at the top, among the scaling's parameters, or at both if equal.
+double ReadShared(std::string_view key, double min, double max, double fallback,
+                  const Json* scaling, ConfigReader& reader) {
+  const double outer = reader.Real(key, min, max, fallback);
+  if (scaling == nullptr) return outer;
+  ConfigReader parameters(*scaling, "rope_parameters.");
+  const double inner = parameters.Real(key, min, max, outer);
+  reader.Fail(parameters.status());
+  if (reader.Find(key) != nullptr && inner != outer) {
+    reader.Fail(absl::InvalidArgumentError(
+        StrCat("config key \"", key, "\" is ", outer, ", but ", inner, " in rope_parameters")));
+  }
+  return inner;
+}
+
+int ReadRotaryDim(int head_dim, const Json* scaling, ConfigReader& reader) {
+  const double fraction = ReadShared("partial_rotary_factor", 1e-6, 1, 1, scaling, reader);
+  const int fallback = static_cast<int>(head_dim * fraction);
+  const int rotary_dim = reader.Int("rotary_dim", 2, head_dim, fallback);
+  if (rotary_dim < 2 || rotary_dim % 2 != 0) {
+    reader.Fail(absl::InvalidArgumentError(
+        StrCat("RoPE rotates ", rotary_dim, " of ", head_dim,
+               " elements of a head; the number must be even and at least 2")));
+  }
+  return rotary_dim;
+}
+
+RopePairing ReadPairing(ConfigReader& reader) {
+  const std::string pairing = reader.String("rope_pairing", "halves");
+  if (pairing == "adjacent") return RopePairing::kAdjacent;
+  if (pairing != "halves") {
+    reader.Fail(absl::InvalidArgumentError(StrCat("config key \"rope_pairing\" is ",
+                                                  ShortDump(Json(pairing)),
+                                                  "; it must be halves or adjacent")));
+  }
+  return RopePairing::kHalves;
+}
+
+void ReadDivisors(RopeConfig& rope, ConfigReader& reader) {
+  const Json* divisors = reader.Find("rope_frequency_divisors");
+  if (divisors == nullptr) return;
+  const size_t expected = static_cast<size_t>(rope.rotary_dim / 2);
+  if (!divisors->is_array() || divisors->size() != expected) {
+    reader.Fail(absl::InvalidArgumentError(
+        StrCat("RoPE frequency divisors (rope_freqs.weight): ", ShortDump(*divisors), "; ",
+               expected, " numbers are needed, one for each pair that rotates")));
+    return;
+  }
+  for (const Json& divisor : *divisors) {
+    const double value = divisor.is_number() ? divisor.get<double>() : 0;
+    if (!(value >= 1e-6 && value <= kMaxFactor)) {
+      reader.Fail(absl::InvalidArgumentError(
+          StrCat("RoPE frequency divisor (rope_freqs.weight) ", ShortDump(divisor),
+                 "; it must be a number from 1e-06 to ", kMaxFactor)));
+      return;
+    }
+    rope.divisors.push_back(static_cast<float>(value));
+  }
+  if (rope.scaling == RopeScaling::kLlama3) {
+    reader.Fail(absl::InvalidArgumentError(
+        "RoPE scaling \"llama3\" and frequency divisors (rope_freqs.weight) together scale twice"));
+  }
+}
+
+// The llama3 rule of transformers' modeling_rope_utils.py (after Meta's llama-models
+// apply_scaling): wavelengths beyond original / low are stretched by `factor`, those under original
+// / high stay, and between them the two are mixed linearly in original / wavelength. Reciprocals
+// stand where torch evaluates scalar / tensor as one.
+float ScaleLlama3(float frequency, const RopeConfig& rope) {
+  const double original = rope.original_positions;
+  const float longest = static_cast<float>(original / rope.low_frequency_factor);
+  const float shortest = static_cast<float>(original / rope.high_frequency_factor);
+  const float factor = static_cast<float>(rope.factor);
+  const float wavelength = (1.0f / frequency) * static_cast<float>(2 * std::numbers::pi);
+  if (wavelength > longest) return frequency / factor;
+  if (wavelength < shortest) return frequency;
+  const float range = static_cast<float>(rope.high_frequency_factor - rope.low_frequency_factor);
+  const float smooth = ((1.0f / wavelength) * static_cast<float>(original) -
+                        static_cast<float>(rope.low_frequency_factor)) /
+                       range;
+  return (1.0f - smooth) * frequency / factor + smooth * frequency;
+}
+
+}  // namespace
+
+absl::StatusOr<RopeConfig> ParseRope(const Json& config, int head_dim) {
+  ConfigReader reader(config);
+  if (!reader.ok()) return reader.status();
+  const absl::StatusOr<const Json*> scaling = FindScaling(reader);
+  if (!scaling.ok()) return scaling.status();
+  RopeConfig rope;
+  if (*scaling != nullptr) ReadScaling(**scaling, rope, reader);
+  if (!reader.ok()) return reader.status();
+  rope.theta = ReadShared("rope_theta", 1, kMaxTheta, 10000, *scaling, reader);
+  rope.rotary_dim = ReadRotaryDim(head_dim, *scaling, reader);
+  rope.pairing = ReadPairing(reader);
+  ReadDivisors(rope, reader);
+  if (!reader.ok()) return reader.status();
+  return rope;
+}
+
+std::vector<float> RopeInverseFrequencies(const RopeConfig& rope) {
+  const size_t pairs = static_cast<size_t>(rope.rotary_dim / 2);
+  FAIRLEAD_CHECK(rope.divisors.empty() || rope.divisors.size() == pairs);
+  std::vector<float> frequencies(pairs);
+  for (size_t i = 0; i < pairs; ++i) {
+    // theta^(-2i / rotary_dim), Su et al., arXiv 2104.09864, section 3.4.2.
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(rope.rotary_dim);
+    float frequency = 1.0f / std::pow(static_cast<float>(rope.theta), exponent);
+    if (rope.scaling == RopeScaling::kLinear) frequency /= static_cast<float>(rope.factor);
+    if (rope.scaling == RopeScaling::kLlama3) frequency = ScaleLlama3(frequency, rope);
+    if (!rope.divisors.empty()) frequency /= rope.divisors[i];
+    frequencies[i] = frequency;
+  }
+  return frequencies;
+}
+
+}  // namespace fairlead

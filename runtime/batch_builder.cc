@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/batch_builder.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace fairlead {
+
+absl::StatusOr<BatchBuilder> BatchBuilder::Create(Device& device, const SchedulerLimits& limits,
+                                                  int max_model_len, int block_tokens) {
+  const int64_t seqs = std::min(limits.max_num_seqs, limits.max_batched_tokens);
+  const int64_t max_blocks = (max_model_len + block_tokens - 1) / block_tokens;
+  const size_t bytes = 3 * Mirror::BytesFor(limits.max_batched_tokens) +
+                       Mirror::BytesFor(seqs + 1) + Mirror::BytesFor(seqs) +
+                       Mirror::BytesFor(seqs * max_blocks);
+  absl::StatusOr<Mirror> mirror = Mirror::Create(device, bytes);
+  if (!mirror.ok()) return mirror.status();
+  return BatchBuilder(*std::move(mirror), block_tokens);
+}
+
+const Batch& BatchBuilder::Build(const StepPlan& plan, Stream& stream) {
+  const int64_t tokens = plan.num_tokens;
+  const int64_t seqs = static_cast<int64_t>(plan.rows.size());
+  size_t max_blocks = 0;
+  for (const PlannedRow& row : plan.rows) {
+    max_blocks = std::max(max_blocks, row.sequence->blocks.block.size());
+  }
+  mirror_.Clear();
+  const auto token = mirror_.Add<int32_t>({tokens});
+  const auto position = mirror_.Add<int32_t>({tokens});
+  const auto kv_slot = mirror_.Add<int32_t>({tokens});
+  const auto query_start = mirror_.Add<int32_t>({seqs + 1});
+  const auto context_tokens = mirror_.Add<int32_t>({seqs});
+  const auto block_table = mirror_.Add<int32_t>({seqs, static_cast<int64_t>(max_blocks)});
+
+  int t = 0;
+  for (int64_t r = 0; r < seqs; ++r) {
+    const PlannedRow& row = plan.rows[r];
+    const std::vector<int32_t>& blocks = row.sequence->blocks.block;
+    query_start.host[r] = t;
+    context_tokens.host[r] = row.first_token + row.num_tokens;
+    for (int i = 0; i < row.num_tokens; ++i, ++t) {
+      const int p = row.first_token + i;
+      token.host[t] = row.sequence->tokens[p];
+      position.host[t] = p;
+      kv_slot.host[t] = blocks[p / block_tokens_] * block_tokens_ + p % block_tokens_;
+    }
+    const auto table = block_table.host.subspan(r * max_blocks, max_blocks);
+    // Entries beyond a sequence's blocks are never read; 0 is a valid block all the same.
+    std::fill(std::copy(blocks.begin(), blocks.end(), table.begin()), table.end(), 0);
+  }
+  query_start.host[seqs] = t;
+  mirror_.CopyToDevice(stream);
+  batch_ = {.token = token.device,
+            .position = position.device,
+            .kv_slot = kv_slot.device,
+            .query_start = query_start.device,
+            .context_tokens = context_tokens.device,
+            .block_table = block_table.device};
+  return batch_;
+}
+
+}  // namespace fairlead

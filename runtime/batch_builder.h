@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Turns a plan into the device-side input of Model::Forward. Engine thread only. The plan's rows
+// are laid out one after the other in plan order: the tokens of row r are [query_start[r],
+// query_start[r + 1]).
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "kernels/device.h"
+#include "models/model.h"
+#include "runtime/mirror.h"
+#include "runtime/scheduler.h"
+
+namespace fairlead {
+
+class BatchBuilder {
+ public:
+  // For plans within `limits` over sequences of at most max_model_len tokens. Errors: the device's.
+  static absl::StatusOr<BatchBuilder> Create(Device& device, const SchedulerLimits& limits,
+                                             int max_model_len, int block_tokens);
+
+  // One copy to the device. Valid until the next Build, which must not come before the stream's
+  // Wait.
+  const Batch& Build(const StepPlan& plan, Stream& stream);
+
+ private:
+  BatchBuilder(Mirror mirror, int block_tokens)
+      : mirror_(std::move(mirror)), block_tokens_(block_tokens) {}
+
+  Mirror mirror_;
+  int block_tokens_;
+  Batch batch_;
+};
+
+}  // namespace fairlead

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/engine.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/atomic_stats.h"
+#include "runtime/batch_builder.h"
+#include "runtime/inbox.h"
+#include "runtime/sampler.h"
+
+namespace fairlead {
+namespace {
+
+// Rows of one slice through the head: all that decode at once up to 256, and enough for a prompt's
+// logprobs not to read the head's weights for every few rows.
+int SliceRows(const SchedulerLimits& limits) {
+  return std::min(limits.max_batched_tokens, std::clamp(limits.max_num_seqs, 64, 256));
+}
+
+absl::Status CheckOptions(const EngineOptions& options) {
+  const std::pair<const char*, int> at_least_one[] = {
+      {"max_batched_tokens", options.scheduler.max_batched_tokens},
+      {"max_num_seqs", options.scheduler.max_num_seqs},
+      {"max_model_len", options.max_model_len},
+      {"block_tokens", options.block_tokens},
+  };
+  for (const auto& [name, value] : at_least_one) {
+    if (value < 1)
+      return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, "; the least is 1"));
+  }
+  if (options.max_queue < 0 || options.max_logprobs < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("max_queue is ", options.max_queue,
+                                                   ", max_logprobs is ", options.max_logprobs,
+                                                   "; the least is 0"));
+  }
+  return absl::OkStatus();
+}
+
+// How many blocks the cache's bytes are, enough for one sequence of max_model_len.
+absl::StatusOr<int> CountBlocks(size_t block_bytes, int layers, const EngineOptions& options) {
+  const size_t bytes_per_block = block_bytes * layers;
+  const size_t blocks = options.kv_cache_bytes / bytes_per_block;
+  const size_t needed = (static_cast<size_t>(options.max_model_len) + options.block_tokens - 1) /
+                        options.block_tokens;
+  if (blocks < needed) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the KV cache of ", options.kv_cache_bytes, " bytes holds ",
+                     blocks * options.block_tokens, " tokens; one request of max_model_len ",
+                     options.max_model_len, " needs ", needed * bytes_per_block, " bytes"));
+  }
+  // A slot number is an i32.
+  const size_t most = static_cast<size_t>(INT32_MAX) / options.block_tokens;
+  return static_cast<int>(std::min(blocks, most));
+}
+
+absl::StatusOr<Buffer> Allocate(Device& device, const char* what, size_t bytes) {
+  const size_t free = device.FreeMemory();
+  absl::StatusOr<Buffer> buffer = device.Allocate(bytes);
+  if (buffer.ok()) return buffer;
+  return absl::Status(buffer.status().code(),
+                      absl::StrCat(what, ": ", bytes, " bytes asked, ", free, " bytes free on ",
+                                   device.info().name));
+}
+
+// All device memory that the step loop uses.
+struct EngineMemory {
+  int num_blocks = 0;
+  std::vector<Buffer> kv;  // one a layer
+  std::vector<PagedKv> kv_layers;
+  Buffer scratch;
+  std::unique_ptr<BatchBuilder> builder;
+  std::unique_ptr<Sampler> sampler;
+};
+
+absl::StatusOr<EngineMemory> AllocateMemory(Device& device, const Model& model,
+                                            const EngineOptions& options) {
+  const ModelConfig& config = model.config();
+  const KvShape shape = {.kv_heads = config.kv_heads,
+                         .head_dim = config.head_dim,
+                         .block_tokens = options.block_tokens};
+  const size_t block_bytes = device.KvBlockBytes(shape);
+  const absl::StatusOr<int> num_blocks = CountBlocks(block_bytes, config.layers, options);
+  if (!num_blocks.ok()) return num_blocks.status();
+
+  EngineMemory memory;
+  memory.num_blocks = *num_blocks;
+  for (int layer = 0; layer < config.layers; ++layer) {
+    absl::StatusOr<Buffer> kv =
+        Allocate(device, "KV cache of one layer", block_bytes * memory.num_blocks);
+    if (!kv.ok()) return kv.status();
+    memory.kv_layers.push_back(
+        {.data = kv->data(), .num_blocks = memory.num_blocks, .shape = shape});
+    memory.kv.push_back(*std::move(kv));
+  }
+  const SchedulerLimits& limits = options.scheduler;
+  const int max_rows = SliceRows(limits);
+  absl::StatusOr<Buffer> scratch =
+      Allocate(device, "scratch", model.ScratchBytes(limits.max_batched_tokens, max_rows));
+  if (!scratch.ok()) return scratch.status();
+  memory.scratch = *std::move(scratch);
+
+  absl::StatusOr<BatchBuilder> builder =
+      BatchBuilder::Create(device, limits, options.max_model_len, options.block_tokens);
+  if (!builder.ok()) return builder.status();
+  memory.builder = std::make_unique<BatchBuilder>(*std::move(builder));
+  absl::StatusOr<std::unique_ptr<Sampler>> sampler =
+      Sampler::Create(device, model,
+                      {.max_rows = max_rows,
+                       .max_samples = std::min(limits.max_num_seqs, limits.max_batched_tokens),
+                       .max_logprobs = std::min(options.max_logprobs, config.vocab)});
+  if (!sampler.ok()) return sampler.status();
+  memory.sampler = *std::move(sampler);
+  return memory;
+}
+
+class EngineImpl final : public Engine {
+ public:
+  EngineImpl(Device& device, const Model& model, const EngineOptions& options, EngineMemory memory)
+      : model_(model),
+        options_(options),
+        stream_(device.NewStream()),
+        memory_(std::move(memory)),
+        scratch_(std::move(memory_.scratch)),
+        inbox_(options.max_queue + options.scheduler.max_num_seqs),
+        cache_(memory_.num_blocks, options.block_tokens, options.prefix_cache),
+        scheduler_(options.scheduler, cache_, options.max_queue + options.scheduler.max_num_seqs) {
+    const int max_held = options.max_queue + options.scheduler.max_num_seqs;
+    mail_.submitted.reserve(max_held);
+    leaving_.reserve(max_held);
+    PublishStats();
+    thread_ = std::thread([this] { Run(); });
+  }
+
+  ~EngineImpl() override { Drain(absl::InfinitePast()); }
+
+  absl::StatusOr<uint64_t> Submit(EngineRequest request, std::shared_ptr<TokenSink> sink) override;
+  void Cancel(uint64_t id) override { inbox_.Cancel(id); }
+  void Drain(absl::Time deadline) override;
+  EngineStats stats() const override { return published_.Load(inbox_.num_held()); }
+  int max_model_len() const override { return options_.max_model_len; }
+
+ private:
+  absl::Status CheckRequest(const EngineRequest& request) const;
+
+  // The rest: engine thread only.
+  void Run();
+  void Step();
+  void ReadInbox();
+  void Count(absl::Span<const Token> sampled);
+  // Ends the sequences in leaving_.
+  void CloseAll(FinishReason reason, const absl::Status& status);
+  void CloseFinished();
+  void PublishStats();
+  bool DrainIsOver();
+
+  const Model& model_;
+  const EngineOptions options_;
+  const std::unique_ptr<Stream> stream_;
+  EngineMemory memory_;
+  Scratch scratch_;
+  Inbox inbox_;
+  KvCache cache_;
+  Scheduler scheduler_;
+
+  // Made once, because a status with a message allocates.
+  const absl::Status cancelled_ = absl::CancelledError("the request was cancelled");
+  const absl::Status expired_ = absl::DeadlineExceededError("the request's deadline has passed");
+  const absl::Status drained_ = absl::UnavailableError("the server is shutting down");
+
+  Mail mail_;
+  std::vector<std::unique_ptr<Sequence>> leaving_;
+  int64_t steps_ = 0, generated_tokens_ = 0, nonfinite_logits_ = 0;
+  AtomicStats published_;
+
+  std::mutex join_mutex_;
+  std::thread thread_;
+};
+
+absl::Status EngineImpl::CheckRequest(const EngineRequest& request) const {
+  if (request.prompt.empty())
+    return absl::InvalidArgumentError("the prompt is empty; it needs at least one token");
+  if (request.max_tokens < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_tokens is ", request.max_tokens, "; the least is 0"));
+  }
+  const size_t tokens = request.prompt.size() + static_cast<size_t>(request.max_tokens);
+  if (tokens > static_cast<size_t>(options_.max_model_len)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the prompt's ", request.prompt.size(), " tokens and max_tokens ", request.max_tokens,
+        " are ", tokens, " together; the context holds ", options_.max_model_len));
+  }
+  const int max_logprobs = std::min(options_.max_logprobs, model_.config().vocab);
+  for (const auto& [name, value] : {std::pair("logprobs", request.logprobs),
+                                    std::pair("prompt_logprobs", request.prompt_logprobs)}) {
+    if (value > max_logprobs) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, " is ", value, "; the most is ", max_logprobs));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> EngineImpl::Submit(EngineRequest request,
+                                            std::shared_ptr<TokenSink> sink) {
+  if (absl::Status status = CheckRequest(request); !status.ok()) return status;
+  if (absl::Status status = inbox_.TakePlace(); !status.ok()) return status;
+  return inbox_.Push(MakeSequence(std::move(request), std::move(sink), options_.clock(),
+                                  options_.block_tokens, model_.config().vocab));
+}
+
+void EngineImpl::Drain(absl::Time deadline) {
+  inbox_.Close(deadline);
+  const std::lock_guard<std::mutex> lock(join_mutex_);
+  if (thread_.joinable()) thread_.join();
+}
+
+void EngineImpl::Run() {
+  while (!DrainIsOver()) Step();
+  ReadInbox();
+  scheduler_.RemoveAll(leaving_);
+  CloseAll(FinishReason::kCancelled, drained_);
+}
+
+bool EngineImpl::DrainIsOver() {
+  return mail_.draining && (inbox_.num_held() == 0 || options_.clock() >= mail_.drain_deadline);
+}
+
+void EngineImpl::Step() {
+  ReadInbox();
+  const StepPlan& plan = scheduler_.Plan(options_.clock());
+  if (plan.rows.empty()) return inbox_.WaitForMail();
+  PublishStats();
+  const Batch& batch = memory_.builder->Build(plan, *stream_);
+  const Tensor hidden = model_.Forward(*stream_, batch, memory_.kv_layers, scratch_);
+  memory_.sampler->ScorePrompts(*stream_, hidden, plan, scratch_,
+                                [](Sequence& sequence, const TokenOutput& output) {
+                                  sequence.sink->PushPromptLogprob(output);
+                                });
+  const absl::Span<const Token> sampled = memory_.sampler->Sample(
+      *stream_, hidden, plan, scratch_,
+      [](Sequence& sequence, const TokenOutput& output) { sequence.sink->Push(output); });
+  Count(sampled);
+  scheduler_.Commit(sampled, leaving_);
+  CloseFinished();
+}
+
+void EngineImpl::ReadInbox() {
+  inbox_.Take(mail_);
+  for (auto& sequence : mail_.submitted) scheduler_.Add(std::move(sequence));
+  mail_.submitted.clear();
+  for (const uint64_t id : mail_.cancelled) {
+    if (auto sequence = scheduler_.Remove(id)) leaving_.push_back(std::move(sequence));
+  }
+  mail_.cancelled.clear();
+  CloseAll(FinishReason::kCancelled, cancelled_);
+  scheduler_.RemoveExpired(options_.clock(), leaving_);
+  CloseAll(FinishReason::kDeadline, expired_);
+}
+
+void EngineImpl::Count(absl::Span<const Token> sampled) {
+  ++steps_;
+  for (const Token token : sampled) generated_tokens_ += token >= 0;
+}
+
+void EngineImpl::CloseAll(FinishReason reason, const absl::Status& status) {
+  for (auto& sequence : leaving_) {
+    sequence->result.reason = reason;
+    sequence->result.status = status;
+  }
+  CloseFinished();
+}
+
+void EngineImpl::CloseFinished() {
+  if (leaving_.empty()) return;
+  for (const auto& sequence : leaving_)
+    nonfinite_logits_ += sequence->result.reason == FinishReason::kError;
+  // Before Close, so that who has seen a request end sees its blocks and its place free.
+  inbox_.Leave(static_cast<int>(leaving_.size()));
+  PublishStats();
+  for (const auto& sequence : leaving_) sequence->sink->Close(sequence->result);
+  leaving_.clear();
+}
+
+void EngineImpl::PublishStats() {
+  published_.Store({.running = scheduler_.num_running(),
+                    .kv_blocks_total = cache_.num_blocks(),
+                    .kv_blocks_used = cache_.num_used_blocks(),
+                    .kv_blocks_cached = cache_.num_cached_blocks(),
+                    .kv_blocks_free = cache_.num_free_blocks(),
+                    .steps = steps_,
+                    .prompt_tokens = scheduler_.num_prompt_tokens(),
+                    .generated_tokens = generated_tokens_,
+                    .prefix_query_tokens = scheduler_.prefix_query_tokens(),
+                    .prefix_hit_tokens = scheduler_.prefix_hit_tokens(),
+                    .preemptions = scheduler_.num_preemptions(),
+                    .nonfinite_logits = nonfinite_logits_});
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(Device& device, const Model& model,
+                                                       const EngineOptions& options) {
+  if (absl::Status status = CheckOptions(options); !status.ok()) return status;
+  absl::StatusOr<EngineMemory> memory = AllocateMemory(device, model, options);
+  if (!memory.ok()) return memory.status();
+  return std::make_unique<EngineImpl>(device, model, options, *std::move(memory));
+}
+
+}  // namespace fairlead

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/check.h"
+
+namespace fairlead {
+namespace {
+
+// By priority, then arrival. Ids are given in order of arrival and, unlike times, never step back.
+bool Before(const Sequence& a, const Sequence& b) {
+  if (a.request.priority != b.request.priority) return a.request.priority < b.request.priority;
+  return a.id < b.id;
+}
+
+// True when the output is complete; then the reason is set.
+bool Finished(Sequence& sequence) {
+  const auto& stop = sequence.request.stop_tokens;
+  if (sequence.num_output_tokens() > 0 &&
+      std::find(stop.begin(), stop.end(), sequence.tokens.back()) != stop.end()) {
+    sequence.result.reason = FinishReason::kStop;
+    return true;
+  }
+  sequence.result.reason = FinishReason::kLength;
+  return sequence.num_output_tokens() == sequence.request.max_tokens;
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerLimits& limits, KvCache& cache, int max_sequences)
+    : limits_(limits),
+      cache_(cache),
+      nonfinite_status_(absl::InternalError("the model's logits were not finite")) {
+  FAIRLEAD_CHECK(limits.max_batched_tokens >= 1 && limits.max_num_seqs >= 1);
+  running_.reserve(limits.max_num_seqs);
+  served_.reserve(limits.max_num_seqs);
+  plan_.rows.reserve(limits.max_num_seqs);
+  waiting_.reserve(max_sequences);
+}
+
+void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
+  const int max_tokens = sequence->num_prompt_tokens + sequence->request.max_tokens;
+  FAIRLEAD_CHECK(cache_.BlocksFor(max_tokens) <= cache_.num_blocks());
+  Wait(std::move(sequence));
+}
+
+std::unique_ptr<Sequence> Scheduler::Remove(uint64_t id) {
+  for (Sequences* list : {&running_, &waiting_}) {
+    const auto it =
+        std::find_if(list->begin(), list->end(), [id](const auto& s) { return s->id == id; });
+    if (it == list->end()) continue;
+    std::unique_ptr<Sequence> sequence = std::move(*it);
+    list->erase(it);
+    cache_.Release(sequence->blocks);
+    return sequence;
+  }
+  return nullptr;
+}
+
+void Scheduler::RemoveExpired(absl::Time now, Sequences& expired) {
+  for (Sequences* list : {&running_, &waiting_}) {
+    auto out = list->begin();
+    for (auto& sequence : *list) {
+      if (sequence->request.deadline <= now) {
+        cache_.Release(sequence->blocks);
+        expired.push_back(std::move(sequence));
+      } else {
+        *out++ = std::move(sequence);
+      }
+    }
+    list->erase(out, list->end());
+  }
+}
+
+void Scheduler::RemoveAll(Sequences& removed) { RemoveExpired(absl::InfiniteFuture(), removed); }
+
+const StepPlan& Scheduler::Plan(absl::Time now) {
+  plan_.rows.clear();
+  plan_.num_tokens = 0;
+  const int64_t preemptions_before = num_preemptions_;
+  PlanRunning();
+  // Blocks that were just taken from one sequence are meant for those that run, not for the next in
+  // line.
+  if (num_preemptions_ == preemptions_before) PlanWaiting(now);
+  ServeLeftOutFirst();
+  FAIRLEAD_CHECK(!plan_.rows.empty() || (running_.empty() && waiting_.empty()));
+  return plan_;
+}
+
+void Scheduler::Commit(absl::Span<const Token> sampled, Sequences& finished) {
+  size_t next_sampled = 0;
+  for (const PlannedRow& row : plan_.rows) {
+    if (!Advance(row, sampled, next_sampled)) continue;
+    cache_.Release(row.sequence->blocks);
+    const auto it = std::find_if(running_.begin(), running_.end(),
+                                 [&row](const auto& s) { return s.get() == row.sequence; });
+    finished.push_back(std::move(*it));
+    running_.erase(it);
+  }
+  FAIRLEAD_CHECK(next_sampled == sampled.size());
+  plan_.rows.clear();
+}
+
+// Records one row's work. True when its sequence is done; then the result says why.
+bool Scheduler::Advance(const PlannedRow& row, absl::Span<const Token> sampled,
+                        size_t& next_sampled) {
+  Sequence& sequence = *row.sequence;
+  Token token = 0;
+  if (row.sample) {
+    FAIRLEAD_CHECK(next_sampled < sampled.size());
+    token = sampled[next_sampled++];
+  }
+  if (token < 0 || sequence.nonfinite_logits) {
+    // Not published: nobody else should build on these keys and values.
+    sequence.result.reason = FinishReason::kError;
+    sequence.result.status = nonfinite_status_;
+    return true;
+  }
+  sequence.num_computed_tokens += row.num_tokens;
+  cache_.Publish(sequence.request.cache_salt, sequence.blocks,
+                 absl::MakeConstSpan(sequence.tokens.data(), sequence.num_computed_tokens));
+  if (row.sample) sequence.Append(token);
+  const bool all_computed =
+      sequence.num_computed_tokens == static_cast<int>(sequence.tokens.size());
+  return (row.sample || all_computed) && Finished(sequence);
+}
+
+void Scheduler::PlanRunning() {
+  for (size_t i = 0; i < running_.size() && budget() > 0;) {
+    Sequence& sequence = *running_[i];
+    // Blocks for all the tokens a sequence has were reserved when it started or by its last Grow.
+    const int tokens = static_cast<int>(sequence.tokens.size());
+    bool running = true;
+    while (running && !cache_.Grow(sequence.blocks, tokens)) {
+      const size_t last = LastRunning();
+      running = last != i;
+      Preempt(last);
+      if (last < i) --i;
+    }
+    if (!running) continue;
+    AddRow(sequence);
+    ++i;
+  }
+}
+
+void Scheduler::PlanWaiting(absl::Time now) {
+  while (!waiting_.empty() && budget() > 0) {
+    Sequence& sequence = *waiting_.front();
+    if (num_running() < limits_.max_num_seqs && Reserve(sequence)) {
+      Start(now);
+    } else if (!PreemptBelow(sequence)) {
+      return;
+    }
+  }
+}
+
+void Scheduler::AddRow(Sequence& sequence) {
+  const int left = static_cast<int>(sequence.tokens.size()) - sequence.num_computed_tokens;
+  FAIRLEAD_CHECK(left >= 1);
+  const int num_tokens = std::min(left, budget());
+  const bool sample = num_tokens == left && sequence.request.max_tokens > 0;
+  plan_.rows.push_back({&sequence, sequence.num_computed_tokens, num_tokens, sample});
+  plan_.num_tokens += num_tokens;
+}
+
+void Scheduler::RemoveRow(const Sequence& sequence) {
+  const auto it = std::find_if(plan_.rows.begin(), plan_.rows.end(),
+                               [&sequence](const auto& row) { return row.sequence == &sequence; });
+  if (it == plan_.rows.end()) return;
+  plan_.num_tokens -= it->num_tokens;
+  plan_.rows.erase(it);
+}
+
+void Scheduler::ServeLeftOutFirst() {
+  // Rows stand in the order of running_, so one pass tells who has none.
+  size_t row = 0, left_out = 0;
+  for (auto& sequence : running_) {
+    if (row < plan_.rows.size() && plan_.rows[row].sequence == sequence.get()) {
+      served_.push_back(std::move(sequence));
+      ++row;
+    } else {
+      running_[left_out++] = std::move(sequence);
+    }
+  }
+  FAIRLEAD_CHECK(row == plan_.rows.size());
+  std::move(served_.begin(), served_.end(), running_.begin() + left_out);
+  served_.clear();
+}
+
+bool Scheduler::Reserve(Sequence& sequence) {
+  // A request that scores its prompt needs the hidden state of every position, so it reuses none.
+  const int reused = sequence.scores_prompt() ? 0
+                                              : cache_.Attach(sequence.request.cache_salt,
+                                                              sequence.tokens, sequence.blocks);
+  const int tokens = static_cast<int>(sequence.tokens.size());
+  const int missing = cache_.BlocksFor(tokens) - static_cast<int>(sequence.blocks.block.size());
+  if (missing + num_running() > cache_.num_available_blocks()) {
+    cache_.Release(sequence.blocks);
+    return false;
+  }
+  FAIRLEAD_CHECK(cache_.Grow(sequence.blocks, tokens));
+  sequence.num_computed_tokens = reused;
+  return true;
+}
+
+void Scheduler::Start(absl::Time now) {
+  Sequence& sequence = *waiting_.front();
+  running_.push_back(std::move(waiting_.front()));
+  waiting_.erase(waiting_.begin());
+  if (sequence.result.first_scheduled == absl::InfinitePast()) {
+    sequence.result.first_scheduled = now;
+    sequence.result.cached_prompt_tokens = sequence.num_computed_tokens;
+    num_prompt_tokens_ += sequence.num_prompt_tokens;
+    if (!sequence.scores_prompt()) prefix_query_tokens_ += sequence.num_prompt_tokens;
+    prefix_hit_tokens_ += sequence.num_computed_tokens;
+  }
+  AddRow(sequence);
+}
+
+size_t Scheduler::LastRunning() const {
+  const auto last = std::max_element(running_.begin(), running_.end(),
+                                     [](const auto& a, const auto& b) { return Before(*a, *b); });
+  return static_cast<size_t>(last - running_.begin());
+}
+
+bool Scheduler::PreemptBelow(const Sequence& sequence) {
+  if (running_.empty()) return false;
+  const size_t last = LastRunning();
+  if (running_[last]->request.priority <= sequence.request.priority) return false;
+  Preempt(last);
+  return true;
+}
+
+void Scheduler::Preempt(size_t running) {
+  std::unique_ptr<Sequence> sequence = std::move(running_[running]);
+  running_.erase(running_.begin() + static_cast<ptrdiff_t>(running));
+  RemoveRow(*sequence);
+  cache_.Release(sequence->blocks);
+  sequence->num_computed_tokens = 0;
+  ++sequence->result.num_preemptions;
+  ++num_preemptions_;
+  Wait(std::move(sequence));
+}
+
+void Scheduler::Wait(std::unique_ptr<Sequence> sequence) {
+  const auto place = std::upper_bound(waiting_.begin(), waiting_.end(), sequence,
+                                      [](const auto& a, const auto& b) { return Before(*a, *b); });
+  waiting_.insert(place, std::move(sequence));
+}
+
+}  // namespace fairlead

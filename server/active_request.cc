@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/active_request.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/errors.h"
+
+namespace fairlead {
+namespace {
+
+// Word for fairlead_requests_finished_total.
+std::string_view OutcomeOf(const absl::Status& status, bool stopped) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return stopped ? "stop" : "length";
+    case absl::StatusCode::kCancelled:
+      return "cancelled";
+    case absl::StatusCode::kDeadlineExceeded:
+      return "deadline";
+    case absl::StatusCode::kInternal:
+      return "error";
+    default:
+      return "rejected";
+  }
+}
+
+absl::Status CancelledError() { return absl::CancelledError("the request was cancelled"); }
+
+}  // namespace
+
+ActiveRequest::ActiveRequest(const ServedModel& model, Engine& engine, Metrics& metrics,
+                             Delivery& delivery, std::shared_ptr<EventSink> sink,
+                             absl::Time deadline, uint64_t cache_salt,
+                             std::function<void()> on_done)
+    : model_(model),
+      engine_(engine),
+      metrics_(metrics),
+      delivery_(delivery),
+      sink_(std::move(sink)),
+      deadline_(deadline),
+      cache_salt_(cache_salt),
+      on_done_(std::move(on_done)) {}
+
+void ActiveRequest::SendStarted(const PreparedRequest& prepared, const std::string& model_name) {
+  pb::GenerateEvent event;
+  pb::Started& started = *event.mutable_started();
+  started.set_request_id(prepared.request_id);
+  started.set_model(model_name);
+  started.set_seed(static_cast<int64_t>(prepared.engine.sampling.seed));
+  started.set_prompt_tokens(static_cast<int>(prepared.engine.prompt.size()));
+  if (prepared.return_token_ids) {
+    started.mutable_prompt_token_ids()->Add(prepared.engine.prompt.begin(),
+                                            prepared.engine.prompt.end());
+  }
+  sink_->OnEvent(std::move(event));
+  if (prepared.echo_text.empty()) return;
+  for (int i = 0; i < prepared.num_choices; ++i) {
+    pb::GenerateEvent echo;
+    echo.mutable_delta()->set_choice(i);
+    echo.mutable_delta()->set_text(prepared.echo_text);
+    sink_->OnEvent(std::move(echo));
+  }
+}
+
+// Submits without telling the client anything yet: a full queue is an error status, not a broken
+// stream.
+void ActiveRequest::SubmitChoices(PreparedRequest& prepared) {
+  const std::weak_ptr<ActiveRequest> self = weak_from_this();
+  const auto wake = [self, &delivery = delivery_] {
+    if (const auto request = self.lock()) delivery.Wake(request);
+  };
+  for (int i = 0; i < prepared.num_choices; ++i) {
+    EngineRequest request = prepared.engine;
+    request.deadline = deadline_;
+    request.cache_salt = cache_salt_;
+    request.sampling.seed += static_cast<uint64_t>(i);
+    if (i > 0) request.prompt_logprobs = -1;
+    ChoiceOptions options{
+        .index = i,
+        .prompt = request.prompt_logprobs >= 0 ? request.prompt : std::vector<Token>(),
+        .stop_tokens = request.stop_tokens,
+        .stop_strings = prepared.stop_strings,
+        .max_tokens = request.max_tokens,
+        .logprobs = request.logprobs,
+        .prompt_logprobs = request.prompt_logprobs,
+        .include_stop_text = prepared.include_stop_text,
+        .skip_special_tokens = prepared.skip_special_tokens,
+        .return_token_ids = prepared.return_token_ids};
+    auto choice = std::make_unique<Choice>();
+    choice->stream = std::make_shared<ChoiceStream>(std::move(options), model_.tokenizer, wake);
+    absl::StatusOr<uint64_t> id = engine_.Submit(std::move(request), choice->stream);
+    if (!id.ok()) {
+      const bool queue_full = id.status().code() == absl::StatusCode::kResourceExhausted;
+      error_ = WithDetail(id.status(), "", queue_full ? "queue_full" : "");
+      break;
+    }
+    choice->engine_id = *id;
+    choices_.push_back(std::move(choice));
+  }
+}
+
+void ActiveRequest::Submit(PreparedRequest prepared, const std::string& model_name) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    usage_.set_prompt_tokens(static_cast<int>(prepared.engine.prompt.size()));
+    if (cancelled_) error_ = CancelledError();
+    if (error_.ok()) SubmitChoices(prepared);
+    if (error_.ok()) {
+      metrics_.ObservePromptTokens(usage_.prompt_tokens());
+      SendStarted(prepared, model_name);
+    } else {
+      for (const auto& choice : choices_) CancelChoice(*choice);
+      Complete(error_);
+    }
+  }
+  // Tokens may have come before the lock was free, and a Cancel before the choices were there.
+  if (cancelled_) Cancel();
+  delivery_.Wake(shared_from_this());
+}
+
+void ActiveRequest::Refuse(const absl::Status& status) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    error_ = status;
+    Complete(status);
+  }
+  delivery_.Wake(shared_from_this());
+}
+
+void ActiveRequest::Cancel() {
+  cancelled_ = true;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& choice : choices_) CancelChoice(*choice);
+}
+
+void ActiveRequest::CancelChoice(Choice& choice) {
+  if (!choice.cancel.exchange(true)) engine_.Cancel(choice.engine_id);
+}
+
+void ActiveRequest::RecordTokens(Choice& choice) {
+  std::vector<absl::Time>& times = choice.stream->new_token_times();
+  for (const absl::Time time : times) {
+    if (!first_token_seen_) {
+      first_token_seen_ = true;
+      metrics_.ObserveTimeToFirstToken(absl::ToDoubleSeconds(time - arrival_));
+    }
+    if (choice.last_token != absl::InfinitePast()) {
+      metrics_.ObserveInterTokenLatency(absl::ToDoubleSeconds(time - choice.last_token));
+    }
+    choice.last_token = time;
+  }
+  times.clear();
+}
+
+void ActiveRequest::DeliverChoice(Choice& choice) {
+  if (choice.closed) return;
+  ChoiceStream::Progress progress = choice.stream->Take();
+  RecordTokens(choice);
+  if (!done_ && !choice.finished) {
+    if (progress.prompt_logprobs) {
+      pb::GenerateEvent event;
+      *event.mutable_prompt_logprobs() = *std::move(progress.prompt_logprobs);
+      sink_->OnEvent(std::move(event));
+    }
+    if (progress.delta) {
+      pb::GenerateEvent event;
+      *event.mutable_delta() = *std::move(progress.delta);
+      sink_->OnEvent(std::move(event));
+    }
+    if (progress.finish) {
+      choice.finished = true;
+      usage_.set_completion_tokens(usage_.completion_tokens() +
+                                   progress.finish->completion_tokens());
+      metrics_.ObserveGeneratedTokens(progress.finish->completion_tokens());
+      pb::GenerateEvent event;
+      *event.mutable_finish() = *std::move(progress.finish);
+      sink_->OnEvent(std::move(event));
+    }
+  }
+  if (progress.stop_string_matched) CancelChoice(choice);
+  if (!progress.closed) return;
+  choice.closed = true;
+  const EngineResult& result = choice.stream->result();
+  usage_.set_cached_prompt_tokens(
+      std::max(usage_.cached_prompt_tokens(), result.cached_prompt_tokens));
+  if (result.first_scheduled != absl::InfinitePast()) {
+    metrics_.ObserveQueueTime(absl::ToDoubleSeconds(result.first_scheduled - arrival_));
+  }
+  if (!choice.finished && error_.ok()) {
+    error_ =
+        result.status.ok() ? absl::InternalError("a choice ended without a finish") : result.status;
+    for (const auto& other : choices_) CancelChoice(*other);
+  }
+}
+
+void ActiveRequest::Complete(const absl::Status& status) {
+  if (done_) return;
+  done_ = true;
+  if (status.ok()) {
+    pb::GenerateEvent event;
+    *event.mutable_usage() = usage_;
+    sink_->OnEvent(std::move(event));
+    metrics_.ObserveEndToEnd(absl::ToDoubleSeconds(absl::Now() - arrival_));
+  }
+  sink_->OnDone(status);
+}
+
+void ActiveRequest::Deliver() {
+  std::function<void()> on_done;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    bool all_closed = true;
+    bool all_finished = true;
+    for (const auto& choice : choices_) {
+      DeliverChoice(*choice);
+      all_closed &= choice->closed;
+      all_finished &= choice->finished;
+    }
+    if (!done_ && choices_.empty()) return;  // news of choices that are still being submitted
+    if (!error_.ok()) {
+      Complete(error_);
+    } else if (all_finished) {
+      Complete(absl::OkStatus());
+    }
+    if (!all_closed || !done_) return;
+    on_done = std::exchange(on_done_, nullptr);
+    if (on_done) {
+      const bool stopped = std::any_of(choices_.begin(), choices_.end(), [](const auto& choice) {
+        return choice->stream->result().reason != FinishReason::kLength;
+      });
+      metrics_.RequestFinished(OutcomeOf(error_, stopped));
+    }
+  }
+  if (on_done) on_done();
+}
+
+}  // namespace fairlead

@@ -1,0 +1,510 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/http/connection.h"
+
+#include <boost/asio/dispatch.hpp>
+#include <boost/asio/ssl/stream.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http.hpp>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "models/json.h"
+#include "server/errors.h"
+
+namespace fairlead {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+using asio::ip::tcp;
+using boost::system::error_code;
+using TlsStream = asio::ssl::stream<tcp::socket>;
+
+constexpr size_t kReadChunk = 16 << 10;
+// While a request is answered, at most this much of the next ones is read ahead.
+constexpr size_t kMaxReadAhead = 64 << 10;
+
+std::string View(beast::string_view text) { return std::string(text.data(), text.size()); }
+
+const char* ReasonPhrase(int status) {
+  switch (status) {
+    case 429:
+      return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 499:
+      return "Client Closed Request";
+    default:
+      break;
+  }
+  const beast::string_view reason = http::obsolete_reason(static_cast<http::status>(status));
+  return reason.empty() ? "Unknown" : reason.data();
+}
+
+// Request ids go back out in a header and into logs: visible ASCII of bounded length only.
+bool IsSaneRequestId(beast::string_view id) {
+  if (id.empty() || id.size() > 128) return false;
+  for (const char c : id) {
+    if (c <= ' ' || c > '~') return false;
+  }
+  return true;
+}
+
+template <typename Stream>
+class Connection;
+
+// What a handler holds. It outlives neither guarantees nor prevents the connection's end.
+template <typename Stream>
+class Exchange : public HttpExchange {
+ public:
+  Exchange(std::shared_ptr<Connection<Stream>> connection, uint64_t serial)
+      : connection_(std::move(connection)), serial_(serial) {}
+
+  void Respond(HttpResponse response) override {
+    Post([response = std::move(response)](Connection<Stream>& c) mutable {
+      c.DoRespond(std::move(response));
+    });
+  }
+  void StartStream(HttpHeaders headers) override {
+    Post([headers = std::move(headers)](Connection<Stream>& c) { c.DoStartStream(headers); });
+  }
+  void Write(std::string data) override {
+    Post([data = std::move(data)](Connection<Stream>& c) { c.DoWriteChunk(data); });
+  }
+  void EndStream() override {
+    Post([](Connection<Stream>& c) { c.DoEndStream(); });
+  }
+  void OnAbandoned(std::function<void()> callback) override;
+
+ private:
+  // Runs on the strand, if this exchange is still the connection's current one.
+  template <typename F>
+  void Post(F f) {
+    asio::dispatch(connection_->executor(),
+                   [connection = connection_, serial = serial_, f = std::move(f)]() mutable {
+                     if (connection->IsCurrent(serial)) f(*connection);
+                   });
+  }
+
+  const std::shared_ptr<Connection<Stream>> connection_;
+  const uint64_t serial_;
+};
+
+template <typename Stream>
+class Connection : public ConnectionHandle,
+                   public std::enable_shared_from_this<Connection<Stream>> {
+ public:
+  template <typename... Args>
+  Connection(HttpHandler& handler, const HttpLimits& limits, std::function<void()> on_closed,
+             Args&&... stream_args)
+      : stream_(std::forward<Args>(stream_args)...),
+        handler_(handler),
+        limits_(limits),
+        on_closed_(std::move(on_closed)),
+        read_timer_(stream_.get_executor()),
+        write_timer_(stream_.get_executor()) {}
+
+  ~Connection() override {
+    if (on_closed_) on_closed_();
+  }
+
+  auto executor() { return stream_.get_executor(); }
+  bool IsCurrent(uint64_t serial) const { return !closed_ && busy_ && serial == serial_; }
+
+  void Start() {
+    asio::dispatch(executor(), [self = this->shared_from_this()] {
+      error_code ignored;
+      self->socket().set_option(tcp::no_delay(true), ignored);
+      self->Handshake();
+    });
+  }
+
+  void CloseWhenIdle() override {
+    asio::dispatch(executor(), [self = this->shared_from_this()] {
+      self->last_request_ = true;
+      if (!self->busy_ && !self->writing_) self->Close();
+    });
+  }
+  void CloseNow() override {
+    asio::dispatch(executor(), [self = this->shared_from_this()] { self->Close(); });
+  }
+
+  void DoRespond(HttpResponse response);
+  void DoStartStream(const HttpHeaders& headers);
+  void DoWriteChunk(const std::string& data);
+  void DoEndStream();
+  void SetAbandoned(uint64_t serial, std::function<void()> callback);
+
+ private:
+  using Parser = http::request_parser<http::string_body>;
+
+  tcp::socket& socket() {
+    if constexpr (std::is_same_v<Stream, tcp::socket>) {
+      return stream_;
+    } else {
+      return stream_.next_layer();
+    }
+  }
+
+  void Handshake();
+  void Read();
+  void OnRead(error_code error, size_t bytes);
+  void Parse();
+  bool ParseHeader();
+  void StartRequest();
+  void Refuse(int status, std::string_view message, HttpHeaders headers = {});
+  void Send(std::string data);
+  void Flush();
+  void OnWritten(error_code error, size_t bytes);
+  void FinishRequest();
+  void ArmReadTimer(std::chrono::seconds timeout);
+  void Close();
+  std::string Head(int status, const HttpHeaders& headers) const;
+
+  Stream stream_;
+  HttpHandler& handler_;
+  const HttpLimits& limits_;
+  std::function<void()> on_closed_;
+  asio::steady_timer read_timer_, write_timer_;
+
+  beast::flat_buffer buffer_;
+  std::optional<Parser> parser_;
+  bool reading_ = false;
+  bool header_done_ = false;
+  Principal principal_;
+  std::string path_;  // of the current request
+
+  uint64_t serial_ = 0;   // of the current request
+  bool busy_ = false;     // a request is being answered
+  bool chunked_ = false;  // its answer is a stream in chunks (HTTP/1.1)
+  bool keep_alive_ = false;
+  bool head_only_ = false;
+  bool last_request_ = false;  // close after the answer
+  bool close_after_write_ = false;
+  bool closed_ = false;
+  std::function<void()> on_abandoned_;
+
+  std::string unsent_;  // waits for the write in progress
+  std::string sending_;
+  bool writing_ = false;
+};
+
+template <typename Stream>
+void Exchange<Stream>::OnAbandoned(std::function<void()> callback) {
+  asio::dispatch(connection_->executor(),
+                 [connection = connection_, serial = serial_, callback = std::move(callback)] {
+                   connection->SetAbandoned(serial, callback);
+                 });
+}
+
+template <typename Stream>
+void Connection<Stream>::SetAbandoned(uint64_t serial, std::function<void()> callback) {
+  if (serial != serial_ || (!closed_ && !busy_)) return;  // answered already
+  if (closed_) return callback();
+  on_abandoned_ = std::move(callback);
+}
+
+template <typename Stream>
+void Connection<Stream>::Handshake() {
+  if constexpr (std::is_same_v<Stream, tcp::socket>) {
+    ArmReadTimer(limits_.idle_timeout);
+    Read();
+  } else {
+    ArmReadTimer(limits_.handshake_timeout);
+    stream_.async_handshake(asio::ssl::stream_base::server,
+                            [self = this->shared_from_this()](error_code error) {
+                              if (error) return self->Close();
+                              self->ArmReadTimer(self->limits_.idle_timeout);
+                              self->Read();
+                            });
+  }
+}
+
+template <typename Stream>
+void Connection<Stream>::ArmReadTimer(std::chrono::seconds timeout) {
+  read_timer_.expires_after(timeout);
+  read_timer_.async_wait([weak = this->weak_from_this()](error_code error) {
+    if (error) return;  // re-armed or cancelled
+    const auto self = weak.lock();
+    if (!self || self->busy_) return;
+    // In the middle of a request the client is told; between requests it is not.
+    if (self->parser_ && self->parser_->got_some())
+      return self->Refuse(408, "the request did not arrive in time");
+    self->Close();
+  });
+}
+
+// One read is always under way, also while a request is answered: that is how a client's leaving is
+// noticed.
+template <typename Stream>
+void Connection<Stream>::Read() {
+  if (reading_ || closed_ || (busy_ && buffer_.size() >= kMaxReadAhead)) return;
+  reading_ = true;
+  stream_.async_read_some(buffer_.prepare(kReadChunk),
+                          [self = this->shared_from_this()](error_code error, size_t bytes) {
+                            self->reading_ = false;
+                            self->OnRead(error, bytes);
+                          });
+}
+
+template <typename Stream>
+void Connection<Stream>::OnRead(error_code error, size_t bytes) {
+  if (closed_) return;
+  if (error) return close_after_write_ && writing_ ? void() : Close();
+  buffer_.commit(bytes);
+  if (!busy_) Parse();
+  Read();
+}
+
+template <typename Stream>
+void Connection<Stream>::Parse() {
+  if (close_after_write_) return buffer_.consume(buffer_.size());
+  if (!parser_) {
+    if (buffer_.size() == 0) return;
+    parser_.emplace();
+    parser_->eager(true);
+    parser_->header_limit(static_cast<uint32_t>(limits_.max_header_bytes));
+    parser_->body_limit(limits_.max_body_bytes);
+    header_done_ = false;
+    ArmReadTimer(limits_.header_timeout);
+  }
+  while (buffer_.size() > 0 && !parser_->is_done()) {
+    error_code error;
+    // First the header alone, so that the key is checked and sizes are known before a body is taken
+    // in.
+    if (!header_done_) parser_->eager(false);
+    const size_t used = parser_->put(buffer_.data(), error);
+    buffer_.consume(used);
+    if (error == http::error::need_more) return;
+    if (error == http::error::body_limit) {
+      return Refuse(413,
+                    absl::StrCat("the body is larger than ", limits_.max_body_bytes, " bytes"));
+    }
+    if (error == http::error::header_limit) {
+      return Refuse(431,
+                    absl::StrCat("the header is larger than ", limits_.max_header_bytes, " bytes"));
+    }
+    if (error) return Refuse(400, absl::StrCat("malformed HTTP request: ", error.message()));
+    if (parser_->is_header_done() && !header_done_) {
+      if (!ParseHeader()) return;
+      parser_->eager(true);
+    } else if (used == 0) {
+      break;
+    }
+  }
+  if (parser_->is_done()) StartRequest();
+}
+
+template <typename Stream>
+bool Connection<Stream>::ParseHeader() {
+  header_done_ = true;
+  const auto& message = parser_->get();
+  const std::string target = View(message.target());
+  path_ = target.substr(0, target.find('?'));
+  std::optional<Principal> principal =
+      handler_.Authenticate(path_, View(message[http::field::authorization]));
+  if (!principal) {
+    Refuse(401, "a valid API key is required: Authorization: Bearer <key>",
+           {{"WWW-Authenticate", "Bearer"}});
+    return false;
+  }
+  principal_ = *std::move(principal);
+  const auto length = parser_->content_length();
+  if (length && *length > limits_.max_body_bytes) {
+    Refuse(413, absl::StrCat("the body has ", *length, " bytes; at most ", limits_.max_body_bytes));
+    return false;
+  }
+  ArmReadTimer(limits_.body_timeout);
+  const std::string expect = View(message[http::field::expect]);
+  if (absl::EqualsIgnoreCase(expect, "100-continue")) {
+    Send("HTTP/1.1 100 Continue\r\n\r\n");
+  } else if (!expect.empty()) {
+    Refuse(417, "the only expectation met here is 100-continue");
+    return false;
+  }
+  return true;
+}
+
+template <typename Stream>
+void Connection<Stream>::StartRequest() {
+  read_timer_.cancel();
+  auto message = parser_->release();
+  parser_.reset();
+  HttpRequest request;
+  request.method = View(message.method_string());
+  request.path = path_;
+  if (const auto id = message["X-Request-Id"]; IsSaneRequestId(id)) request.request_id = View(id);
+  request.body = std::move(message.body());
+  request.principal = principal_;
+  busy_ = true;
+  chunked_ = message.version() >= 11;
+  keep_alive_ = message.keep_alive();
+  head_only_ = message.method() == http::verb::head;
+  if (head_only_) request.method = "GET";
+  ++serial_;
+  handler_.Handle(std::move(request),
+                  std::make_shared<Exchange<Stream>>(this->shared_from_this(), serial_));
+}
+
+template <typename Stream>
+std::string Connection<Stream>::Head(int status, const HttpHeaders& headers) const {
+  std::string head =
+      absl::StrCat("HTTP/1.1 ", status, " ", ReasonPhrase(status), "\r\nServer: fairlead\r\n");
+  for (const auto& [name, value] : headers) absl::StrAppend(&head, name, ": ", value, "\r\n");
+  absl::StrAppend(&head, "Connection: ",
+                  keep_alive_ && !last_request_ && !handler_.draining() ? "keep-alive" : "close",
+                  "\r\n");
+  return head;
+}
+
+// Before a request is whole: the answer, then the end of the connection, since what follows cannot
+// be understood.
+template <typename Stream>
+void Connection<Stream>::Refuse(int status, std::string_view message, HttpHeaders headers) {
+  keep_alive_ = false;
+  busy_ = true;
+  ++serial_;
+  DoRespond({.status = status,
+             .body = DumpJson(ErrorBody(status, message)),
+             .headers = std::move(headers)});
+}
+
+template <typename Stream>
+void Connection<Stream>::DoRespond(HttpResponse response) {
+  HttpHeaders headers = std::move(response.headers);
+  headers.emplace_back("Content-Type", response.content_type);
+  headers.emplace_back("Content-Length", absl::StrCat(response.body.size()));
+  std::string data = Head(response.status, headers) + "\r\n";
+  if (!head_only_) data += response.body;
+  handler_.Answered(path_, response.status);
+  Send(std::move(data));
+  FinishRequest();
+}
+
+template <typename Stream>
+void Connection<Stream>::DoStartStream(const HttpHeaders& headers) {
+  HttpHeaders all = headers;
+  all.emplace_back("Content-Type", "text/event-stream; charset=utf-8");
+  all.emplace_back("Cache-Control", "no-cache");
+  all.emplace_back("X-Accel-Buffering", "no");
+  if (chunked_) {
+    all.emplace_back("Transfer-Encoding", "chunked");
+  } else {
+    keep_alive_ = false;  // the end of the connection is the end of the stream
+  }
+  handler_.Answered(path_, 200);
+  Send(Head(200, all) + "\r\n");
+}
+
+template <typename Stream>
+void Connection<Stream>::DoWriteChunk(const std::string& data) {
+  if (data.empty()) return;
+  Send(chunked_ ? absl::StrCat(absl::Hex(data.size()), "\r\n", data, "\r\n") : data);
+}
+
+template <typename Stream>
+void Connection<Stream>::DoEndStream() {
+  if (chunked_) Send("0\r\n\r\n");
+  FinishRequest();
+}
+
+template <typename Stream>
+void Connection<Stream>::FinishRequest() {
+  busy_ = false;
+  on_abandoned_ = nullptr;
+  head_only_ = false;
+  parser_.reset();
+  if (!keep_alive_ || last_request_ || handler_.draining()) {
+    close_after_write_ = true;
+    if (!writing_) Close();
+    return;
+  }
+  ArmReadTimer(limits_.idle_timeout);
+  Parse();  // the next request may have come already
+  Read();
+}
+
+template <typename Stream>
+void Connection<Stream>::Send(std::string data) {
+  if (closed_) return;
+  if (unsent_.empty()) {
+    unsent_ = std::move(data);
+  } else {
+    unsent_ += data;
+  }
+  if (unsent_.size() > limits_.max_unsent_bytes && writing_) return Close();
+  Flush();
+}
+
+template <typename Stream>
+void Connection<Stream>::Flush() {
+  if (writing_ || unsent_.empty() || closed_) return;
+  writing_ = true;
+  sending_ = std::exchange(unsent_, {});
+  OnWritten({}, 0);
+}
+
+// Writes piece by piece, so that the timer measures progress and not the size of what is sent.
+template <typename Stream>
+void Connection<Stream>::OnWritten(error_code error, size_t bytes) {
+  if (error || closed_) {
+    writing_ = false;
+    return Close();
+  }
+  sending_.erase(0, bytes);
+  if (sending_.empty()) {
+    writing_ = false;
+    write_timer_.cancel();
+    if (!unsent_.empty()) return Flush();
+    if (close_after_write_) Close();
+    return;
+  }
+  write_timer_.expires_after(limits_.write_timeout);
+  write_timer_.async_wait([weak = this->weak_from_this()](error_code timer_error) {
+    if (timer_error) return;
+    if (const auto self = weak.lock(); self && self->writing_) self->Close();
+  });
+  stream_.async_write_some(asio::buffer(sending_),
+                           [self = this->shared_from_this()](error_code write_error, size_t n) {
+                             self->OnWritten(write_error, n);
+                           });
+}
+
+template <typename Stream>
+void Connection<Stream>::Close() {
+  if (closed_) return;
+  closed_ = true;
+  read_timer_.cancel();
+  write_timer_.cancel();
+  if (busy_) handler_.Answered(path_, 499);
+  if (on_abandoned_) std::exchange(on_abandoned_, nullptr)();
+  error_code ignored;
+  // The answer is out; a client that still sends gets a reset rather than our patience.
+  socket().shutdown(tcp::socket::shutdown_both, ignored);
+  socket().close(ignored);
+}
+
+}  // namespace
+
+std::shared_ptr<ConnectionHandle> StartConnection(tcp::socket socket, asio::ssl::context* tls,
+                                                  HttpHandler& handler, const HttpLimits& limits,
+                                                  std::function<void()> on_closed) {
+  if (tls == nullptr) {
+    auto connection = std::make_shared<Connection<tcp::socket>>(
+        handler, limits, std::move(on_closed), std::move(socket));
+    connection->Start();
+    return connection;
+  }
+  auto connection = std::make_shared<Connection<TlsStream>>(handler, limits, std::move(on_closed),
+                                                            std::move(socket), *tls);
+  connection->Start();
+  return connection;
+}
+
+}  // namespace fairlead

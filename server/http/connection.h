@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// One HTTP/1.1 connection, plain or TLS: keep-alive, pipelining, Expect: 100-continue, size limits,
+// deadlines for reading and writing, and notice of a client that leaves. All of it runs on one
+// strand.
+#pragma once
+
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <chrono>
+#include <functional>
+#include <memory>
+
+#include "server/http/exchange.h"
+
+namespace fairlead {
+
+struct HttpLimits {
+  size_t max_header_bytes = 16 << 10;
+  size_t max_body_bytes = 32 << 20;
+  size_t max_unsent_bytes = 64 << 20;  // of one stream whose client does not read
+  int max_connections = 1024;
+  std::chrono::seconds handshake_timeout{10};
+  std::chrono::seconds header_timeout{
+      20};  // from the first byte of a request to the end of its header
+  std::chrono::seconds body_timeout{60};
+  std::chrono::seconds idle_timeout{75};   // between requests
+  std::chrono::seconds write_timeout{30};  // without any progress
+};
+
+// Counts open connections and reaches them all; thread-safe.
+class ConnectionHandle {
+ public:
+  virtual ~ConnectionHandle() = default;
+  // Idle: closes. Busy: the answer in progress is the last one.
+  virtual void CloseWhenIdle() = 0;
+  virtual void CloseNow() = 0;
+};
+
+// Starts a connection on an accepted socket whose executor is a strand. It keeps itself alive until
+// it is closed, then calls `on_closed` once. tls may be null. handler, limits and tls outlive it.
+std::shared_ptr<ConnectionHandle> StartConnection(boost::asio::ip::tcp::socket socket,
+                                                  boost::asio::ssl::context* tls,
+                                                  HttpHandler& handler, const HttpLimits& limits,
+                                                  std::function<void()> on_closed);
+
+}  // namespace fairlead

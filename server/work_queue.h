@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// A few threads with a bounded queue, for work that takes too long for a transport's thread:
+// templates, tokenizing. Thread-safe.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace fairlead {
+
+class WorkQueue {
+ public:
+  WorkQueue(int threads, size_t max_queued);
+  ~WorkQueue();  // runs what is queued, then joins
+
+  // False when the queue is full: `work` has not been taken.
+  bool TryPost(std::function<void()> work);
+
+ private:
+  void Loop();
+
+  const size_t max_queued_;
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  std::deque<std::function<void()>> queue_;
+  bool stop_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace fairlead

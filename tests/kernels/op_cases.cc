@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/kernels/op_cases.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/sampling_rng.h"
+
+namespace fairlead {
+
+std::vector<OpCase> AllOpCases() {
+  std::vector<OpCase> cases;
+  AddRowCases(cases);
+  AddMatmulCases(cases);
+  AddRopeCases(cases);
+  AddAttentionCases(cases);
+  AddSamplingCases(cases);
+  return cases;
+}
+
+uint64_t SeedOf(const OpCase& op_case) {
+  uint64_t seed = kCaseSeed;
+  for (const char c : op_case.name) seed = MixBits(seed ^ static_cast<uint8_t>(c));
+  return seed;
+}
+
+// float32 rounds no input. precise may round x and w to bf16 (2^-9 each) or x to two int8 terms, whose step of
+// max/(127 * 254) per block of 32 is below that bound as long as a block's mean is above 1/128 of its maximum; a block
+// with one single outlier has 1/32. fast may round x to int8 in blocks of 32: half a step is max/254 on each of 32
+// elements, so 32/254 = 2^-3 of the sum at worst, when one element is all there is.
+double MatmulRounding(Numerics numerics) {
+  switch (numerics) {
+    case Numerics::kFloat32: return 0;
+    case Numerics::kPrecise: return 0x1p-8;
+    case Numerics::kFast: return 0x1p-3 + 0x1p-8;
+  }
+  return 0;
+}
+
+// Errors of the products are independent, so their energies add as the products' own do, and the ratio is that of one
+// product, whatever k is; all with a factor of 4 of room.
+// float32: each of up to 2048 partial sums rounds once, 2048 * 2^-48 / 3 = 2.4e-12.
+// precise: x and w to bf16, uniform within 2^-9: 2 * 2^-18 / 3 = 2.5e-6.
+// fast: step max/127, energy step^2 / 12: 32/12/127^2 = 1.7e-4 of a block that is one outlier; 2e-5 of a normal one.
+double MatmulNmse(Numerics numerics) {
+  switch (numerics) {
+    case Numerics::kFloat32: return 1e-11;
+    case Numerics::kPrecise: return 1e-5;
+    case Numerics::kFast: return 7e-4;
+  }
+  return 0;
+}
+
+namespace {
+
+std::string CompareOutput(const CaseOutput& got, const CaseOutput& want) {
+  if (got.tensor.dtype == DType::kI32) {
+    return got.allowed.empty() ? CompareInts(got.ints, want.ints)
+                               : CompareChoices(got.ints, got.allowed);
+  }
+  // Storing the result rounds once more; in f32 the case's own bound has room for that.
+  FloatBound bound = got.bound;
+  const double rounding = got.tensor.dtype == DType::kF16    ? 0x1p-11
+                          : got.tensor.dtype == DType::kBF16 ? 0x1p-8
+                                                             : 0;
+  for (size_t i = 0; i < bound.max_error.size() && i < want.floats.size(); ++i) {
+    if (bound.max_error[i] > 0) bound.max_error[i] += rounding * std::fabs(want.floats[i]);
+  }
+  if (bound.max_nmse > 0) bound.max_nmse += rounding * rounding;
+  return CompareFloats(got.floats, want.floats, bound);
+}
+
+}  // namespace
+
+std::vector<std::string> CheckCase(const OpCase& op_case, Device& device, Device& reference) {
+  const DType activation = device.info().activation_dtype;
+  CaseRun got(device, activation, SeedOf(op_case)), want(reference, activation, SeedOf(op_case));
+  op_case.build(got);
+  op_case.build(want);
+  std::vector<std::string> wrong = got.Finish();
+  for (const std::string& w : want.Finish()) wrong.push_back("the reference itself: " + w);
+  for (size_t i = 0; i < got.outputs().size(); ++i) {
+    const std::string difference = CompareOutput(got.outputs()[i], want.outputs()[i]);
+    if (!difference.empty()) {
+      wrong.push_back(absl::StrCat(got.outputs()[i].name, ": ", difference));
+    }
+  }
+  return wrong;
+}
+
+}  // namespace fairlead

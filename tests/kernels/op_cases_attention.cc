@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+// RopeAndWriteKv and Attention. The cache's layout belongs to the device, so what was written there is checked by
+// attending to it: with one key the result is the value itself, with several the keys decide the weights.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "tests/kernels/op_cases.h"
+
+namespace fairlead {
+namespace {
+
+constexpr double kHalfRounding = 0x1p-11;  // f16, half an ulp of 1
+
+// [positions, rotary_dim]: cosines, then sines, of the usual frequencies.
+std::vector<float> CosSin(int positions, int rotary_dim) {
+  std::vector<float> table(static_cast<size_t>(positions) * rotary_dim);
+  for (int p = 0; p < positions; ++p) {
+    for (int i = 0; i < rotary_dim / 2; ++i) {
+      const double angle = p * std::pow(10000.0, -2.0 * i / rotary_dim);
+      table[p * rotary_dim + i] = static_cast<float>(std::cos(angle));
+      table[p * rotary_dim + rotary_dim / 2 + i] = static_cast<float>(std::sin(angle));
+    }
+  }
+  return table;
+}
+
+struct RopeCase {
+  int tokens, heads, kv_heads, head_dim, rotary_dim;
+  RopePairing pairing;
+};
+
+// q: two products and a sum round at most 3 times relative to |a cos| + |b sin|; elements that do not rotate and v keep
+// their value; k is unspecified.
+FloatBound RopeBound(const RopeCase& c, const std::vector<float>& qkv,
+                     const std::vector<int32_t>& position, const std::vector<float>& cos_sin) {
+  FloatBound bound = {std::vector<double>(qkv.size()), 0};
+  const int half = c.rotary_dim / 2;
+  size_t at = 0;
+  for (int t = 0; t < c.tokens; ++t) {
+    const float* row = cos_sin.data() + position[t] * c.rotary_dim;
+    for (int h = 0; h < c.heads + 2 * c.kv_heads; ++h, at += c.head_dim) {
+      double* out = bound.max_error.data() + at;
+      if (h >= c.heads && h < c.heads + c.kv_heads) {
+        std::fill_n(out, c.head_dim, std::numeric_limits<double>::infinity());
+      }
+      if (h >= c.heads) continue;
+      for (int i = 0; i < half; ++i) {
+        const int a = c.pairing == RopePairing::kHalves ? i : 2 * i;
+        const int b = c.pairing == RopePairing::kHalves ? i + half : 2 * i + 1;
+        const double x = std::fabs(qkv[at + a]), y = std::fabs(qkv[at + b]);
+        const double cos = std::fabs(row[i]), sin = std::fabs(row[half + i]);
+        out[a] = 3 * kFloatRounding * (x * cos + y * sin);
+        out[b] = 3 * kFloatRounding * (y * cos + x * sin);
+      }
+    }
+  }
+  return bound;
+}
+
+void BuildRope(CaseRun& run, const RopeCase& c) {
+  constexpr int kPositions = 300;
+  const int all_heads = c.heads + 2 * c.kv_heads;
+  const KvShape shape = {c.kv_heads, c.head_dim, 16};
+  const int num_blocks = c.tokens / 16 + 2;
+  const std::vector<float> cos_sin = CosSin(kPositions, c.rotary_dim);
+  const std::vector<float> qkv =
+      run.Rounded(run.random().Normals(int64_t{c.tokens} * all_heads * c.head_dim));
+  std::vector<int32_t> position, slot = run.random().Permutation(num_blocks * 16);
+  slot.resize(c.tokens);
+  for (int t = 0; t < c.tokens; ++t) position.push_back(run.random().Int(0, kPositions - 1));
+  if (c.tokens > 2) position[0] = 0, position[1] = kPositions - 1, slot[2] = -1;
+  const RopeAndWriteKvArgs args = {
+      .qkv = run.OutputActivations("qkv", {c.tokens, all_heads, c.head_dim},
+                                   RopeBound(c, qkv, position, cos_sin), qkv),
+      .position = run.Ints(position, {c.tokens}),
+      .kv_slot = run.Ints(slot, {c.tokens}),
+      .cos_sin = run.Floats(cos_sin, {kPositions, c.rotary_dim}),
+      .kv = run.Kv(shape, num_blocks),
+      .heads = c.heads,
+      .pairing = c.pairing};
+  run.Launch([args](const Ops& ops, Stream& stream) { ops.RopeAndWriteKv(stream, args); });
+}
+
+struct Row {
+  int context, queries;
+};
+
+struct AttentionCase {
+  std::string name;
+  int heads, kv_heads, head_dim, block_tokens;
+  std::vector<Row> seqs;
+  RopePairing pairing = RopePairing::kHalves;
+  int rotary_dim = 0;      // 0: head_dim
+  float sharpness = 1;     // scale * sqrt(head_dim)
+  bool poison = false;     // slots beyond each context hold NaN, as a reused block may
+};
+
+// Cache blocks of every sequence, shuffled; unused table entries are -1.
+struct Layout {
+  int max_blocks = 1, num_blocks = 0;
+  std::vector<int32_t> table;  // [seqs, max_blocks]
+
+  int64_t Slot(const AttentionCase& c, size_t seq, int position) const {
+    return int64_t{table[seq * max_blocks + position / c.block_tokens]} * c.block_tokens +
+           position % c.block_tokens;
+  }
+};
+
+Layout MakeLayout(CaseRun& run, const AttentionCase& c) {
+  Layout layout;
+  int used = 0;
+  for (const Row& row : c.seqs) {
+    const int blocks = (row.context + c.block_tokens - 1) / c.block_tokens;
+    layout.max_blocks = std::max(layout.max_blocks, blocks + 1);
+    used += blocks;
+  }
+  layout.num_blocks = used + 2;
+  const std::vector<int32_t> order = run.random().Permutation(layout.num_blocks);
+  layout.table.assign(c.seqs.size() * layout.max_blocks, -1);
+  int next = 0;
+  for (size_t s = 0; s < c.seqs.size(); ++s) {
+    const int blocks = (c.seqs[s].context + c.block_tokens - 1) / c.block_tokens;
+    for (int b = 0; b < blocks; ++b) layout.table[s * layout.max_blocks + b] = order[next++];
+  }
+  return layout;
+}
+
+class AttentionBuilder {
+ public:
+  AttentionBuilder(CaseRun& run, const AttentionCase& c)
+      : run_(run),
+        c_(c),
+        layout_(MakeLayout(run, c)),
+        kv_(run.Kv({c.kv_heads, c.head_dim, c.block_tokens}, layout_.num_blocks)) {
+    for (const Row& row : c.seqs) positions_ = std::max(positions_, row.context);
+    const int rotary_dim = c.rotary_dim > 0 ? c.rotary_dim : c.head_dim;
+    cos_sin_ = run.Floats(CosSin(positions_, rotary_dim), {positions_, rotary_dim});
+  }
+
+  void Build() {
+    if (c_.poison) WriteEverySlot(std::numeric_limits<float>::quiet_NaN());
+    WriteTokens(/*earlier=*/true);
+    const Tensor qkv = WriteTokens(/*earlier=*/false);
+    if (c_.poison) WriteNowhere(std::numeric_limits<float>::quiet_NaN());
+    const int tokens = static_cast<int>(qkv.dim[0]), seqs = static_cast<int>(c_.seqs.size());
+    std::vector<int32_t> query_start = {0}, context;
+    for (const Row& row : c_.seqs) {
+      query_start.push_back(query_start.back() + row.queries);
+      context.push_back(row.context);
+    }
+    const AttentionArgs args = {
+        .qkv = qkv,
+        .out = run_.OutputActivations("out", {tokens, int64_t{c_.heads} * c_.head_dim},
+                                      Bound(int64_t{tokens} * c_.heads * c_.head_dim)),
+        .kv = kv_,
+        .query_start = run_.Ints(query_start, {seqs + 1}),
+        .context_tokens = run_.Ints(context, {seqs}),
+        .block_table = run_.Ints(layout_.table, {seqs, layout_.max_blocks}),
+        .heads = c_.heads,
+        .scale = Scale()};
+    run_.Launch([args](const Ops& ops, Stream& stream) { ops.Attention(stream, args); });
+  }
+
+ private:
+  float Scale() const { return c_.sharpness / std::sqrt(static_cast<float>(c_.head_dim)); }
+
+  // Rotates q and k and writes the cache; the tensor keeps the rotated q.
+  Tensor Write(const std::vector<float>& qkv, const std::vector<int32_t>& position,
+               const std::vector<int32_t>& slot) {
+    const int tokens = static_cast<int>(slot.size());
+    const RopeAndWriteKvArgs args = {
+        .qkv = run_.OutputActivations(
+            "qkv", {tokens, c_.heads + 2 * c_.kv_heads, c_.head_dim},
+            {std::vector<double>(qkv.size(), std::numeric_limits<double>::infinity()), 0}, qkv),
+        .position = run_.Ints(position, {tokens}),
+        .kv_slot = run_.Ints(slot, {tokens}),
+        .cos_sin = cos_sin_,
+        .kv = kv_,
+        .heads = c_.heads,
+        .pairing = c_.pairing};
+    run_.Now([&args](const Ops& ops, Stream& stream) { ops.RopeAndWriteKv(stream, args); });
+    return args.qkv;
+  }
+
+  void WriteEverySlot(float value) {
+    const int tokens = layout_.num_blocks * c_.block_tokens;
+    std::vector<int32_t> slot;
+    for (int i = 0; i < tokens; ++i) slot.push_back(i);
+    Write(std::vector<float>(int64_t{tokens} * RowElements(), value),
+          std::vector<int32_t>(tokens, 0), slot);
+  }
+
+  void WriteNowhere(float value) {
+    Write(std::vector<float>(3 * RowElements(), value), {0, 0, 0}, {-1, -1, -1});
+  }
+
+  Tensor WriteTokens(bool earlier) {
+    std::vector<int32_t> position, slot;
+    for (size_t s = 0; s < c_.seqs.size(); ++s) {
+      const int first = c_.seqs[s].context - c_.seqs[s].queries;
+      for (int p = earlier ? 0 : first; p < (earlier ? first : c_.seqs[s].context); ++p) {
+        position.push_back(p);
+        slot.push_back(static_cast<int32_t>(layout_.Slot(c_, s, p)));
+      }
+    }
+    const std::vector<float> qkv =
+        run_.Rounded(run_.random().Normals(static_cast<int64_t>(slot.size()) * RowElements()));
+    for (size_t at = 0; at < qkv.size(); at += c_.head_dim) {
+      double squares = 0;
+      for (int i = 0; i < c_.head_dim; ++i) squares += double{qkv[at + i]} * qkv[at + i];
+      largest_norm_ = std::max(largest_norm_, std::sqrt(squares));
+    }
+    for (const float v : qkv) largest_value_ = std::max<double>(largest_value_, std::fabs(v));
+    return Write(qkv, position, slot);
+  }
+
+  // A score is at most S = scale * |q| * |k|; its error d moves a weight by a factor of exp(2 d) (numerator and sum) and
+  // the result by 2 d * the largest value. Scores: head_dim products, f16 keys where the device and the reference round a
+  // rotated key apart, and f16 q and weights that numerics other than float32 may use. Then the weighted sum.
+  FloatBound Bound(int64_t elements) const {
+    const bool exact = run_.info().numerics == Numerics::kFloat32;
+    const double half = exact ? 0 : kHalfRounding;
+    const double largest_score = Scale() * largest_norm_ * largest_norm_;
+    const double score_error = largest_score * ((c_.head_dim + 8) * kFloatRounding + 2 * half);
+    const double sum_error = (positions_ + 32) * kFloatRounding + 2 * half;
+    const double max_error = largest_value_ * (2 * score_error + sum_error);
+    // The errors of a typical score are the square root of head_dim below the largest one's, and independent.
+    const double typical = largest_score / std::sqrt(c_.head_dim) * (4 * kFloatRounding + half);
+    const double max_nmse = 4 * typical * typical + (exact ? 1e-11 : 4 * half * half);
+    return {std::vector<double>(static_cast<size_t>(elements), max_error), max_nmse};
+  }
+
+  int64_t RowElements() const { return int64_t{c_.heads + 2 * c_.kv_heads} * c_.head_dim; }
+
+  CaseRun& run_;
+  const AttentionCase& c_;
+  Layout layout_;
+  PagedKv kv_;
+  Tensor cos_sin_;
+  int positions_ = 1;
+  double largest_norm_ = 0, largest_value_ = 0;
+};
+
+std::vector<AttentionCase> ShapeCases() {
+  std::vector<AttentionCase> list;
+  const std::vector<Row> mixed = {{33, 1}, {17, 17}, {1, 1}, {50, 9}};
+  int group = 1;
+  for (const int head_dim : {16, 20, 32, 48, 64, 80, 96, 112, 128, 256}) {
+    for (const int kv_heads : {1, 2}) {
+      list.push_back({absl::StrCat("d", head_dim, "_h", group * kv_heads, "_kv", kv_heads),
+                      group * kv_heads, kv_heads, head_dim, 16, mixed});
+      group = group % 8 + 1;
+    }
+  }
+  for (int g = 1; g <= 8; ++g) {
+    list.push_back({absl::StrCat("group", g), 3 * g, 3, 64, 16, {{40, 1}, {21, 4}}});
+  }
+  for (const int context : {1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 513, 1025}) {
+    list.push_back({absl::StrCat("decode", context), 4, 2, 32, 16, {{context, 1}}});
+  }
+  for (const int tokens : {1, 2, 15, 16, 17, 31, 33, 64, 65, 130}) {
+    list.push_back({absl::StrCat("prefill", tokens), 4, 2, 32, 16, {{tokens, tokens}}});
+    list.push_back({absl::StrCat("chunk", tokens), 4, 2, 32, 16, {{tokens + 37, tokens}}});
+  }
+  for (const int block_tokens : {1, 4, 7, 8, 32, 64, 128}) {
+    list.push_back({absl::StrCat("block", block_tokens), 4, 2, 32, block_tokens,
+                    {{block_tokens, 1}, {block_tokens + 1, 3 - (block_tokens == 1)}, {70, 5}}});
+  }
+  return list;
+}
+
+void AddOtherCases(std::vector<AttentionCase>& list) {
+  list.push_back({"no_seqs", 4, 2, 32, 16, {}});
+  list.push_back({"no_queries", 4, 2, 32, 16, {{20, 1}, {5, 0}, {33, 2}, {16, 0}}});
+  std::vector<Row> many;
+  for (int s = 0; s < 33; ++s) many.push_back({1 + 5 * s % 67, 1});
+  list.push_back({"many_decodes", 6, 2, 48, 16, many});
+  list.push_back({"ragged", 8, 2, 64, 16, {{90, 1}, {40, 40}, {17, 1}, {16, 16}, {100, 33}, {1, 1}, {15, 2}}});
+  list.push_back({"poison", 4, 2, 64, 16, {{1, 1}, {17, 1}, {15, 15}, {40, 7}}});
+  list.back().poison = true;
+  for (const RopePairing pairing : {RopePairing::kHalves, RopePairing::kAdjacent}) {
+    const std::string suffix = pairing == RopePairing::kHalves ? "halves" : "adjacent";
+    for (const int rotary_dim : {64, 48, 32, 2}) {
+      list.push_back({absl::StrCat("rotary", rotary_dim, "_", suffix), 4, 2, 64, 16,
+                      {{50, 3}, {20, 20}}, pairing, rotary_dim});
+    }
+  }
+  for (const float sharpness : {0.0f, 0.1f, 8.0f, 60.0f}) {
+    list.push_back({absl::StrCat("sharpness", static_cast<int>(10 * sharpness)), 4, 2, 64, 16,
+                    {{80, 3}, {20, 20}}});
+    list.back().sharpness = sharpness;
+  }
+}
+
+}  // namespace
+
+void AddRopeCases(std::vector<OpCase>& cases) {
+  const auto add = [&](const RopeCase& c) {
+    const bool halves = c.pairing == RopePairing::kHalves;
+    cases.push_back(
+        {"RopeAndWriteKv",
+         absl::StrCat("RopeAndWriteKv_t", c.tokens, "_h", c.heads, "_kv", c.kv_heads, "_d",
+                      c.head_dim, "_r", c.rotary_dim, halves ? "_halves" : "_adjacent"),
+         std::nullopt, [c](CaseRun& run) { BuildRope(run, c); }});
+  };
+  for (const RopePairing pairing : {RopePairing::kHalves, RopePairing::kAdjacent}) {
+    for (const int d : {16, 20, 32, 48, 64, 80, 96, 112, 128, 256}) {
+      add({5, 3, 1, d, d, pairing});
+      add({3, 4, 2, d, d / 4 * 2, pairing});
+      add({3, 2, 2, d, 2, pairing});
+    }
+    for (const int tokens : {0, 1, 15, 16, 17, 65}) add({tokens, 4, 2, 32, 32, pairing});
+    for (int group = 1; group <= 8; ++group) add({4, 2 * group, 2, 32, 24, pairing});
+  }
+}
+
+void AddAttentionCases(std::vector<OpCase>& cases) {
+  std::vector<AttentionCase> list = ShapeCases();
+  AddOtherCases(list);
+  for (const AttentionCase& c : list) {
+    cases.push_back({"Attention", "Attention_" + c.name, std::nullopt,
+                     [c](CaseRun& run) { AttentionBuilder(run, c).Build(); }});
+  }
+}
+
+}  // namespace fairlead

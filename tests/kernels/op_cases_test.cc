@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// The op cases are a net; this test is about its holes. The reference device passes all of them, and a device that is
+// wrong in one small way, which is every mistake below in turn, fails at least one.
+#include "tests/kernels/op_cases.h"
+
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <iostream>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "tests/reference/reference_device.h"
+
+namespace fairlead {
+namespace {
+
+using reference::MakeReferenceDevice;
+
+// The reference's ops with one change. Its memory is the host's and its streams run at once, so a mistake may also look
+// at tensors and spoil results after the op.
+class MistakenOps : public Ops {
+ public:
+  explicit MistakenOps(const Ops& right) : right_(right) {}
+
+  std::function<void(EmbedArgs&)> before_embed;
+  std::function<void(RmsNormArgs&)> before_norm;
+  std::function<void(MatmulArgs&)> before_matmul;
+  std::function<void(RopeAndWriteKvArgs&)> before_rope;
+  std::function<void(AttentionArgs&)> before_attention;
+  std::function<void(GatherRowsArgs&)> before_gather;
+  std::function<void(SampleArgs&)> before_sample;
+  std::function<void(LogprobsArgs&)> before_logprobs;
+  std::function<void(const Tensor&)> after;  // the output of every op
+
+  void Embed(Stream& s, const EmbedArgs& a) const override {
+    Run(a, before_embed, a.out, [&](const EmbedArgs& x) { right_.Embed(s, x); });
+  }
+  void RmsNorm(Stream& s, const RmsNormArgs& a) const override {
+    Run(a, before_norm, a.out, [&](const RmsNormArgs& x) { right_.RmsNorm(s, x); });
+  }
+  void Matmul(Stream& s, const MatmulArgs& a) const override {
+    Run(a, before_matmul, a.out, [&](const MatmulArgs& x) { right_.Matmul(s, x); });
+  }
+  void RopeAndWriteKv(Stream& s, const RopeAndWriteKvArgs& a) const override {
+    Run(a, before_rope, a.qkv, [&](const RopeAndWriteKvArgs& x) { right_.RopeAndWriteKv(s, x); });
+  }
+  void Attention(Stream& s, const AttentionArgs& a) const override {
+    Run(a, before_attention, a.out, [&](const AttentionArgs& x) { right_.Attention(s, x); });
+  }
+  void SiluAndMul(Stream& s, const SiluAndMulArgs& a) const override {
+    Run(a, std::function<void(SiluAndMulArgs&)>(), a.out,
+        [&](const SiluAndMulArgs& x) { right_.SiluAndMul(s, x); });
+  }
+  void GatherRows(Stream& s, const GatherRowsArgs& a) const override {
+    Run(a, before_gather, a.out, [&](const GatherRowsArgs& x) { right_.GatherRows(s, x); });
+  }
+  void Sample(Stream& s, const SampleArgs& a) const override {
+    Run(a, before_sample, a.out, [&](const SampleArgs& x) { right_.Sample(s, x); });
+  }
+  void Logprobs(Stream& s, const LogprobsArgs& a) const override {
+    Run(a, before_logprobs, a.out_rank, [&](const LogprobsArgs& x) { right_.Logprobs(s, x); });
+  }
+
+ private:
+  template <typename Args, typename Op>
+  void Run(Args args, const std::function<void(Args&)>& before, const Tensor& out, Op op) const {
+    if (before) before(args);
+    op(args);
+    if (after && out.elements() > 0) after(out);
+  }
+
+  const Ops& right_;
+};
+
+class MistakenDevice : public Device {
+ public:
+  MistakenDevice() : device_(MakeReferenceDevice()), mistakes(device_->ops()) {}
+
+  const DeviceInfo& info() const override { return device_->info(); }
+  size_t FreeMemory() const override { return device_->FreeMemory(); }
+  absl::StatusOr<Buffer> Allocate(size_t bytes) override { return device_->Allocate(bytes); }
+  size_t KvBlockBytes(const KvShape& shape) const override { return device_->KvBlockBytes(shape); }
+  absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override {
+    return device_->PackWeight(args);
+  }
+  std::unique_ptr<Stream> NewStream() override { return device_->NewStream(); }
+  const Ops& ops() const override { return mistakes; }
+
+ private:
+  std::unique_ptr<Device> device_;
+
+ public:
+  MistakenOps mistakes;
+};
+
+// Points `t` at a copy of its data that a mistake may change without touching the caller's input.
+Tensor& Copied(Tensor& t) {
+  static auto* const copies = new std::deque<std::vector<std::byte>>;
+  const auto* data = static_cast<const std::byte*>(t.data);
+  copies->emplace_back(data, data + t.bytes());
+  t.data = copies->back().data();
+  return t;
+}
+
+// How many cases of `op` (empty: of any) notice the mistake.
+int Noticed(const std::string& op, const std::function<void(MistakenOps&)>& make_mistake) {
+  MistakenDevice device;
+  make_mistake(device.mistakes);
+  const std::unique_ptr<Device> reference = MakeReferenceDevice();
+  int noticed = 0;
+  for (const OpCase& c : AllOpCases()) {
+    if (!op.empty() && c.op != op) continue;
+    noticed += !CheckCase(c, device, *reference).empty();
+  }
+  return noticed;
+}
+
+TEST(OpCases, TheReferencePassesAll) {
+  const std::unique_ptr<Device> device = MakeReferenceDevice(), reference = MakeReferenceDevice();
+  const std::vector<OpCase> cases = AllOpCases();
+  for (const OpCase& c : cases) {
+    for (const std::string& wrong : CheckCase(c, *device, *reference)) {
+      ADD_FAILURE() << c.name << ": " << wrong;
+    }
+  }
+  std::cout << cases.size() << " cases\n";
+}
+
+TEST(OpCases, NoticeWrongRowOps) {
+  EXPECT_GT(Noticed("RmsNorm", [](MistakenOps& m) {
+              m.before_norm = [](RmsNormArgs& a) { a.epsilon *= 1.1f; };
+            }), 0);
+  EXPECT_GT(Noticed("GatherRows", [](MistakenOps& m) {
+              m.before_gather = [](GatherRowsArgs& a) {
+                Copied(a.row);
+                for (int r = 0; r + 1 < a.row.dim[0]; r += 2) {
+                  std::swap(a.row.As<int32_t>()[r], a.row.As<int32_t>()[r + 1]);
+                }
+              };
+            }), 0);
+  EXPECT_GT(Noticed("Embed", [](MistakenOps& m) {
+              m.before_embed = [](EmbedArgs& a) {
+                if (a.token.dim[0] > 0) Copied(a.token).As<int32_t>()[a.token.dim[0] - 1] = 0;
+              };
+            }), 0);
+}
+
+TEST(OpCases, NoticeWrongMatmuls) {
+  const auto noticed = [](const std::function<void(MatmulArgs&)>& before) {
+    return Noticed("Matmul", [&](MistakenOps& m) { m.before_matmul = before; });
+  };
+  EXPECT_GT(noticed([](MatmulArgs& a) { a.bias = {}; }), 0);
+  EXPECT_GT(noticed([](MatmulArgs& a) { a.accumulate = false; }), 0);
+  EXPECT_GT(noticed([](MatmulArgs& a) { a.accumulate = true; }), 0);
+  EXPECT_GT(noticed([](MatmulArgs& a) { a.out_column = 0; }), 0);
+}
+
+TEST(OpCases, NoticeWrongRope) {
+  const auto noticed = [](const char* op, const std::function<void(RopeAndWriteKvArgs&)>& before) {
+    return Noticed(op, [&](MistakenOps& m) { m.before_rope = before; });
+  };
+  const auto other_pairing = [](RopeAndWriteKvArgs& a) {
+    a.pairing = a.pairing == RopePairing::kHalves ? RopePairing::kAdjacent : RopePairing::kHalves;
+  };
+  const auto shifted_position = [](RopeAndWriteKvArgs& a) {
+    Copied(a.position);
+    for (int t = 0; t < a.position.dim[0]; ++t) {
+      int32_t& position = a.position.As<int32_t>()[t];
+      if (position > 0) --position;
+    }
+  };
+  EXPECT_GT(noticed("RopeAndWriteKv", other_pairing), 0);
+  EXPECT_GT(noticed("RopeAndWriteKv", shifted_position), 0);
+  // Rotated keys and queries keep their products when all of them make the same mistake about adjacent elements, but
+  // not about positions 0 and 1, or a cache slot.
+  EXPECT_GT(noticed("Attention", shifted_position), 0);
+  EXPECT_GT(noticed("Attention", [](RopeAndWriteKvArgs& a) {
+              Copied(a.kv_slot);
+              for (int t = 0; t < a.kv_slot.dim[0]; ++t) {
+                int32_t& slot = a.kv_slot.As<int32_t>()[t];
+                if (slot == -1) slot = 0;
+              }
+            }), 0);
+}
+
+TEST(OpCases, NoticeWrongAttention) {
+  const auto noticed = [](const std::function<void(AttentionArgs&)>& before) {
+    return Noticed("Attention", [&](MistakenOps& m) { m.before_attention = before; });
+  };
+  EXPECT_GT(noticed([](AttentionArgs& a) { a.scale *= 1.001f; }), 0);
+  EXPECT_GT(noticed([](AttentionArgs& a) {  // the last query does not see itself
+              Copied(a.context_tokens);
+              for (int s = 0; s < a.context_tokens.dim[0]; ++s) {
+                int32_t& context = a.context_tokens.As<int32_t>()[s];
+                const int32_t* start = a.query_start.As<int32_t>() + s;
+                if (context > start[1] - start[0]) --context;
+              }
+            }), 0);
+}
+
+TEST(OpCases, NoticeWrongSampling) {
+  const auto noticed = [](const std::function<void(SampleArgs&)>& before) {
+    return Noticed("Sample", [&](MistakenOps& m) { m.before_sample = before; });
+  };
+  const auto fill = [](Tensor& t, auto value) {
+    std::fill_n(Copied(t).As<decltype(value)>(), t.elements(), value);
+  };
+  EXPECT_GT(noticed([](SampleArgs& a) { a.edits = {}; }), 0);
+  EXPECT_GT(noticed([&](SampleArgs& a) { fill(a.top_k, 0); }), 0);
+  EXPECT_GT(noticed([&](SampleArgs& a) { fill(a.top_p, 1.0f); }), 0);
+  EXPECT_GT(noticed([&](SampleArgs& a) { fill(a.min_p, 0.0f); }), 0);
+  EXPECT_GT(noticed([&](SampleArgs& a) { fill(a.position, 1); }), 0);
+  EXPECT_GT(noticed([](SampleArgs& a) {  // the high half of the seed
+              Copied(a.seed);
+              for (int r = 0; r < a.logits.dim[0]; ++r) a.seed.As<int32_t>()[2 * r + 1] = 0;
+            }), 0);
+  EXPECT_GT(Noticed("Logprobs", [](MistakenOps& m) {
+              m.before_logprobs = [](LogprobsArgs& a) {
+                Copied(a.target);
+                for (int r = 0; r < a.target.dim[0]; ++r) {
+                  if (a.target.As<int32_t>()[r] == -1) a.target.As<int32_t>()[r] = 0;
+                }
+              };
+            }), 0);
+}
+
+TEST(OpCases, NoticeWritesOutsideAndMissingOnes) {
+  const int num_cases = static_cast<int>(AllOpCases().size());
+  const auto past_the_end = [](MistakenOps& m) {
+    m.after = [](const Tensor& out) { out.As<float>()[out.elements()] = 1; };
+  };
+  const auto before_the_start = [](MistakenOps& m) {
+    m.after = [](const Tensor& out) { out.As<float>()[-1] = 1; };
+  };
+  const auto last_element_forgotten = [](MistakenOps& m) {
+    m.after = [](const Tensor& out) { out.As<int32_t>()[out.elements() - 1] = -1; };
+  };
+  EXPECT_GT(Noticed("", past_the_end), num_cases * 9 / 10);
+  EXPECT_GT(Noticed("", before_the_start), num_cases * 9 / 10);
+  // Not where -1 is the right answer or k stands last.
+  EXPECT_GT(Noticed("", last_element_forgotten), num_cases * 8 / 10);
+  EXPECT_GT(Noticed("Matmul", [](MistakenOps& m) {
+              m.before_matmul = [](MatmulArgs& a) {
+                if (a.x.elements() > 0) a.x.As<float>()[0] += 1;  // an input changed for good
+              };
+            }), num_cases / 10);
+}
+
+}  // namespace
+}  // namespace fairlead

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every op case on the devices of this build, compared with the reference device. A failure names the case; its inputs
+// come from a fixed seed, so it fails again the same way.
+#include <gtest/gtest.h>
+
+#include <iostream>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "tests/kernels/op_cases.h"
+#include "tests/reference/reference_device.h"
+
+namespace fairlead {
+namespace {
+
+const std::vector<OpCase>& Cases() {
+  static const auto* const cases = new std::vector<OpCase>(AllOpCases());
+  return *cases;
+}
+
+// One device a numerics, opened once: starting threads for each of a thousand cases would be most of the work.
+Device& DeviceWith(Numerics numerics) {
+  static auto* const devices = new std::map<Numerics, std::unique_ptr<Device>>;
+  std::unique_ptr<Device>& device = (*devices)[numerics];
+  if (device == nullptr) {
+    auto opened = OpenDevice("cpu", {.threads = 2, .numerics = numerics});
+    if (!opened.ok()) {
+      ADD_FAILURE() << opened.status();
+      std::abort();
+    }
+    device = *std::move(opened);
+    std::cout << "device " << device->info().name << ", " << device->info().description << ", "
+              << NumericsName(numerics) << "; seed " << kCaseSeed << "\n";
+  }
+  return *device;
+}
+
+// Rounds its KV cache as the device does, so that only arithmetic is compared.
+Device& ReferenceFor(const Device& device) {
+  static auto* const references = new std::map<DType, std::unique_ptr<Device>>;
+  std::unique_ptr<Device>& reference = (*references)[device.info().kv_dtype];
+  if (reference == nullptr) {
+    reference = reference::MakeReferenceDevice({.kv_dtype = device.info().kv_dtype});
+  }
+  return *reference;
+}
+
+class OpTest : public testing::TestWithParam<std::tuple<Numerics, size_t>> {};
+
+TEST_P(OpTest, MatchesTheReference) {
+  const auto [numerics, index] = GetParam();
+  const OpCase& op_case = Cases()[index];
+  Device& device = DeviceWith(numerics);
+  if (op_case.weight_dtype) {
+    const std::vector<DType>& known = device.info().weight_dtypes;
+    if (std::find(known.begin(), known.end(), *op_case.weight_dtype) == known.end()) {
+      GTEST_SKIP() << device.info().name << " has no " << Info(*op_case.weight_dtype).name;
+    }
+  }
+  for (const std::string& wrong : CheckCase(op_case, device, ReferenceFor(device))) {
+    ADD_FAILURE() << op_case.name << " (seed " << SeedOf(op_case) << "): " << wrong;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Cpu, OpTest,
+    testing::Combine(testing::Values(Numerics::kFloat32, Numerics::kPrecise, Numerics::kFast),
+                     testing::Range(size_t{0}, Cases().size())),
+    [](const auto& info) {
+      return std::string(NumericsName(std::get<0>(info.param))) + "_" +
+             Cases()[std::get<1>(info.param)].name;
+    });
+
+TEST(OpCases, NamesAreUniqueAndEveryOpHasCases) {
+  std::set<std::string> names;
+  std::map<std::string, int> per_op;
+  for (const OpCase& c : Cases()) {
+    EXPECT_TRUE(names.insert(c.name).second) << c.name << " twice";
+    ++per_op[c.op];
+  }
+  EXPECT_EQ(per_op.size(), 9u);
+  for (const auto& [op, count] : per_op) {
+    std::cout << op << ": " << count << " cases\n";
+    EXPECT_GE(count, 10) << op;
+  }
+}
+
+}  // namespace
+}  // namespace fairlead

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "models/json.h"
+
+namespace fairlead {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(JsonTableTest, ReadsWhatParseJsonReads) {
+  const auto table = ParseJsonTable(R"({"b":[1,2.5,"x"],"a":{"a":null,"b":true}})");
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_EQ(table->at("b").at(1), 2.5);
+  EXPECT_EQ(table->at("a").at("b"), true);
+  EXPECT_TRUE(ParseJsonTable("[{\"a\":1},{\"a\":1}]").ok());  // one key in two objects
+}
+
+TEST(JsonTableTest, DuplicateKeysAtAnyDepthAreNamed) {
+  for (const char* text :
+       {R"({"x":1,"x":1})", R"({"a":{"x":1,"b":[],"x":2}})", R"([{"a":{}},{"x":{"c":1},"x":1}])"}) {
+    const auto table = ParseJsonTable(text);
+    EXPECT_EQ(table.status().code(), absl::StatusCode::kInvalidArgument) << text;
+    EXPECT_THAT(std::string(table.status().message()), HasSubstr("duplicate key \"x\"")) << text;
+  }
+}
+
+TEST(JsonTableTest, DepthAndSyntaxErrors) {
+  EXPECT_TRUE(ParseJsonTable("[[1]]", 2).ok());
+  EXPECT_THAT(std::string(ParseJsonTable("[[[1]]]", 2).status().message()),
+              HasSubstr("nested deeper than 2"));
+  EXPECT_THAT(std::string(ParseJsonTable("{\"a\":}").status().message()),
+              HasSubstr("invalid JSON at byte 6"));
+  EXPECT_FALSE(ParseJsonTable("").ok());
+  EXPECT_FALSE(ParseJsonTable("{} {}").ok());
+  EXPECT_FALSE(ParseJsonTable(std::string(1000000, '[')).ok());
+}
+
+TEST(JsonTableTest, LongTokensAreCutInMessages) {
+  const std::string text = "\"" + std::string(1000000, 'x');
+  EXPECT_LT(ParseJsonTable(text).status().message().size(), 500u);
+  EXPECT_LT(ParseJson(text).status().message().size(), 500u);
+}
+
+}  // namespace
+}  // namespace fairlead

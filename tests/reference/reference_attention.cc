@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rotary embedding, the KV cache and causal attention of the reference device.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/half.h"
+#include "tests/reference/reference_ops.h"
+
+namespace fairlead::reference {
+
+size_t KvView::BlockBytes(const KvShape& shape, DType dtype) {
+  return RowBytes(dtype, int64_t{shape.block_tokens} * shape.kv_heads * 2 * shape.head_dim);
+}
+
+int64_t KvView::Index(int64_t slot, int kv_head, Part part, int i) const {
+  return ((slot * kv_.shape.kv_heads + kv_head) * 2 + part) * kv_.shape.head_dim + i;
+}
+
+void KvView::Set(int64_t slot, int kv_head, Part part, int i, float value) const {
+  const int64_t index = Index(slot, kv_head, part, i);
+  if (dtype_ == DType::kF32) {
+    static_cast<float*>(kv_.data)[index] = value;
+  } else {
+    static_cast<uint16_t*>(kv_.data)[index] = F32ToF16(value);
+  }
+}
+
+float KvView::Get(int64_t slot, int kv_head, Part part, int i) const {
+  const int64_t index = Index(slot, kv_head, part, i);
+  return dtype_ == DType::kF32 ? static_cast<const float*>(kv_.data)[index]
+                               : F16ToF32(static_cast<const uint16_t*>(kv_.data)[index]);
+}
+
+namespace {
+
+// One head in place. `cos_sin` is the row of this position.
+void RotateHead(float* head, const float* cos_sin, int rotary_dim, RopePairing pairing) {
+  const int half = rotary_dim / 2;
+  for (int i = 0; i < half; ++i) {
+    const int first = pairing == RopePairing::kHalves ? i : 2 * i;
+    const int second = pairing == RopePairing::kHalves ? i + half : 2 * i + 1;
+    const double a = head[first], b = head[second];
+    const double cos = cos_sin[i], sin = cos_sin[half + i];
+    head[first] = static_cast<float>(a * cos - b * sin);
+    head[second] = static_cast<float>(b * cos + a * sin);
+  }
+}
+
+// One query head against the keys of its sequence: softmax(scale * q . k) . v over the cache slots in `slots`.
+void AttendHead(const float* q, const KvView& kv, const std::vector<int64_t>& slots, int kv_head,
+                int head_dim, double scale, float* out) {
+  std::vector<double> score;
+  for (const int64_t slot : slots) {
+    double dot = 0;
+    for (int i = 0; i < head_dim; ++i) {
+      dot += double{q[i]} * kv.Get(slot, kv_head, KvView::kKey, i);
+    }
+    score.push_back(scale * dot);
+  }
+  const double max = *std::max_element(score.begin(), score.end());
+  double sum = 0;
+  for (double& s : score) {
+    s = std::exp(s - max);
+    sum += s;
+  }
+  for (int i = 0; i < head_dim; ++i) {
+    double value = 0;
+    for (size_t j = 0; j < slots.size(); ++j) {
+      value += score[j] / sum * kv.Get(slots[j], kv_head, KvView::kValue, i);
+    }
+    out[i] = static_cast<float>(value);
+  }
+}
+
+}  // namespace
+
+void ReferenceOps::RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs& args) const {
+  const int kv_heads = args.kv.shape.kv_heads, head_dim = args.kv.shape.head_dim;
+  const int rotary_dim = static_cast<int>(args.cos_sin.dim[1]);
+  const KvView kv(args.kv, kv_dtype_);
+  for (int64_t t = 0; t < args.qkv.dim[0]; ++t) {
+    float* row = args.qkv.As<float>() + t * (args.heads + 2 * kv_heads) * head_dim;
+    const float* cos_sin =
+        args.cos_sin.As<float>() + int64_t{args.position.As<int32_t>()[t]} * rotary_dim;
+    for (int h = 0; h < args.heads + kv_heads; ++h) {  // q and k
+      RotateHead(row + h * head_dim, cos_sin, rotary_dim, args.pairing);
+    }
+    const int64_t slot = args.kv_slot.As<int32_t>()[t];
+    if (slot < 0) continue;
+    for (int h = 0; h < kv_heads; ++h) {
+      for (int i = 0; i < head_dim; ++i) {
+        kv.Set(slot, h, KvView::kKey, i, row[(args.heads + h) * head_dim + i]);
+        kv.Set(slot, h, KvView::kValue, i, row[(args.heads + kv_heads + h) * head_dim + i]);
+      }
+    }
+  }
+}
+
+void ReferenceOps::Attention(Stream&, const AttentionArgs& args) const {
+  const KvShape& shape = args.kv.shape;
+  const KvView kv(args.kv, kv_dtype_);
+  const int32_t* query_start = args.query_start.As<int32_t>();
+  for (int64_t s = 0; s < args.context_tokens.dim[0]; ++s) {
+    const int32_t* blocks = args.block_table.As<int32_t>() + s * args.block_table.dim[1];
+    const int queries = query_start[s + 1] - query_start[s];
+    for (int j = 0; j < queries; ++j) {
+      const int position = args.context_tokens.As<int32_t>()[s] - queries + j;
+      std::vector<int64_t> slots;
+      for (int p = 0; p <= position; ++p) {
+        slots.push_back(int64_t{blocks[p / shape.block_tokens]} * shape.block_tokens +
+                        p % shape.block_tokens);
+      }
+      const int64_t t = query_start[s] + j;
+      const int group = args.heads / shape.kv_heads;
+      for (int h = 0; h < args.heads; ++h) {
+        const float* q = args.qkv.As<float>() +
+                         (t * (args.heads + 2 * shape.kv_heads) + h) * shape.head_dim;
+        float* out = args.out.As<float>() + (t * args.heads + h) * shape.head_dim;
+        AttendHead(q, kv, slots, h / group, shape.head_dim, args.scale, out);
+      }
+    }
+  }
+}
+
+}  // namespace fairlead::reference

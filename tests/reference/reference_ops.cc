@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/reference/reference_ops.h"
+
+#include <cmath>
+
+#include "tests/reference/dequantize.h"
+
+namespace fairlead::reference {
+
+float ReferenceWeight::At(int64_t row, int64_t col) const {
+  return DequantizeElement(dtype(), data_.data(), row * cols() + col);
+}
+
+void ReferenceOps::Embed(Stream&, const EmbedArgs& args) const {
+  const auto& table = static_cast<const ReferenceWeight&>(*args.table);
+  const int64_t tokens = args.token.dim[0], hidden = table.cols();
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t i = 0; i < hidden; ++i) {
+      args.out.As<float>()[t * hidden + i] = table.At(args.token.As<int32_t>()[t], i);
+    }
+  }
+}
+
+void ReferenceOps::RmsNorm(Stream&, const RmsNormArgs& args) const {
+  const int64_t tokens = args.x.dim[0], hidden = args.x.dim[1];
+  for (int64_t t = 0; t < tokens; ++t) {
+    const float* x = args.x.As<float>() + t * hidden;
+    float* out = args.out.As<float>() + t * hidden;
+    double sum_of_squares = 0;
+    for (int64_t i = 0; i < hidden; ++i) sum_of_squares += double{x[i]} * x[i];
+    const double rms = std::sqrt(sum_of_squares / static_cast<double>(hidden) + args.epsilon);
+    for (int64_t i = 0; i < hidden; ++i) {
+      out[i] = static_cast<float>(x[i] / rms * args.weight.As<float>()[i]);
+    }
+  }
+}
+
+void ReferenceOps::Matmul(Stream&, const MatmulArgs& args) const {
+  const auto& weight = static_cast<const ReferenceWeight&>(*args.weight);
+  const int64_t tokens = args.x.dim[0], columns = args.out.dim[1];
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t n = 0; n < weight.rows(); ++n) {
+      float* out = args.out.As<float>() + t * columns + args.out_column + n;
+      double sum = 0;
+      for (int64_t k = 0; k < weight.cols(); ++k) {
+        sum += double{args.x.As<float>()[t * weight.cols() + k]} * weight.At(n, k);
+      }
+      if (args.bias) sum += args.bias.As<float>()[n];
+      if (args.accumulate) sum += *out;
+      *out = static_cast<float>(sum);
+    }
+  }
+}
+
+void ReferenceOps::SiluAndMul(Stream&, const SiluAndMulArgs& args) const {
+  const int64_t tokens = args.out.dim[0], ffn = args.out.dim[1];
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t i = 0; i < ffn; ++i) {
+      const double gate = args.x.As<float>()[t * 2 * ffn + i];
+      const double up = args.x.As<float>()[t * 2 * ffn + ffn + i];
+      args.out.As<float>()[t * ffn + i] = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
+    }
+  }
+}
+
+void ReferenceOps::GatherRows(Stream&, const GatherRowsArgs& args) const {
+  const int64_t rows = args.row.dim[0], hidden = args.x.dim[1];
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < hidden; ++i) {
+      args.out.As<float>()[r * hidden + i] =
+          args.x.As<float>()[args.row.As<int32_t>()[r] * hidden + i];
+    }
+  }
+}
+
+}  // namespace fairlead::reference

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// The reference device's ops and the two formats it owns: its weights and its KV blocks. Streams run at once, so every op
+// reads and writes plain host memory and ignores its stream.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/ops.h"
+
+namespace fairlead::reference {
+
+// The rows as the file has them, one after another.
+class ReferenceWeight : public PackedWeight {
+ public:
+  ReferenceWeight(DType dtype, int64_t rows, int64_t cols, std::vector<std::byte> data)
+      : PackedWeight(dtype, rows, cols), data_(std::move(data)) {}
+  size_t bytes() const override { return data_.size(); }
+  float At(int64_t row, int64_t col) const;
+
+ private:
+  std::vector<std::byte> data_;
+};
+
+// One layer's cache: [block][token][kv_head][k, v][head_dim] of f32 or f16.
+class KvView {
+ public:
+  KvView(const PagedKv& kv, DType dtype) : kv_(kv), dtype_(dtype) {}
+  static size_t BlockBytes(const KvShape& shape, DType dtype);
+
+  enum Part { kKey = 0, kValue = 1 };
+  void Set(int64_t slot, int kv_head, Part part, int i, float value) const;
+  float Get(int64_t slot, int kv_head, Part part, int i) const;
+
+ private:
+  int64_t Index(int64_t slot, int kv_head, Part part, int i) const;
+
+  PagedKv kv_;
+  DType dtype_;
+};
+
+class ReferenceOps : public Ops {
+ public:
+  explicit ReferenceOps(DType kv_dtype) : kv_dtype_(kv_dtype) {}
+
+  void Embed(Stream& stream, const EmbedArgs& args) const override;
+  void RmsNorm(Stream& stream, const RmsNormArgs& args) const override;
+  void Matmul(Stream& stream, const MatmulArgs& args) const override;
+  void RopeAndWriteKv(Stream& stream, const RopeAndWriteKvArgs& args) const override;
+  void Attention(Stream& stream, const AttentionArgs& args) const override;
+  void SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const override;
+  void GatherRows(Stream& stream, const GatherRowsArgs& args) const override;
+  void Sample(Stream& stream, const SampleArgs& args) const override;
+  void Logprobs(Stream& stream, const LogprobsArgs& args) const override;
+
+ private:
+  DType kv_dtype_;
+};
+
+}  // namespace fairlead::reference
