@@ -10,9 +10,10 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "absl/strings/str_cat.h"  // Hex
 #include "kernels/check.h"
 #include "kernels/ops.h"
+#include "kernels/strings.h"
 
 namespace fairlead {
 namespace {
@@ -20,9 +21,9 @@ namespace {
 constexpr int64_t kAnySize = -1;
 
 std::string ShapeText(DType dtype, const int64_t* dim, int rank) {
-  std::string text = absl::StrCat(Info(dtype).name, " [");
+  std::string text = StrCat(Info(dtype).name, " [");
   for (int i = 0; i < rank; ++i) {
-    absl::StrAppend(&text, i == 0 ? "" : ", ", dim[i] == kAnySize ? "any" : absl::StrCat(dim[i]));
+    StrAppend(&text, i == 0 ? "" : ", ", dim[i] == kAnySize ? "any" : StrCat(dim[i]));
   }
   return text + "]";
 }
@@ -35,10 +36,10 @@ class Checker {
   explicit Checker(const char* op) : op_(op) {}
 
   void Require(bool condition, const char* field, const char* rule) const {
-    FAIRLEAD_CHECK_MSG(condition, absl::StrCat(op_, ".", field, " ", rule));
+    FAIRLEAD_CHECK_MSG(condition, StrCat(op_, ".", field, " ", rule));
   }
   void Require(bool condition, const char* field, const char* rule, double value) const {
-    FAIRLEAD_CHECK_MSG(condition, absl::StrCat(op_, ".", field, " ", rule, ", got ", value));
+    FAIRLEAD_CHECK_MSG(condition, StrCat(op_, ".", field, " ", rule, ", got ", value));
   }
 
   // `t` has this dtype and these sizes (kAnySize: not fixed), and data where it has elements.
@@ -49,12 +50,11 @@ class Checker {
       const int64_t want = dims.begin()[i];
       same = t.dim[i] >= 0 && (want == kAnySize || want == t.dim[i]);
     }
-    FAIRLEAD_CHECK_MSG(
-        same, absl::StrCat(op_, ".", field, " must be ",
-                           ShapeText(dtype, dims.begin(), static_cast<int>(dims.size())), ", got ",
-                           ShapeText(t)));
+    FAIRLEAD_CHECK_MSG(same, StrCat(op_, ".", field, " must be ",
+                                    ShapeText(dtype, dims.begin(), static_cast<int>(dims.size())),
+                                    ", got ", ShapeText(t)));
     FAIRLEAD_CHECK_MSG(t.elements() == 0 || t.data != nullptr,
-                       absl::StrCat(op_, ".", field, " ", ShapeText(t), " has no data"));
+                       StrCat(op_, ".", field, " ", ShapeText(t), " has no data"));
     FAIRLEAD_CHECK_MSG(
         reinterpret_cast<uintptr_t>(t.data) % static_cast<size_t>(Info(dtype).block_bytes) == 0,
         absl::StrCat(op_, ".", field, " is not aligned to its elements: 0x",
@@ -62,17 +62,16 @@ class Checker {
   }
 
   void ActivationType(const char* field, const Tensor& t) const {
-    FAIRLEAD_CHECK_MSG(
-        t.dtype == DType::kF32 || t.dtype == DType::kF16 || t.dtype == DType::kBF16,
-        absl::StrCat(op_, ".", field, " must be f32, f16 or bf16, got ", ShapeText(t)));
+    FAIRLEAD_CHECK_MSG(t.dtype == DType::kF32 || t.dtype == DType::kF16 || t.dtype == DType::kBF16,
+                       StrCat(op_, ".", field, " must be f32, f16 or bf16, got ", ShapeText(t)));
   }
 
   void Weight(const char* field, const PackedWeight* weight) const {
     Require(weight != nullptr, field, "must be set");
     FAIRLEAD_CHECK_MSG(
         weight->dtype() != DType::kI32 && weight->rows() > 0 && weight->cols() > 0,
-        absl::StrCat(op_, ".", field, " must be a matrix of numbers, got ",
-                     Info(weight->dtype()).name, " [", weight->rows(), ", ", weight->cols(), "]"));
+        StrCat(op_, ".", field, " must be a matrix of numbers, got ", Info(weight->dtype()).name,
+               " [", weight->rows(), ", ", weight->cols(), "]"));
   }
 
   void Apart(const char* out_field, const Tensor& out, const char* in_field,
@@ -82,24 +81,29 @@ class Checker {
     FAIRLEAD_CHECK_MSG(out.elements() == 0 || in.elements() == 0 ||
                            out_begin + out.bytes() <= in_begin ||
                            in_begin + in.bytes() <= out_begin,
-                       absl::StrCat(op_, ".", out_field, " ", ShapeText(out), " overlaps ",
-                                    in_field, " ", ShapeText(in)));
+                       StrCat(op_, ".", out_field, " ", ShapeText(out), " overlaps ", in_field, " ",
+                              ShapeText(in)));
   }
 
   void Kv(const PagedKv& kv, int heads, int64_t qkv_heads, int64_t head_dim) const {
     const KvShape& shape = kv.shape;
-    FAIRLEAD_CHECK_MSG(kv.data != nullptr && kv.num_blocks > 0 && shape.kv_heads > 0 &&
-                           shape.head_dim > 0 && shape.block_tokens > 0,
-                       absl::StrCat(op_, ".kv must have data and positive sizes, got ",
-                                    kv.num_blocks, " blocks of ", shape.block_tokens, " tokens, ",
-                                    shape.kv_heads, " kv_heads of ", shape.head_dim));
+    FAIRLEAD_CHECK_MSG(
+        kv.data != nullptr && kv.num_blocks > 0 && shape.kv_heads > 0 && shape.head_dim > 0 &&
+            shape.block_tokens > 0,
+        StrCat(op_, ".kv must have data and positive sizes, got ", kv.num_blocks, " blocks of ",
+               shape.block_tokens, " tokens, ", shape.kv_heads, " kv_heads of ", shape.head_dim));
+    FAIRLEAD_CHECK_MSG(
+        shape.head_dim <= KvShape::kMaxHeadDim && shape.block_tokens % KvShape::kTokenGroup == 0,
+        StrCat(op_, ".kv must have head_dim at most ", KvShape::kMaxHeadDim,
+               " and block_tokens in multiples of ", KvShape::kTokenGroup, ", got ", shape.head_dim,
+               " and ", shape.block_tokens));
     FAIRLEAD_CHECK_MSG(heads > 0 && heads % shape.kv_heads == 0,
-                       absl::StrCat(op_, ".heads must be a positive multiple of kv_heads ",
-                                    shape.kv_heads, ", got ", heads));
+                       StrCat(op_, ".heads must be a positive multiple of kv_heads ",
+                              shape.kv_heads, ", got ", heads));
     FAIRLEAD_CHECK_MSG(
         qkv_heads == int64_t{heads} + 2 * shape.kv_heads && head_dim == shape.head_dim,
-        absl::StrCat(op_, ".qkv must be [tokens, ", heads + 2 * shape.kv_heads, ", ",
-                     shape.head_dim, "], got [tokens, ", qkv_heads, ", ", head_dim, "]"));
+        StrCat(op_, ".qkv must be [tokens, ", heads + 2 * shape.kv_heads, ", ", shape.head_dim,
+               "], got [tokens, ", qkv_heads, ", ", head_dim, "]"));
   }
 
  private:
@@ -162,8 +166,8 @@ void CheckedOps::Matmul(Stream& stream, const MatmulArgs& args) const {
   const int64_t columns = args.out.dim[1];
   const int64_t n = args.weight->rows();
   FAIRLEAD_CHECK_MSG(args.out_column >= 0 && args.out_column <= columns - n,
-                     absl::StrCat("Matmul.out_column ", args.out_column, " + ", n,
-                                  " weight rows do not fit in the ", columns, " columns of out"));
+                     StrCat("Matmul.out_column ", args.out_column, " + ", n,
+                            " weight rows do not fit in the ", columns, " columns of out"));
   check.Apart("out", args.out, "x", args.x);
   if (!Absent(args.bias)) {
     check.Shape("bias", args.bias, DType::kF32, {n});
@@ -185,8 +189,8 @@ void CheckedOps::RopeAndWriteKv(Stream& stream, const RopeAndWriteKvArgs& args) 
   const int64_t rotary_dim = args.cos_sin.dim[1];
   FAIRLEAD_CHECK_MSG(
       rotary_dim >= 2 && rotary_dim % 2 == 0 && rotary_dim <= args.kv.shape.head_dim,
-      absl::StrCat("RopeAndWriteKv.cos_sin must have an even number of columns in [2, head_dim ",
-                   args.kv.shape.head_dim, "], got ", rotary_dim));
+      StrCat("RopeAndWriteKv.cos_sin must have an even number of columns in [2, head_dim ",
+             args.kv.shape.head_dim, "], got ", rotary_dim));
   check.Require(args.pairing == RopePairing::kHalves || args.pairing == RopePairing::kAdjacent,
                 "pairing", "must be kHalves or kAdjacent", static_cast<int>(args.pairing));
   check.Apart("qkv", args.qkv, "position", args.position);
@@ -283,8 +287,8 @@ void CheckedOps::Logprobs(Stream& stream, const LogprobsArgs& args) const {
   if (!Absent(args.top_token)) {
     check.Shape("top_token", args.top_token, DType::kI32, {rows, kAnySize});
     const int64_t n = args.top_token.dim[1];
-    FAIRLEAD_CHECK_MSG(n <= vocab, absl::StrCat("Logprobs.top_token has ", n,
-                                                " columns, more than the vocabulary of ", vocab));
+    FAIRLEAD_CHECK_MSG(n <= vocab, StrCat("Logprobs.top_token has ", n,
+                                          " columns, more than the vocabulary of ", vocab));
     check.Shape("top_logprob", args.top_logprob, DType::kF32, {rows, n});
   }
   const std::pair<const char*, const Tensor*> outputs[] = {

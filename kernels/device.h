@@ -93,9 +93,12 @@ struct PackWeightArgs {
 // The shape of one layer's KV cache. The layout inside a block belongs to the device: the host
 // never reads KV.
 struct KvShape {
+  static constexpr int kMaxHeadDim = 256;
+  static constexpr int kTokenGroup = 16;
+
   int kv_heads = 0;
-  int head_dim = 0;
-  int block_tokens = 0;
+  int head_dim = 0;      // at most kMaxHeadDim
+  int block_tokens = 0;  // a multiple of kTokenGroup: a device may interleave so many
 };
 
 // An in-order queue of device work, used by one thread. A device fault CHECK-fails; it is not an

@@ -118,7 +118,7 @@ struct SampleArgs {
   Tensor min_p;        // f32 [rows], 0 = off
   Tensor seed;         // i32 [rows, 2]: low and high half
   Tensor position;     // i32 [rows]: position of the token that is drawn
-  LogitEdits edits;
+  LogitEdits edits = {};
   Tensor out;  // i32 [rows]
 };
 

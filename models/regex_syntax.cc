@@ -39,8 +39,8 @@ class Translator {
     pos_ += count;
   }
   absl::Status Refuse(std::string_view what) const {
-    return absl::UnimplementedError(StrCat("regular expression \"", in_, "\" at offset ",
-                                                 pos_, ": ", what, " is not supported"));
+    return absl::UnimplementedError(StrCat("regular expression \"", in_, "\" at offset ", pos_,
+                                           ": ", what, " is not supported"));
   }
 
   absl::Status Step() {
@@ -108,12 +108,31 @@ class Translator {
         if (in_class_ && Peek(1) == 'H') return Refuse("\\H in a character class");
         Replace(2, in_brackets(kHexDigitInClass, Peek(1) == 'H'));
         return absl::OkStatus();
+      case 'b':
+      case 'B':
+        if (in_class_) break;  // a backspace
+        Replace(2, WordBoundary(Peek(1) == 'b'));
+        return absl::OkStatus();
       case 'u':
         return FourHexDigits();
       default:
-        Copy(2);
-        return absl::OkStatus();
+        break;
     }
+    Copy(2);
+    return absl::OkStatus();
+  }
+
+  // A word character on one side only, or its opposite.
+  static std::string WordBoundary(bool boundary) {
+    const auto look = [](std::string_view operation) {
+      return StrCat("(?", operation, "[", kWordInClass, "])");
+    };
+    const std::string before = look("<=");
+    const std::string not_before = look("<!");
+    const std::string behind = look("=");
+    const std::string not_behind = look("!");
+    return boundary ? StrCat("(?:", before, not_behind, "|", not_before, behind, ")")
+                    : StrCat("(?:", before, behind, "|", not_before, not_behind, ")");
   }
 
   absl::Status FourHexDigits() {

@@ -4,6 +4,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "kernels/check.h"
@@ -22,13 +23,44 @@ bool IsMark(char32_t code_point) {
          category == UTF8PROC_CATEGORY_ME;
 }
 
+struct Range {
+  char32_t first;
+  char32_t last;
+};
+// Marks that came with Unicode 10 to 15, and U+11930, whose one composition came with Unicode 13.
+constexpr Range kNewMarks[] = {
+    {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},
+    {0xC3C, 0xC3C},     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},
+    {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},   {0x10D24, 0x10D27},
+    {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85},
+    {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A},
+    {0x11930, 0x11930}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0},
+    {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42},
+    {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1},
+    {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF},
+    {0x1E4EC, 0x1E4EF},
+};
+
+// The one character with a canonical decomposition that came after Unicode 9.
+constexpr utf8proc_int32_t kNewComposite = 0x11938;
+
+bool IsNewMark(utf8proc_int32_t code_point) {
+  const auto c = static_cast<char32_t>(code_point);
+  const Range* range = std::lower_bound(std::begin(kNewMarks), std::end(kNewMarks), c,
+                                        [](Range r, char32_t at) { return r.last < at; });
+  return range != std::end(kNewMarks) && range->first <= c;
+}
+
 int CombiningClass(utf8proc_int32_t code_point) {
-  if (code_point < static_cast<utf8proc_int32_t>(kFirstCombining)) return 0;
+  if (code_point < static_cast<utf8proc_int32_t>(kFirstCombining) || IsNewMark(code_point))
+    return 0;
   return static_cast<int>(utf8proc_get_property(code_point)->combining_class);
 }
 
 // Canonical decomposition, in the order of the text.
 void AppendDecomposed(char32_t code_point, std::vector<utf8proc_int32_t>* out) {
+  if (static_cast<utf8proc_int32_t>(code_point) == kNewComposite)
+    return out->push_back(kNewComposite);
   utf8proc_int32_t part[8];  // the longest canonical decomposition has 4 code points
   int boundclass = UTF8PROC_BOUNDCLASS_START;
   const utf8proc_ssize_t count = utf8proc_decompose_char(
@@ -52,6 +84,24 @@ void SortMarks(std::vector<utf8proc_int32_t>* text) {
     }
     begin = end + 1;
   }
+}
+
+// Composes text in canonical order, in place. New marks are kept apart: in the middle of what
+// utf8proc sees they would let characters around them compose.
+void Compose(std::vector<utf8proc_int32_t>* text) {
+  size_t length = 0;
+  for (size_t begin = 0; begin < text->size();) {
+    size_t end = begin + 1;
+    while (end < text->size() && !IsNewMark((*text)[end])) ++end;
+    const utf8proc_ssize_t part = utf8proc_normalize_utf32(
+        text->data() + begin, static_cast<utf8proc_ssize_t>(end - begin),
+        static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
+    FAIRLEAD_CHECK(part >= 0);
+    std::copy_n(text->begin() + begin, part, text->begin() + length);
+    length += part;
+    begin = end;
+  }
+  text->resize(length);
 }
 
 }  // namespace
@@ -152,14 +202,10 @@ std::string NormalizeNfc(std::string_view text) {
   code_point.reserve(text.size());
   for (size_t pos = 0; pos < text.size();) AppendDecomposed(DecodeUtf8(text, &pos), &code_point);
   SortMarks(&code_point);
-  const utf8proc_ssize_t length =
-      utf8proc_normalize_utf32(code_point.data(), static_cast<utf8proc_ssize_t>(code_point.size()),
-                               static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
-  FAIRLEAD_CHECK(length >= 0);
+  Compose(&code_point);
   std::string out;
   out.reserve(text.size());
-  for (utf8proc_ssize_t i = 0; i < length; ++i)
-    AppendUtf8(static_cast<char32_t>(code_point[i]), &out);
+  for (const utf8proc_int32_t c : code_point) AppendUtf8(static_cast<char32_t>(c), &out);
   return out;
 }
 

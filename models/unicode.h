@@ -24,7 +24,9 @@ bool IsWordCharacter(char32_t code_point);
 size_t SkipWhitespace(std::string_view text, size_t pos);
 size_t SkipWhitespaceBack(std::string_view text, size_t pos, size_t floor);
 
-// Normalization form C of valid UTF-8 (Unicode 15, chapter 3.11). O(n log n) at worst.
+// Normalization form C of valid UTF-8 (Unicode 15, chapter 3.11), with the character data of
+// Unicode 9 that Hugging Face's library normalizes with: marks that came later neither move nor
+// compose. O(n log n) at worst.
 std::string NormalizeNfc(std::string_view text);
 // True if text may be cut before this code point without a change to NFC of the parts: it neither
 // reorders with nor composes with what stands before it. May be false where a cut would do no harm.

@@ -174,7 +174,7 @@ size_t Sampler::SampleSlice(Stream& stream, const Tensor& hidden, absl::Span<con
     sampled_[rows[i].sample] = token;
     if (token < 0 || sequence.nonfinite_logits) continue;
     deliver(sequence, i < wanting ? OutputOf(logprobs, i, token, sequence.request.logprobs)
-                                  : TokenOutput{.token = token});
+                                  : TokenOutput{.token = token, .top = {}});
   }
   return rows.size();
 }

@@ -41,7 +41,8 @@ class HttpServer {
   virtual ~HttpServer() = default;  // closes every connection, joins the threads
 
   virtual int port() const = 0;
-  // /ready and /health answer 503 until the first call with true, and after one with false.
+  // /ready answers 503 until the first call with true, and after one with false. /health says that
+  // the process lives.
   virtual void SetReady(bool ready) = 0;
   // Stops accepting, closes idle connections; answers in progress go on, each as its connection's
   // last.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A device that runs out of memory at a chosen moment. Loading must return a Status whichever allocation fails: a test
-// counts the calls of a load that succeeds, then repeats it once for each of them.
+// A device that runs out of memory at a chosen moment. Loading must return a Status whichever
+// allocation fails: a test counts the calls of a load that succeeds, then repeats it once for each
+// of them.
 #pragma once
 
 #include <atomic>
@@ -16,7 +17,8 @@ class FaultDevice : public Device {
  public:
   explicit FaultDevice(Device& inner) : inner_(inner) {}
 
-  // The k-th Allocate or PackWeight from now, counted from 0, returns RESOURCE_EXHAUSTED; negative: none does.
+  // The k-th Allocate or PackWeight from now, counted from 0, returns RESOURCE_EXHAUSTED; negative:
+  // none does.
   void FailAt(int64_t k);
   // Allocate and PackWeight calls since the last FailAt, the failed one included.
   int64_t calls() const { return calls_; }

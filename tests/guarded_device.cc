@@ -28,8 +28,8 @@ constexpr size_t kAlignment = 64;
 
 size_t RoundUp(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
-// The mapped buffers by address, and how many running ops have each one open. A buffer ends where its last page ends, up to
-// its alignment, and a page that is never opened follows.
+// The mapped buffers by address, and how many running ops have each one open. A buffer ends where
+// its last page ends, up to its alignment, and a page that is never opened follows.
 class GuardedMemory {
  public:
   // nullptr when the system has no more.
@@ -133,17 +133,15 @@ class GuardedStream : public Stream {
 
   void CopyToDevice(void* device, const void* host, size_t bytes) override {
     if (bytes == 0) return;
-    Enqueue({device, static_cast<std::byte*>(device) + bytes}, [=](Stream& inner) {
-      inner.CopyToDevice(device, host, bytes);
-    });
+    Enqueue({device, static_cast<std::byte*>(device) + bytes},
+            [=](Stream& inner) { inner.CopyToDevice(device, host, bytes); });
   }
 
   void CopyToHost(void* host, const void* device, size_t bytes) override {
     if (bytes == 0) return;
     std::memset(host, 0xcd, bytes);  // whoever reads it before Wait shall notice
-    Enqueue({device, static_cast<const std::byte*>(device) + bytes}, [=](Stream& inner) {
-      inner.CopyToHost(host, device, bytes);
-    });
+    Enqueue({device, static_cast<const std::byte*>(device) + bytes},
+            [=](Stream& inner) { inner.CopyToHost(host, device, bytes); });
   }
 
   void Wait() override {

@@ -11,8 +11,8 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/simd_attention.cc"
 #include "hwy/foreach_target.h"
 //
-#include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
+#include "kernels/cpu/simd_exp-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fairlead {
@@ -37,9 +37,6 @@ HWY_INLINE V LoadKv(D d, const uint16_t* p) {
   const hn::Rebind<hwy::float16_t, D> dh;
   return hn::PromoteTo(d, hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(p)));
 }
-
-// hn::Exp (error at most 1 ulp in our tests; 0 below -104), but NaN stays NaN.
-HWY_INLINE V Exp(D d, V x) { return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x)); }
 
 // score[m, key] = sum over dimensions, in order, of q[m, dim] * k[dim, key].
 template <int kQueries, int kGroups, typename T>
@@ -105,7 +102,7 @@ HWY_NOINLINE void SoftmaxRow(int limit, float* score, float* max_out, float* sum
   max = hn::Set(d, row_max);
   V sum = hn::Zero(d);
   for (key = 0; key < limit; key += kLanes) {
-    const V e = Exp(d, hn::Sub(hn::LoadU(d, score + key), max));
+    const V e = ExpNonPositive(d, hn::Sub(hn::LoadU(d, score + key), max));
     hn::StoreU(e, d, score + key);
     sum = hn::Add(sum, e);
   }
@@ -223,8 +220,8 @@ void MergeSums(int queries, int v_stride, const SoftmaxSums& later, const Softma
   const D d;
   for (int m = 0; m < queries; ++m) {
     const V max = hn::Max(hn::Set(d, total.max[m]), hn::Set(d, later.max[m]));
-    const V old_factor = Exp(d, hn::Sub(hn::Set(d, total.max[m]), max));
-    const V new_factor = Exp(d, hn::Sub(hn::Set(d, later.max[m]), max));
+    const V old_factor = ExpNonPositive(d, hn::Sub(hn::Set(d, total.max[m]), max));
+    const V new_factor = ExpNonPositive(d, hn::Sub(hn::Set(d, later.max[m]), max));
     total.max[m] = hn::GetLane(max);
     total.sum[m] = hn::GetLane(hn::MulAdd(hn::Set(d, later.sum[m]), new_factor,
                                           hn::Mul(hn::Set(d, total.sum[m]), old_factor)));

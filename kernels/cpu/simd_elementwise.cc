@@ -13,8 +13,8 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/simd_elementwise.cc"
 #include "hwy/foreach_target.h"
 //
-#include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
+#include "kernels/cpu/simd_exp-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fairlead {
@@ -74,10 +74,9 @@ void RmsNormRow(const float* x, const float* weight, int n, float epsilon, float
 // 1 / (1 + e) for x >= 0 and e / (1 + e) below.
 HWY_INLINE V Silu(D d, V x) {
   const V one = hn::Set(d, 1.0f);
-  const V e = hn::Exp(d, hn::Neg(hn::Abs(x)));
+  const V e = ExpNonPositive(d, hn::Neg(hn::Abs(x)));
   const V numerator = hn::IfThenElse(hn::Ge(x, hn::Zero(d)), one, e);
-  const V y = hn::Mul(x, hn::Div(numerator, hn::Add(one, e)));
-  return hn::IfThenElse(hn::IsNaN(x), x, y);
+  return hn::Mul(x, hn::Div(numerator, hn::Add(one, e)));
 }
 
 void SiluAndMulRow(const float* x, int n, float* out) {

@@ -54,13 +54,12 @@ HWY_INLINE V LoadHalf(const std::byte* from) {
 
 // ---- one row of lanes of each format: the weights of one k for kLanes output rows
 
-// d (and m) of a 4-bit block for one vector of rows. A nibble is masked where it stands and so
-// comes out times 16^j; d / 16^j makes up for it. All of that is exact, and saves the shift. q4_0's
-// d * (q - 8) is fma(d, q, -8 d), exact too.
-template <DType kType>
+// d (and m) of a 4-bit block for one vector of rows. Of kPowers nibbles, all but the first are
+// masked where they stand and so come out times 16^j, which d / 16^j makes up for. All of that is
+// exact; it trades shifts for registers. q4_0's d * (q - 8) is fma(d, q, -8 d), exact too.
+template <DType kType, int kPowers>
 struct NibbleScales {
-  static constexpr int kBytes = (kType == DType::kQ4_1 ? 4 : 2) * kPanelRows;
-  V d[4], m;
+  V d[kPowers], m;
 
   HWY_INLINE void Load(const std::byte* block, int lane) {
     d[0] = LoadHalf(block + 2 * lane);
@@ -70,20 +69,24 @@ struct NibbleScales {
       m = hn::Mul(d[0], hn::Set(HWY_NAMESPACE::d, -8.0f));
     }
     HWY_UNROLL(32)
-    for (int j = 1; j < 4; ++j) d[j] = hn::Mul(d[j - 1], hn::Set(HWY_NAMESPACE::d, 0x1p-4f));
+    for (int j = 1; j < kPowers; ++j) {
+      d[j] = hn::Mul(d[j - 1], hn::Set(HWY_NAMESPACE::d, 0x1p-4f));
+    }
+  }
+
+  // Nibble j of 8, for j ascending.
+  HWY_INLINE V Next(int j, hn::Vec<DU32>& nibbles) const {
+    if (j > 0 && j % kPowers == 0) nibbles = hn::ShiftRight<4 * kPowers>(nibbles);
+    const auto q = hn::And(nibbles, hn::Set(du32, 15u << 4 * (j % kPowers)));
+    return hn::MulAdd(hn::ConvertTo(HWY_NAMESPACE::d, hn::BitCast(di32, q)), d[j % kPowers], m);
   }
 };
 
+constexpr int ScaleBytes(DType type) { return (type == DType::kQ4_1 ? 4 : 2) * kPanelRows; }
+constexpr int Powers(int tokens) { return kLanes == 16 || tokens == 1 ? 4 : 1; }
+
 HWY_INLINE hn::Vec<DU32> LoadNibbles(const std::byte* from) {
   return hn::LoadU(du32, reinterpret_cast<const uint32_t*>(from));
-}
-
-// Nibble j of 8, for j ascending: the upper four are moved down on the way.
-template <DType kType>
-HWY_INLINE V NextNibble(int j, hn::Vec<DU32>& nibbles, const NibbleScales<kType>& scales) {
-  if (j == 4) nibbles = hn::ShiftRight<16>(nibbles);
-  const auto q = hn::And(nibbles, hn::Set(du32, 15u << 4 * (j % 4)));
-  return hn::MulAdd(hn::ConvertTo(d, hn::BitCast(di32, q)), scales.d[j % 4], scales.m);
 }
 
 HWY_INLINE V DequantizeByte(const std::byte* from, V scale) {
@@ -183,12 +186,12 @@ template <DType kType, int kTokens, int kPanels>
 HWY_INLINE void VectorBlockQ4(const std::byte* block, const PanelOffsets<kPanels>& offsets,
                               const float* x, int64_t x_stride, Sums<kTokens, kPanels>& sums) {
   constexpr int kAll = kPanels * kVecs;
-  NibbleScales<kType> scales[kAll];
+  NibbleScales<kType, Powers(kTokens)> scales[kAll];
   HWY_UNROLL(32)
   for (int i = 0; i < kAll; ++i) {
     scales[i].Load(block + offsets.at[i / kVecs], i % kVecs * kLanes);
   }
-  block += NibbleScales<kType>::kBytes;
+  block += ScaleBytes(kType);
   for (int group = 0; group < 4; ++group, x += 8, block += 4 * kPanelRows) {
     hn::Vec<DU32> nibbles[kAll];
     HWY_UNROLL(32)
@@ -199,7 +202,7 @@ HWY_INLINE void VectorBlockQ4(const std::byte* block, const PanelOffsets<kPanels
     for (int j = 0; j < 8; ++j) {
       HWY_UNROLL(32)
       for (int i = 0; i < kAll; ++i) {
-        sums.Add(i, x + j, x_stride, NextNibble<kType>(j, nibbles[i], scales[i]));
+        sums.Add(i, x + j, x_stride, scales[i].Next(j, nibbles[i]));
       }
     }
   }
@@ -313,18 +316,17 @@ void MultiplyVectors(const CpuPackedWeight& weight, const float* x, int tokens, 
 template <DType kType>
 void DequantizeTileQ4(const std::byte* block, int64_t count, float* HWY_RESTRICT out) {
   for (int64_t k = 0; k < count; k += kBlock, out += kBlock * kPanelRows) {
-    const std::byte* groups = block + NibbleScales<kType>::kBytes;
+    const std::byte* groups = block + ScaleBytes(kType);
     HWY_UNROLL(32)
     for (int v = 0; v < kVecs; ++v) {
-      NibbleScales<kType> scales;
+      NibbleScales<kType, 4> scales;
       scales.Load(block, v * kLanes);
       HWY_UNROLL(32)
       for (int group = 0; group < 4; ++group) {
         auto nibbles = LoadNibbles(groups + (group * kPanelRows + v * kLanes) * 4);
         HWY_UNROLL(32)
         for (int j = 0; j < 8; ++j) {
-          hn::Store(NextNibble<kType>(j, nibbles, scales), d,
-                    out + (group * 8 + j) * kPanelRows + v * kLanes);
+          hn::Store(scales.Next(j, nibbles), d, out + (group * 8 + j) * kPanelRows + v * kLanes);
         }
       }
     }

@@ -11,8 +11,8 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/simd_sampling.cc"
 #include "hwy/foreach_target.h"
 //
-#include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
+#include "kernels/cpu/simd_exp-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fairlead {
@@ -106,7 +106,7 @@ void Weights(const float* logit, int n, float max, float temperature, float* out
   const V t = hn::Set(d, temperature);
   for (int i = 0; i < n; i += kLanes) {
     const V x = LoadPadded(d, logit, i, n, -kInfinity);
-    const V w = hn::Exp(d, hn::Div(hn::Sub(x, m), t));
+    const V w = ExpNonPositive(d, hn::Div(hn::Sub(x, m), t));
     if (i + kLanes <= n) {
       hn::StoreU(w, d, out + i);
     } else {
@@ -155,7 +155,7 @@ double SumExp(const float* logit, int n, float max) {
   VD low = hn::Zero(DD()), high = hn::Zero(DD());
   for (int i = 0; i < n; i += kLanes) {
     const V x = LoadPadded(d, logit, i, n, -kInfinity);
-    AddTo(hn::Exp(d, hn::Sub(x, m)), low, high);
+    AddTo(ExpNonPositive(d, hn::Sub(x, m)), low, high);
   }
   return Total(low, high);
 }

@@ -159,15 +159,17 @@ class StatementParser {
 
   absl::StatusOr<StatementPtr> ParseFor(int line) {
     auto node = std::make_unique<ForStatement>(line);
-    TokenStream at_target = stream_;
+    const size_t target_begin = stream_.position();
     JINJA_ASSIGN_OR_RETURN(node->target, expressions_.ParseTarget("in", false));
     JINJA_RETURN_IF_ERROR(stream_.ExpectName("in"));
     JINJA_ASSIGN_OR_RETURN(node->iterable, expressions_.ParseTuple({false, false, "recursive"}));
     if (stream_.SkipName("if")) {
       JINJA_ASSIGN_OR_RETURN(node->filter, expressions_.ParseExpression());
       // The filter has its own variables: the target is read a second time for them.
-      ExpressionParser again(at_target, max_depth_);
-      JINJA_ASSIGN_OR_RETURN(node->filter_target, again.ParseTarget("in", false));
+      const size_t after_filter = stream_.position();
+      stream_.Rewind(target_begin);
+      JINJA_ASSIGN_OR_RETURN(node->filter_target, expressions_.ParseTarget("in", false));
+      stream_.Rewind(after_filter);
     }
     if (stream_.IsName("recursive")) {
       return SyntaxError(line, "recursive loops are not supported");

@@ -26,6 +26,8 @@ class TokenStream {
     if (at_ + 1 < tokens_.size()) ++at_;
     return token;
   }
+  size_t position() const { return at_; }
+  void Rewind(size_t position) { at_ = position; }
   bool IsOperator(std::string_view text) const { return Is(current(), TokenKind::kOperator, text); }
   bool IsName(std::string_view text) const { return Is(current(), TokenKind::kName, text); }
   static bool Is(const Token& token, TokenKind kind, std::string_view text) {

@@ -2,6 +2,7 @@
 #include "server/http/connection.h"
 
 #include <boost/asio/dispatch.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
@@ -163,6 +164,8 @@ class Connection : public ConnectionHandle,
   void Flush();
   void OnWritten(error_code error, size_t bytes);
   void FinishRequest();
+  void EndConnection();
+  void Count(int status);
   void ArmReadTimer(std::chrono::seconds timeout);
   void Close();
   std::string Head(int status, const HttpHeaders& headers) const;
@@ -182,6 +185,7 @@ class Connection : public ConnectionHandle,
 
   uint64_t serial_ = 0;   // of the current request
   bool busy_ = false;     // a request is being answered
+  bool counted_ = false;  // and its status is known to the handler
   bool chunked_ = false;  // its answer is a stream in chunks (HTTP/1.1)
   bool keep_alive_ = false;
   bool head_only_ = false;
@@ -192,6 +196,7 @@ class Connection : public ConnectionHandle,
 
   std::string unsent_;  // waits for the write in progress
   std::string sending_;
+  size_t num_sent_ = 0;  // bytes of sending_ that are out
   bool writing_ = false;
 };
 
@@ -256,7 +261,10 @@ void Connection<Stream>::Read() {
 template <typename Stream>
 void Connection<Stream>::OnRead(error_code error, size_t bytes) {
   if (closed_) return;
-  if (error) return close_after_write_ && writing_ ? void() : Close();
+  if (error) {
+    if (close_after_write_ && writing_) return;  // the answer is still going out
+    return Close();
+  }
   buffer_.commit(bytes);
   if (!busy_) Parse();
   Read();
@@ -343,6 +351,7 @@ void Connection<Stream>::StartRequest() {
   request.body = std::move(message.body());
   request.principal = principal_;
   busy_ = true;
+  counted_ = false;
   chunked_ = message.version() >= 11;
   keep_alive_ = message.keep_alive();
   head_only_ = message.method() == http::verb::head;
@@ -369,6 +378,7 @@ template <typename Stream>
 void Connection<Stream>::Refuse(int status, std::string_view message, HttpHeaders headers) {
   keep_alive_ = false;
   busy_ = true;
+  counted_ = false;
   ++serial_;
   DoRespond({.status = status,
              .body = DumpJson(ErrorBody(status, message)),
@@ -382,7 +392,7 @@ void Connection<Stream>::DoRespond(HttpResponse response) {
   headers.emplace_back("Content-Length", absl::StrCat(response.body.size()));
   std::string data = Head(response.status, headers) + "\r\n";
   if (!head_only_) data += response.body;
-  handler_.Answered(path_, response.status);
+  Count(response.status);
   Send(std::move(data));
   FinishRequest();
 }
@@ -398,13 +408,14 @@ void Connection<Stream>::DoStartStream(const HttpHeaders& headers) {
   } else {
     keep_alive_ = false;  // the end of the connection is the end of the stream
   }
-  handler_.Answered(path_, 200);
+  Count(200);
   Send(Head(200, all) + "\r\n");
 }
 
 template <typename Stream>
 void Connection<Stream>::DoWriteChunk(const std::string& data) {
   if (data.empty()) return;
+  if (unsent_.size() + data.size() > limits_.max_unsent_bytes) return Close();  // nobody reads
   Send(chunked_ ? absl::StrCat(absl::Hex(data.size()), "\r\n", data, "\r\n") : data);
 }
 
@@ -422,12 +433,36 @@ void Connection<Stream>::FinishRequest() {
   parser_.reset();
   if (!keep_alive_ || last_request_ || handler_.draining()) {
     close_after_write_ = true;
-    if (!writing_) Close();
+    if (!writing_) EndConnection();
     return;
   }
   ArmReadTimer(limits_.idle_timeout);
-  Parse();  // the next request may have come already
+  // The next request may have come already. Posted, so that a pipeline of requests is not a
+  // recursion.
+  asio::post(executor(), [self = this->shared_from_this()] {
+    if (self->closed_) return;
+    if (!self->busy_) self->Parse();
+    self->Read();
+  });
+}
+
+// Everything is sent. What the client may still be sending (a refused body) is read and dropped for
+// a moment: closing with unread bytes would reset the connection, and the client might never see
+// the answer.
+template <typename Stream>
+void Connection<Stream>::EndConnection() {
+  if (closed_) return;
+  error_code ignored;
+  socket().shutdown(tcp::socket::shutdown_send, ignored);
+  buffer_.consume(buffer_.size());
+  constexpr std::chrono::seconds kLinger{2};
+  ArmReadTimer(kLinger);
   Read();
+}
+
+template <typename Stream>
+void Connection<Stream>::Count(int status) {
+  if (!std::exchange(counted_, true)) handler_.Answered(path_, status);
 }
 
 template <typename Stream>
@@ -438,7 +473,6 @@ void Connection<Stream>::Send(std::string data) {
   } else {
     unsent_ += data;
   }
-  if (unsent_.size() > limits_.max_unsent_bytes && writing_) return Close();
   Flush();
 }
 
@@ -447,6 +481,7 @@ void Connection<Stream>::Flush() {
   if (writing_ || unsent_.empty() || closed_) return;
   writing_ = true;
   sending_ = std::exchange(unsent_, {});
+  num_sent_ = 0;
   OnWritten({}, 0);
 }
 
@@ -457,12 +492,12 @@ void Connection<Stream>::OnWritten(error_code error, size_t bytes) {
     writing_ = false;
     return Close();
   }
-  sending_.erase(0, bytes);
-  if (sending_.empty()) {
+  num_sent_ += bytes;
+  if (num_sent_ == sending_.size()) {
     writing_ = false;
     write_timer_.cancel();
     if (!unsent_.empty()) return Flush();
-    if (close_after_write_) Close();
+    if (close_after_write_) EndConnection();
     return;
   }
   write_timer_.expires_after(limits_.write_timeout);
@@ -470,7 +505,7 @@ void Connection<Stream>::OnWritten(error_code error, size_t bytes) {
     if (timer_error) return;
     if (const auto self = weak.lock(); self && self->writing_) self->Close();
   });
-  stream_.async_write_some(asio::buffer(sending_),
+  stream_.async_write_some(asio::buffer(sending_) + num_sent_,
                            [self = this->shared_from_this()](error_code write_error, size_t n) {
                              self->OnWritten(write_error, n);
                            });
@@ -482,7 +517,7 @@ void Connection<Stream>::Close() {
   closed_ = true;
   read_timer_.cancel();
   write_timer_.cancel();
-  if (busy_) handler_.Answered(path_, 499);
+  if (busy_) Count(499);
   if (on_abandoned_) std::exchange(on_abandoned_, nullptr)();
   error_code ignored;
   // The answer is out; a client that still sends gets a reset rather than our patience.

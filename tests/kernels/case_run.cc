@@ -5,10 +5,10 @@
 #include <numeric>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/half.h"
 #include "kernels/sampling_rng.h"
+#include "kernels/strings.h"
 
 namespace fairlead {
 namespace {
@@ -113,8 +113,7 @@ std::vector<float> CaseRun::Rounded(std::vector<float> values) const {
   return values;
 }
 
-void* CaseRun::PlaceBytes(std::string name, const std::vector<std::byte>& payload,
-                          Change change) {
+void* CaseRun::PlaceBytes(std::string name, const std::vector<std::byte>& payload, Change change) {
   Region region;
   region.name = std::move(name);
   region.payload_bytes = payload.size();
@@ -134,13 +133,12 @@ Tensor CaseRun::Place(std::string name, DType dtype, std::initializer_list<int64
                       const std::vector<std::byte>& payload, Change change) {
   Tensor tensor(nullptr, dtype, dims);
   FAIRLEAD_CHECK_MSG(tensor.bytes() == payload.size(),
-                     absl::StrCat(name, ": ", payload.size(), " bytes for ", tensor.bytes()));
+                     StrCat(name, ": ", payload.size(), " bytes for ", tensor.bytes()));
   tensor.data = PlaceBytes(std::move(name), payload, change);
   return tensor;
 }
 
-Tensor CaseRun::Activations(const std::vector<float>& values,
-                            std::initializer_list<int64_t> dims) {
+Tensor CaseRun::Activations(const std::vector<float>& values, std::initializer_list<int64_t> dims) {
   const DType dtype = info().activation_dtype;
   return Place("an activation", dtype, dims, Encode(dtype, Rounded(values)), Change::kForbidden);
 }
@@ -160,8 +158,8 @@ const PackedWeight* CaseRun::Weight(DType dtype, int64_t cols,
   for (const auto& part : parts) {
     views.push_back({part.data(), static_cast<int64_t>(part.size() / RowBytes(dtype, cols))});
   }
-  auto weight = device_.PackWeight(
-      {.dtype = dtype, .cols = cols, .parts = views, .embedding = embedding});
+  auto weight =
+      device_.PackWeight({.dtype = dtype, .cols = cols, .parts = views, .embedding = embedding});
   FAIRLEAD_CHECK_MSG(weight.ok(), weight.status().ToString());
   weights_.push_back(*std::move(weight));
   return weights_.back().get();
@@ -184,9 +182,9 @@ Tensor CaseRun::OutputActivations(std::string name, std::initializer_list<int64_
   output.name = std::move(name);
   output.tensor = Tensor(nullptr, info().activation_dtype, dims);
   output.bound = std::move(bound);
-  return AddOutput(std::move(output),
-                   initial.empty() ? std::vector<std::byte>(output.tensor.bytes(), kGuard)
-                                   : Encode(output.tensor.dtype, Rounded(initial)));
+  return AddOutput(std::move(output), initial.empty()
+                                          ? std::vector<std::byte>(output.tensor.bytes(), kGuard)
+                                          : Encode(output.tensor.dtype, Rounded(initial)));
 }
 
 Tensor CaseRun::OutputFloats(std::string name, std::initializer_list<int64_t> dims,
@@ -228,8 +226,8 @@ std::vector<std::string> CaseRun::Finish() {
     }
     const std::string difference = CompareBytes(now, region.image);
     if (!difference.empty()) {
-      spoilt.push_back(absl::StrCat(region.name, " (", region.payload_bytes, " bytes, first at ",
-                                    kGuardBytes, ") was written: ", difference));
+      spoilt.push_back(StrCat(region.name, " (", region.payload_bytes, " bytes, first at ",
+                              kGuardBytes, ") was written: ", difference));
     }
   }
   for (CaseOutput& output : outputs_) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// One run of one op case on one device, through the Device and Ops interface alone. A case builds its inputs from a seed,
-// so that every device gets the same ones. Used by one thread.
+// One run of one op case on one device, through the Device and Ops interface alone. A case builds
+// its inputs from a seed, so that every device gets the same ones. Used by one thread.
 //
-// Every tensor lies between guard zones. After the run the guards and all inputs must be unchanged. Guards and unwritten
-// outputs hold NaN (-1 as integers), so that reading or forgetting one shows in the results.
+// Every tensor lies between guard zones. After the run the guards and all inputs must be unchanged.
+// Guards and unwritten outputs hold NaN (-1 as integers), so that reading or forgetting one shows
+// in the results.
 #pragma once
 
 #include <cmath>
@@ -25,9 +26,9 @@ class CaseRandom {
  public:
   explicit CaseRandom(uint64_t seed) : state_(seed) {}
   uint64_t Next();
-  double Uniform();                     // [0, 1)
-  int Int(int low, int high);           // both included
-  float Normal();                       // mean 0, variance 1 (twelve uniforms, so within 6)
+  double Uniform();            // [0, 1)
+  int Int(int low, int high);  // both included
+  float Normal();              // mean 0, variance 1 (twelve uniforms, so within 6)
   std::vector<float> Normals(int64_t count, float scale = 1);
   std::vector<int32_t> Permutation(int count);
 
@@ -35,8 +36,8 @@ class CaseRandom {
   uint64_t state_;
 };
 
-// A weight in the file's layout: normal values, in quantised types random blocks with scales of both signs that give values
-// of about `scale`.
+// A weight in the file's layout: normal values, in quantised types random blocks with scales of
+// both signs that give values of about `scale`.
 std::vector<std::byte> RandomWeights(CaseRandom& random, DType dtype, int64_t elements,
                                      float scale);
 
@@ -51,7 +52,8 @@ struct CaseOutput {
 
 class CaseRun {
  public:
-  // Activations are rounded to `activation_dtype` so that two devices of different types get the same values.
+  // Activations are rounded to `activation_dtype` so that two devices of different types get the
+  // same values.
   CaseRun(Device& device, DType activation_dtype, uint64_t seed);
 
   Device& device() { return device_; }

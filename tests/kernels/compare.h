@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Comparators of op results. Each returns what is wrong, or an empty string. Tested themselves in compare_test.
+// Comparators of op results. Each returns what is wrong, or an empty string. Tested themselves in
+// compare_test.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +15,8 @@ namespace fairlead {
 struct FloatBound {
   // Largest |got - want| of each element; 0: the same value; infinity: not compared.
   std::vector<double> max_error;
-  // Largest sum((got - want)^2) / sum(want^2), or 0: not asked for. Looked at from kNmseElements elements on: fewer may
-  // cancel by chance, and then the ratio says nothing.
+  // Largest sum((got - want)^2) / sum(want^2), or 0: not asked for. Looked at from kNmseElements
+  // elements on: fewer may cancel by chance, and then the ratio says nothing.
   double max_nmse = 0;
 };
 inline constexpr size_t kNmseElements = 64;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A comparator that accepts a wrong value hides every bug behind it, so each is fed wrong values of every kind.
+// A comparator that accepts a wrong value hides every bug behind it, so each is fed wrong values of
+// every kind.
 #include "tests/kernels/compare.h"
 
 #include <gtest/gtest.h>

@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/sampling_rng.h"
+#include "kernels/strings.h"
 
 namespace fairlead {
 
@@ -24,29 +24,36 @@ uint64_t SeedOf(const OpCase& op_case) {
   return seed;
 }
 
-// float32 rounds no input. precise may round x and w to bf16 (2^-9 each) or x to two int8 terms, whose step of
-// max/(127 * 254) per block of 32 is below that bound as long as a block's mean is above 1/128 of its maximum; a block
-// with one single outlier has 1/32. fast may round x to int8 in blocks of 32: half a step is max/254 on each of 32
-// elements, so 32/254 = 2^-3 of the sum at worst, when one element is all there is.
+// float32 rounds no input. precise may round x and w to bf16 (2^-9 each) or x to two int8 terms,
+// whose step of max/(127 * 254) per block of 32 is below that bound as long as a block's mean is
+// above 1/128 of its maximum; a block with one single outlier has 1/32. fast may round x to int8 in
+// blocks of 32: half a step is max/254 on each of 32 elements, so 32/254 = 2^-3 of the sum at
+// worst, when one element is all there is.
 double MatmulRounding(Numerics numerics) {
   switch (numerics) {
-    case Numerics::kFloat32: return 0;
-    case Numerics::kPrecise: return 0x1p-8;
-    case Numerics::kFast: return 0x1p-3 + 0x1p-8;
+    case Numerics::kFloat32:
+      return 0;
+    case Numerics::kPrecise:
+      return 0x1p-8;
+    case Numerics::kFast:
+      return 0x1p-3 + 0x1p-8;
   }
   return 0;
 }
 
-// Errors of the products are independent, so their energies add as the products' own do, and the ratio is that of one
-// product, whatever k is; all with a factor of 4 of room.
-// float32: each of up to 2048 partial sums rounds once, 2048 * 2^-48 / 3 = 2.4e-12.
-// precise: x and w to bf16, uniform within 2^-9: 2 * 2^-18 / 3 = 2.5e-6.
-// fast: step max/127, energy step^2 / 12: 32/12/127^2 = 1.7e-4 of a block that is one outlier; 2e-5 of a normal one.
+// Errors of the products are independent, so their energies add as the products' own do, and the
+// ratio is that of one product, whatever k is; all with a factor of 4 of room. float32: each of up
+// to 2048 partial sums rounds once, 2048 * 2^-48 / 3 = 2.4e-12. precise: x and w to bf16, uniform
+// within 2^-9: 2 * 2^-18 / 3 = 2.5e-6. fast: step max/127, energy step^2 / 12: 32/12/127^2 = 1.7e-4
+// of a block that is one outlier; 2e-5 of a normal one.
 double MatmulNmse(Numerics numerics) {
   switch (numerics) {
-    case Numerics::kFloat32: return 1e-11;
-    case Numerics::kPrecise: return 1e-5;
-    case Numerics::kFast: return 7e-4;
+    case Numerics::kFloat32:
+      return 1e-11;
+    case Numerics::kPrecise:
+      return 1e-5;
+    case Numerics::kFast:
+      return 7e-4;
   }
   return 0;
 }
@@ -82,7 +89,7 @@ std::vector<std::string> CheckCase(const OpCase& op_case, Device& device, Device
   for (size_t i = 0; i < got.outputs().size(); ++i) {
     const std::string difference = CompareOutput(got.outputs()[i], want.outputs()[i]);
     if (!difference.empty()) {
-      wrong.push_back(absl::StrCat(got.outputs()[i].name, ": ", difference));
+      wrong.push_back(StrCat(got.outputs()[i].name, ": ", difference));
     }
   }
   return wrong;

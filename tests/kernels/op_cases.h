@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every op case of every backend, listed once. op_test runs them against the reference device; benchmarks may time them.
+// Every op case of every backend, listed once. op_test runs them against the reference device;
+// benchmarks may time them.
 #pragma once
 
 #include <cstdint>
@@ -15,9 +16,9 @@ namespace fairlead {
 
 struct OpCase {
   std::string op;
-  std::string name;                    // unique; op and sizes, letters, digits and _ only
-  std::optional<DType> weight_dtype;   // what the device must be able to pack
-  std::function<void(CaseRun&)> build; // sets up tensors and launches; runs once per device
+  std::string name;                     // unique; op and sizes, letters, digits and _ only
+  std::optional<DType> weight_dtype;    // what the device must be able to pack
+  std::function<void(CaseRun&)> build;  // sets up tensors and launches; runs once per device
 };
 
 std::vector<OpCase> AllOpCases();

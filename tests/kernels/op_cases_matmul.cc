@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matmul in every weight type: sizes around the tiles of any backend, bias, accumulate, a column range, stacked parts.
+// Matmul in every weight type: sizes around the tiles of any backend, bias, accumulate, a column
+// range, stacked parts.
 #include <cmath>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "tests/kernels/op_cases.h"
 #include "tests/reference/dequantize.h"
 
@@ -16,19 +17,19 @@ struct MatmulCase {
   DType dtype;
   int tokens, n, k;
   bool bias = false, accumulate = false;
-  int left = 0, right = 0;   // columns of out on either side that belong to others
-  int parts = 1;             // the n rows come in so many pieces
-  bool embedding = false;    // a tied head
-  bool outlier = false;      // one input feature 100 times the others, as trained models have
+  int left = 0, right = 0;  // columns of out on either side that belong to others
+  int parts = 1;            // the n rows come in so many pieces
+  bool embedding = false;   // a tied head
+  bool outlier = false;     // one input feature 100 times the others, as trained models have
   bool zero_row = false;
 };
 
 std::string NameOf(const MatmulCase& c) {
-  std::string name = absl::StrCat("Matmul_", Info(c.dtype).name, "_t", c.tokens, "_n", c.n, "_k", c.k);
+  std::string name = StrCat("Matmul_", Info(c.dtype).name, "_t", c.tokens, "_n", c.n, "_k", c.k);
   if (c.bias) name += "_bias";
   if (c.accumulate) name += "_accumulate";
-  if (c.left + c.right > 0) absl::StrAppend(&name, "_columns", c.left, "_", c.right);
-  if (c.parts > 1) absl::StrAppend(&name, "_parts", c.parts);
+  if (c.left + c.right > 0) StrAppend(&name, "_columns", c.left, "_", c.right);
+  if (c.parts > 1) StrAppend(&name, "_parts", c.parts);
   if (c.embedding) name += "_tied";
   if (c.outlier) name += "_outlier";
   if (c.zero_row) name += "_zero";
@@ -58,8 +59,9 @@ MatmulData MakeData(CaseRun& run, const MatmulCase& c) {
   return data;
 }
 
-// |fl(sum) - sum| <= (k + 2) u sum |x| |w| for any order of the k products, bias and old value (Higham, "Accuracy and
-// Stability of Numerical Algorithms", section 3.1), plus what the numerics may round of the inputs. Other columns: exact.
+// |fl(sum) - sum| <= (k + 2) u sum |x| |w| for any order of the k products, bias and old value
+// (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1), plus what the numerics
+// may round of the inputs. Other columns: exact.
 FloatBound BoundOf(CaseRun& run, const MatmulCase& c, const MatmulData& data) {
   const double sum_rounding = (c.k + 4) * kFloatRounding;
   const double input_rounding = MatmulRounding(run.info().numerics);
@@ -88,12 +90,12 @@ FloatBound BoundOf(CaseRun& run, const MatmulCase& c, const MatmulData& data) {
 void BuildMatmul(CaseRun& run, const MatmulCase& c) {
   const MatmulData data = MakeData(run, c);
   const int columns = c.left + c.n + c.right;
-  MatmulArgs args = {.x = run.Activations(data.x, {c.tokens, c.k}),
-                     .weight = run.Weight(c.dtype, c.k, data.parts, c.embedding),
-                     .out = run.OutputActivations("out", {c.tokens, columns}, BoundOf(run, c, data),
-                                                  data.before),
-                     .out_column = c.left,
-                     .accumulate = c.accumulate};
+  MatmulArgs args = {
+      .x = run.Activations(data.x, {c.tokens, c.k}),
+      .weight = run.Weight(c.dtype, c.k, data.parts, c.embedding),
+      .out = run.OutputActivations("out", {c.tokens, columns}, BoundOf(run, c, data), data.before),
+      .out_column = c.left,
+      .accumulate = c.accumulate};
   if (c.bias) args.bias = run.Floats(data.bias, {c.n});
   run.Launch([args](const Ops& ops, Stream& stream) { ops.Matmul(stream, args); });
 }
@@ -121,8 +123,13 @@ void AddMatmulCases(std::vector<OpCase>& cases) {
     }
     for (const int tokens : {1, 4, 17}) {
       for (int options = 1; options < 8; ++options) {
-        add({.dtype = d, .tokens = tokens, .n = 33, .k = 96, .bias = (options & 1) != 0,
-             .accumulate = (options & 2) != 0, .left = (options & 4) != 0 ? 5 : 0,
+        add({.dtype = d,
+             .tokens = tokens,
+             .n = 33,
+             .k = 96,
+             .bias = (options & 1) != 0,
+             .accumulate = (options & 2) != 0,
+             .left = (options & 4) != 0 ? 5 : 0,
              .right = (options & 4) != 0 ? 3 : 0});
       }
       add({.dtype = d, .tokens = tokens, .n = 40, .k = 64, .left = 40});

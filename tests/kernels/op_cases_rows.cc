@@ -2,7 +2,7 @@
 // Embed, RmsNorm, SiluAndMul, GatherRows: ops whose output rows are made of one input row.
 #include <cmath>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "tests/kernels/op_cases.h"
 
 namespace fairlead {
@@ -20,16 +20,17 @@ FloatBound Relative(const std::vector<double>& values, double factor, double flo
 
 FloatBound Exact(int64_t count) { return {std::vector<double>(static_cast<size_t>(count)), 0}; }
 
-// Every stored element is exact in float: scale * q has 11 + 8 bits at most, adding the minimum rounds once.
+// Every stored element is exact in float: scale * q has 11 + 8 bits at most, adding the minimum
+// rounds once.
 void BuildEmbed(CaseRun& run, DType dtype, int tokens, int vocab, int hidden) {
   const auto table = RandomWeights(run.random(), dtype, int64_t{vocab} * hidden, 0.5f);
   std::vector<int32_t> token;
   for (int t = 0; t < tokens; ++t) token.push_back(run.random().Int(0, vocab - 1));
   if (tokens > 1) token[0] = vocab - 1, token[1] = 0;
-  const EmbedArgs args = {.token = run.Ints(token, {tokens}),
-                          .table = run.Weight(dtype, hidden, {table}, /*embedding=*/true),
-                          .out = run.OutputActivations("out", {tokens, hidden},
-                                                       Exact(int64_t{tokens} * hidden))};
+  const EmbedArgs args = {
+      .token = run.Ints(token, {tokens}),
+      .table = run.Weight(dtype, hidden, {table}, /*embedding=*/true),
+      .out = run.OutputActivations("out", {tokens, hidden}, Exact(int64_t{tokens} * hidden))};
   run.Launch([args](const Ops& ops, Stream& stream) { ops.Embed(stream, args); });
 }
 
@@ -39,7 +40,8 @@ struct NormCase {
   bool in_place = false;
 };
 
-// The sum of squares has hidden roundings at most, the root halves their relative error, and four operations follow.
+// The sum of squares has hidden roundings at most, the root halves their relative error, and four
+// operations follow.
 void BuildRmsNorm(CaseRun& run, const NormCase& c) {
   const std::vector<float> x =
       run.Rounded(run.random().Normals(int64_t{c.tokens} * c.hidden, c.scale));
@@ -52,21 +54,22 @@ void BuildRmsNorm(CaseRun& run, const NormCase& c) {
     for (int i = 0; i < c.hidden; ++i) expected.push_back(x[t * c.hidden + i] / rms * weight[i]);
   }
   const FloatBound bound = Relative(expected, (c.hidden / 2.0 + 8) * kFloatRounding, 1e-37);
-  RmsNormArgs args = {.weight = run.Floats(weight, {c.hidden}), .epsilon = c.epsilon};
-  if (c.in_place) {
-    args.x = args.out = run.OutputActivations("out", {c.tokens, c.hidden}, bound, x);
-  } else {
-    args.x = run.Activations(x, {c.tokens, c.hidden});
-    args.out = run.OutputActivations("out", {c.tokens, c.hidden}, bound);
-  }
+  const Tensor out = run.OutputActivations("out", {c.tokens, c.hidden}, bound,
+                                           c.in_place ? x : std::vector<float>());
+  const RmsNormArgs args = {.x = c.in_place ? out : run.Activations(x, {c.tokens, c.hidden}),
+                            .weight = run.Floats(weight, {c.hidden}),
+                            .out = out,
+                            .epsilon = c.epsilon};
   run.Launch([args](const Ops& ops, Stream& stream) { ops.RmsNorm(stream, args); });
 }
 
-// exp of a reduced argument is good to a few ulp in any vector library; then an addition, a division, a product: 32 half
-// ulps. The floor: exp(-gate) overflows from gate = -88 on, where the true value is below 1e-36.
+// exp of a reduced argument is good to a few ulp in any vector library; then an addition, a
+// division, a product: 32 half ulps. The floor: exp(-gate) overflows from gate = -88 on, where the
+// true value is below 1e-36.
 void BuildSiluAndMul(CaseRun& run, int tokens, int ffn) {
   std::vector<float> x = run.random().Normals(int64_t{tokens} * 2 * ffn, 3);
-  const float extremes[] = {0, -0.0f, 1e-30f, -1e-30f, 20, -20, 87, -87, 89, -89, 120, -120, 1e10f, -1e10f};
+  const float extremes[] = {0,   -0.0f, 1e-30f, -1e-30f, 20,   -20,   87,
+                            -87, 89,    -89,    120,     -120, 1e10f, -1e10f};
   for (size_t i = 0; i < std::size(extremes) && static_cast<int>(i) < ffn && tokens > 0; ++i) {
     x[i] = extremes[i];
   }
@@ -100,9 +103,8 @@ void AddEmbedCases(std::vector<OpCase>& cases) {
   for (const DType dtype : kWeightTypes) {
     const auto add = [&](int tokens, int vocab, int hidden) {
       cases.push_back(
-          {"Embed",
-           absl::StrCat("Embed_", Info(dtype).name, "_t", tokens, "_v", vocab, "_h", hidden), dtype,
-           [=](CaseRun& run) { BuildEmbed(run, dtype, tokens, vocab, hidden); }});
+          {"Embed", StrCat("Embed_", Info(dtype).name, "_t", tokens, "_v", vocab, "_h", hidden),
+           dtype, [=](CaseRun& run) { BuildEmbed(run, dtype, tokens, vocab, hidden); }});
     };
     for (const int tokens : {0, 1, 2, 15, 16, 17, 65}) add(tokens, 33, 64);
     for (const int hidden : {32, 96, 160, 288}) add(3, 5, hidden);
@@ -118,13 +120,14 @@ void AddEmbedCases(std::vector<OpCase>& cases) {
 void AddRowCases(std::vector<OpCase>& cases) {
   AddEmbedCases(cases);
   const auto add_norm = [&](std::string suffix, const NormCase& c) {
-    cases.push_back({"RmsNorm", absl::StrCat("RmsNorm_t", c.tokens, "_h", c.hidden, suffix),
-                     std::nullopt, [c](CaseRun& run) { BuildRmsNorm(run, c); }});
+    cases.push_back({"RmsNorm", StrCat("RmsNorm_t", c.tokens, "_h", c.hidden, suffix), std::nullopt,
+                     [c](CaseRun& run) { BuildRmsNorm(run, c); }});
   };
   for (const int hidden : {1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 576, 1023, 2048}) {
     add_norm("", {.tokens = 3, .hidden = hidden});
   }
-  for (const int tokens : {0, 1, 2, 15, 16, 17, 64, 65}) add_norm("", {.tokens = tokens, .hidden = 48});
+  for (const int tokens : {0, 1, 2, 15, 16, 17, 64, 65})
+    add_norm("", {.tokens = tokens, .hidden = 48});
   add_norm("_in_place", {.tokens = 5, .hidden = 65, .in_place = true});
   // Inputs so small that epsilon decides, and so large that their squares are near float's end.
   add_norm("_tiny", {.tokens = 4, .hidden = 64, .scale = 1e-4f, .epsilon = 1e-6f});
@@ -132,15 +135,15 @@ void AddRowCases(std::vector<OpCase>& cases) {
   add_norm("_epsilon", {.tokens = 4, .hidden = 64, .scale = 1e-2f, .epsilon = 1e-3f});
 
   const auto add_silu = [&](int tokens, int ffn) {
-    cases.push_back({"SiluAndMul", absl::StrCat("SiluAndMul_t", tokens, "_f", ffn), std::nullopt,
+    cases.push_back({"SiluAndMul", StrCat("SiluAndMul_t", tokens, "_f", ffn), std::nullopt,
                      [=](CaseRun& run) { BuildSiluAndMul(run, tokens, ffn); }});
   };
   for (const int ffn : {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 257, 1536}) add_silu(3, ffn);
   for (const int tokens : {0, 1, 15, 16, 17, 65}) add_silu(tokens, 40);
 
   const auto add_gather = [&](int tokens, int rows, int hidden) {
-    cases.push_back({"GatherRows",
-                     absl::StrCat("GatherRows_t", tokens, "_r", rows, "_h", hidden), std::nullopt,
+    cases.push_back({"GatherRows", StrCat("GatherRows_t", tokens, "_r", rows, "_h", hidden),
+                     std::nullopt,
                      [=](CaseRun& run) { BuildGatherRows(run, tokens, rows, hidden); }});
   };
   for (const int rows : {0, 1, 15, 16, 17, 40}) add_gather(20, rows, 24);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sample and Logprobs: every parameter alone and together, edits, ties, and rows that cannot be sampled.
+// Sample and Logprobs: every parameter alone and together, edits, ties, and rows that cannot be
+// sampled.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "tests/kernels/op_cases.h"
 #include "tests/reference/reference_sampling.h"
 
@@ -27,7 +28,7 @@ struct SampleCase {
   int rows, vocab;
   std::vector<Params> params;  // row r has params[r % size]
   Logits logits = Logits::kNormal;
-  int edits_per_row = 0;       // rows alternate between this many and none
+  int edits_per_row = 0;  // rows alternate between this many and none
 };
 
 std::vector<float> MakeLogits(CaseRun& run, Logits kind, int rows, int vocab) {
@@ -36,9 +37,14 @@ std::vector<float> MakeLogits(CaseRun& run, Logits kind, int rows, int vocab) {
     float* row = l.data() + r * vocab;
     const int at = run.random().Int(0, vocab - 1);
     switch (kind) {
-      case Logits::kNormal: break;
-      case Logits::kFlat: std::fill_n(row, vocab, -2.5f); break;
-      case Logits::kPeaked: row[at] += 40; break;
+      case Logits::kNormal:
+        break;
+      case Logits::kFlat:
+        std::fill_n(row, vocab, -2.5f);
+        break;
+      case Logits::kPeaked:
+        row[at] += 40;
+        break;
       case Logits::kTied:  // few distinct values, so that every cut falls among equals
         for (int i = 0; i < vocab; ++i) row[i] = static_cast<float>(run.random().Int(-2, 2));
         break;
@@ -49,8 +55,10 @@ std::vector<float> MakeLogits(CaseRun& run, Logits kind, int rows, int vocab) {
         break;
       case Logits::kUnusable: {
         const float bad[] = {kNaN, kInf, -kNaN};
-        if (r % 4 == 3) std::fill_n(row, vocab, -kInf);
-        else row[r % 2 == 0 ? at : vocab - 1] = bad[r % 4];
+        if (r % 4 == 3)
+          std::fill_n(row, vocab, -kInf);
+        else
+          row[r % 2 == 0 ? at : vocab - 1] = bad[r % 4];
         if (r % 8 == 4) std::fill_n(row, vocab, 1.0f);  // a good one among them
         break;
       }
@@ -94,7 +102,8 @@ struct SampleData {
                        .top_p = floats(top_p, {c.rows}),
                        .min_p = floats(min_p, {c.rows}),
                        .seed = ints(seed, {c.rows, 2}),
-                       .position = ints(position, {c.rows})};
+                       .position = ints(position, {c.rows}),
+                       .out = {}};
     if (c.edits_per_row > 0) {
       const int64_t entries = static_cast<int64_t>(edits.token.size());
       args.edits = {.start = ints(edits.start, {c.rows + 1}),
@@ -148,8 +157,8 @@ struct LogprobsCase {
   Logits logits = Logits::kNormal;
 };
 
-// The sum rounds vocab times, relative to the logprob it is an absolute error; the difference of two floats and the
-// subtraction of the logarithm round relative to the logits (up to 45 here).
+// The sum rounds vocab times, relative to the logprob it is an absolute error; the difference of
+// two floats and the subtraction of the logarithm round relative to the logits (up to 45 here).
 void BuildLogprobs(CaseRun& run, const LogprobsCase& c) {
   const double max_error = (c.vocab + 4 * 64 + 64) * kFloatRounding;
   const auto bound = [&](int64_t count) {
@@ -175,25 +184,26 @@ void BuildLogprobs(CaseRun& run, const LogprobsCase& c) {
 
 std::vector<SampleCase> SampleCases() {
   const std::vector<Params> greedy = {{.temperature = 0}};
-  const std::vector<Params> every = {{.temperature = 0},
-                                     {.temperature = 1},
-                                     {.temperature = 0.6f, .top_k = 5},
-                                     {.temperature = 1.5f, .top_p = 0.9f},
-                                     {.temperature = 1, .min_p = 0.05f},
-                                     {.temperature = 0.8f, .top_k = 20, .top_p = 0.95f, .min_p = 0.02f},
-                                     {.temperature = 2, .top_k = 1},
-                                     {.temperature = 1, .top_k = 1 << 30, .top_p = 0.5f},
-                                     {.temperature = 1, .top_p = 0},
-                                     {.temperature = 1, .min_p = 1},
-                                     {.temperature = 1e-4f},
-                                     {.temperature = 100, .top_p = 0.3f, .min_p = 0.5f}};
+  const std::vector<Params> every = {
+      {.temperature = 0},
+      {.temperature = 1},
+      {.temperature = 0.6f, .top_k = 5},
+      {.temperature = 1.5f, .top_p = 0.9f},
+      {.temperature = 1, .min_p = 0.05f},
+      {.temperature = 0.8f, .top_k = 20, .top_p = 0.95f, .min_p = 0.02f},
+      {.temperature = 2, .top_k = 1},
+      {.temperature = 1, .top_k = 1 << 30, .top_p = 0.5f},
+      {.temperature = 1, .top_p = 0},
+      {.temperature = 1, .min_p = 1},
+      {.temperature = 1e-4f},
+      {.temperature = 100, .top_p = 0.3f, .min_p = 0.5f}};
   std::vector<SampleCase> list;
   for (const int vocab : {1, 2, 3, 7, 8, 15, 16, 17, 63, 64, 65, 257, 1000, 5003}) {
-    list.push_back({absl::StrCat("greedy_v", vocab), 3, vocab, greedy});
-    list.push_back({absl::StrCat("all_v", vocab), 36, vocab, every});
+    list.push_back({StrCat("greedy_v", vocab), 3, vocab, greedy});
+    list.push_back({StrCat("all_v", vocab), 36, vocab, every});
   }
   for (const int rows : {0, 1, 15, 16, 17, 33}) {
-    list.push_back({absl::StrCat("all_r", rows), rows, 129, every});
+    list.push_back({StrCat("all_r", rows), rows, 129, every});
   }
   const std::pair<const char*, Logits> kinds[] = {{"flat", Logits::kFlat},
                                                   {"peaked", Logits::kPeaked},
@@ -202,18 +212,18 @@ std::vector<SampleCase> SampleCases() {
                                                   {"unusable", Logits::kUnusable}};
   for (const auto& [name, kind] : kinds) {
     for (const int vocab : {2, 17, 300}) {
-      list.push_back({absl::StrCat(name, "_greedy_v", vocab), 9, vocab, greedy, kind});
-      list.push_back({absl::StrCat(name, "_v", vocab), 48, vocab, every, kind});
+      list.push_back({StrCat(name, "_greedy_v", vocab), 9, vocab, greedy, kind});
+      list.push_back({StrCat(name, "_v", vocab), 48, vocab, every, kind});
     }
-    list.push_back({absl::StrCat(name, "_edits"), 48, 130, every, kind, 20});
+    list.push_back({StrCat(name, "_edits"), 48, 130, every, kind, 20});
   }
   for (const int edits : {1, 16, 17, 130}) {
-    list.push_back({absl::StrCat("greedy_edits", edits), 17, 130, greedy, Logits::kNormal, edits});
-    list.push_back({absl::StrCat("all_edits", edits), 48, 130, every, Logits::kNormal, edits});
+    list.push_back({StrCat("greedy_edits", edits), 17, 130, greedy, Logits::kNormal, edits});
+    list.push_back({StrCat("all_edits", edits), 48, 130, every, Logits::kNormal, edits});
   }
   // Each parameter alone, many draws.
   for (size_t i = 0; i < every.size(); ++i) {
-    list.push_back({absl::StrCat("params", i), 200, 50, {every[i]}});
+    list.push_back({StrCat("params", i), 200, 50, {every[i]}});
   }
   return list;
 }
@@ -222,18 +232,18 @@ std::vector<SampleCase> SampleCases() {
 
 void AddSamplingCases(std::vector<OpCase>& cases) {
   for (const SampleCase& c : SampleCases()) {
-    cases.push_back({"Sample", "Sample_" + c.name, std::nullopt,
-                     [c](CaseRun& run) { BuildSample(run, c); }});
+    cases.push_back(
+        {"Sample", "Sample_" + c.name, std::nullopt, [c](CaseRun& run) { BuildSample(run, c); }});
   }
   std::vector<LogprobsCase> list;
   for (const int vocab : {1, 2, 7, 15, 16, 17, 64, 65, 257, 1000, 5003}) {
     for (const int n : {0, 1, 5, 20}) {
-      if (n <= vocab) list.push_back({absl::StrCat("v", vocab, "_n", n), 11, vocab, n});
+      if (n <= vocab) list.push_back({StrCat("v", vocab, "_n", n), 11, vocab, n});
     }
-    list.push_back({absl::StrCat("v", vocab, "_all"), 3, vocab, vocab});
+    list.push_back({StrCat("v", vocab, "_all"), 3, vocab, vocab});
   }
   for (const int rows : {0, 1, 15, 16, 17, 33}) {
-    list.push_back({absl::StrCat("r", rows), rows, 100, 3});
+    list.push_back({StrCat("r", rows), rows, 100, 3});
   }
   list.push_back({"flat", 20, 100, 7, Logits::kFlat});
   list.push_back({"tied", 20, 100, 30, Logits::kTied});

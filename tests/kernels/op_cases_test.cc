@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The op cases are a net; this test is about its holes. The reference device passes all of them, and a device that is
-// wrong in one small way, which is every mistake below in turn, fails at least one.
+// The op cases are a net; this test is about its holes. The reference device passes all of them,
+// and a device that is wrong in one small way, which is every mistake below in turn, fails at least
+// one.
 #include "tests/kernels/op_cases.h"
 
 #include <gtest/gtest.h>
@@ -20,8 +21,8 @@ namespace {
 
 using reference::MakeReferenceDevice;
 
-// The reference's ops with one change. Its memory is the host's and its streams run at once, so a mistake may also look
-// at tensors and spoil results after the op.
+// The reference's ops with one change. Its memory is the host's and its streams run at once, so a
+// mistake may also look at tensors and spoil results after the op.
 class MistakenOps : public Ops {
  public:
   explicit MistakenOps(const Ops& right) : right_(right) {}
@@ -131,22 +132,28 @@ TEST(OpCases, TheReferencePassesAll) {
 }
 
 TEST(OpCases, NoticeWrongRowOps) {
-  EXPECT_GT(Noticed("RmsNorm", [](MistakenOps& m) {
-              m.before_norm = [](RmsNormArgs& a) { a.epsilon *= 1.1f; };
-            }), 0);
-  EXPECT_GT(Noticed("GatherRows", [](MistakenOps& m) {
-              m.before_gather = [](GatherRowsArgs& a) {
-                Copied(a.row);
-                for (int r = 0; r + 1 < a.row.dim[0]; r += 2) {
-                  std::swap(a.row.As<int32_t>()[r], a.row.As<int32_t>()[r + 1]);
-                }
-              };
-            }), 0);
-  EXPECT_GT(Noticed("Embed", [](MistakenOps& m) {
-              m.before_embed = [](EmbedArgs& a) {
-                if (a.token.dim[0] > 0) Copied(a.token).As<int32_t>()[a.token.dim[0] - 1] = 0;
-              };
-            }), 0);
+  EXPECT_GT(
+      Noticed("RmsNorm",
+              [](MistakenOps& m) { m.before_norm = [](RmsNormArgs& a) { a.epsilon *= 1.1f; }; }),
+      0);
+  EXPECT_GT(Noticed("GatherRows",
+                    [](MistakenOps& m) {
+                      m.before_gather = [](GatherRowsArgs& a) {
+                        Copied(a.row);
+                        for (int r = 0; r + 1 < a.row.dim[0]; r += 2) {
+                          std::swap(a.row.As<int32_t>()[r], a.row.As<int32_t>()[r + 1]);
+                        }
+                      };
+                    }),
+            0);
+  EXPECT_GT(Noticed("Embed",
+                    [](MistakenOps& m) {
+                      m.before_embed = [](EmbedArgs& a) {
+                        if (a.token.dim[0] > 0)
+                          Copied(a.token).As<int32_t>()[a.token.dim[0] - 1] = 0;
+                      };
+                    }),
+            0);
 }
 
 TEST(OpCases, NoticeWrongMatmuls) {
@@ -175,16 +182,18 @@ TEST(OpCases, NoticeWrongRope) {
   };
   EXPECT_GT(noticed("RopeAndWriteKv", other_pairing), 0);
   EXPECT_GT(noticed("RopeAndWriteKv", shifted_position), 0);
-  // Rotated keys and queries keep their products when all of them make the same mistake about adjacent elements, but
-  // not about positions 0 and 1, or a cache slot.
+  // Rotated keys and queries keep their products when all of them make the same mistake about
+  // adjacent elements, but not about positions 0 and 1, or a cache slot.
   EXPECT_GT(noticed("Attention", shifted_position), 0);
-  EXPECT_GT(noticed("Attention", [](RopeAndWriteKvArgs& a) {
-              Copied(a.kv_slot);
-              for (int t = 0; t < a.kv_slot.dim[0]; ++t) {
-                int32_t& slot = a.kv_slot.As<int32_t>()[t];
-                if (slot == -1) slot = 0;
-              }
-            }), 0);
+  EXPECT_GT(noticed("Attention",
+                    [](RopeAndWriteKvArgs& a) {
+                      Copied(a.kv_slot);
+                      for (int t = 0; t < a.kv_slot.dim[0]; ++t) {
+                        int32_t& slot = a.kv_slot.As<int32_t>()[t];
+                        if (slot == -1) slot = 0;
+                      }
+                    }),
+            0);
 }
 
 TEST(OpCases, NoticeWrongAttention) {
@@ -199,7 +208,8 @@ TEST(OpCases, NoticeWrongAttention) {
                 const int32_t* start = a.query_start.As<int32_t>() + s;
                 if (context > start[1] - start[0]) --context;
               }
-            }), 0);
+            }),
+            0);
 }
 
 TEST(OpCases, NoticeWrongSampling) {
@@ -217,15 +227,18 @@ TEST(OpCases, NoticeWrongSampling) {
   EXPECT_GT(noticed([](SampleArgs& a) {  // the high half of the seed
               Copied(a.seed);
               for (int r = 0; r < a.logits.dim[0]; ++r) a.seed.As<int32_t>()[2 * r + 1] = 0;
-            }), 0);
-  EXPECT_GT(Noticed("Logprobs", [](MistakenOps& m) {
-              m.before_logprobs = [](LogprobsArgs& a) {
-                Copied(a.target);
-                for (int r = 0; r < a.target.dim[0]; ++r) {
-                  if (a.target.As<int32_t>()[r] == -1) a.target.As<int32_t>()[r] = 0;
-                }
-              };
-            }), 0);
+            }),
+            0);
+  EXPECT_GT(Noticed("Logprobs",
+                    [](MistakenOps& m) {
+                      m.before_logprobs = [](LogprobsArgs& a) {
+                        Copied(a.target);
+                        for (int r = 0; r < a.target.dim[0]; ++r) {
+                          if (a.target.As<int32_t>()[r] == -1) a.target.As<int32_t>()[r] = 0;
+                        }
+                      };
+                    }),
+            0);
 }
 
 TEST(OpCases, NoticeWritesOutsideAndMissingOnes) {
@@ -243,11 +256,14 @@ TEST(OpCases, NoticeWritesOutsideAndMissingOnes) {
   EXPECT_GT(Noticed("", before_the_start), num_cases * 9 / 10);
   // Not where -1 is the right answer or k stands last.
   EXPECT_GT(Noticed("", last_element_forgotten), num_cases * 8 / 10);
-  EXPECT_GT(Noticed("Matmul", [](MistakenOps& m) {
-              m.before_matmul = [](MatmulArgs& a) {
-                if (a.x.elements() > 0) a.x.As<float>()[0] += 1;  // an input changed for good
-              };
-            }), num_cases / 10);
+  EXPECT_GT(Noticed("Matmul",
+                    [](MistakenOps& m) {
+                      m.before_matmul = [](MatmulArgs& a) {
+                        if (a.x.elements() > 0)
+                          a.x.As<float>()[0] += 1;  // an input changed for good
+                      };
+                    }),
+            num_cases / 10);
 }
 
 }  // namespace

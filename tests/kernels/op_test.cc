@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every op case on the devices of this build, compared with the reference device. A failure names the case; its inputs
-// come from a fixed seed, so it fails again the same way.
+// Every op case on the devices of this build, compared with the reference device. A failure names
+// the case; its inputs come from a fixed seed, so it fails again the same way.
 #include <gtest/gtest.h>
 
 #include <iostream>
@@ -20,7 +20,8 @@ const std::vector<OpCase>& Cases() {
   return *cases;
 }
 
-// One device a numerics, opened once: starting threads for each of a thousand cases would be most of the work.
+// One device a numerics, opened once: starting threads for each of a thousand cases would be most
+// of the work.
 Device& DeviceWith(Numerics numerics) {
   static auto* const devices = new std::map<Numerics, std::unique_ptr<Device>>;
   std::unique_ptr<Device>& device = (*devices)[numerics];
@@ -64,14 +65,14 @@ TEST_P(OpTest, MatchesTheReference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Cpu, OpTest,
-    testing::Combine(testing::Values(Numerics::kFloat32, Numerics::kPrecise, Numerics::kFast),
-                     testing::Range(size_t{0}, Cases().size())),
-    [](const auto& info) {
-      return std::string(NumericsName(std::get<0>(info.param))) + "_" +
-             Cases()[std::get<1>(info.param)].name;
-    });
+INSTANTIATE_TEST_SUITE_P(Cpu, OpTest,
+                         testing::Combine(testing::Values(Numerics::kFloat32, Numerics::kPrecise,
+                                                          Numerics::kFast),
+                                          testing::Range(size_t{0}, Cases().size())),
+                         [](const auto& info) {
+                           return std::string(NumericsName(std::get<0>(info.param))) + "_" +
+                                  Cases()[std::get<1>(info.param)].name;
+                         });
 
 TEST(OpCases, NamesAreUniqueAndEveryOpHasCases) {
   std::set<std::string> names;

@@ -62,7 +62,9 @@ float DequantizeElement(DType dtype, const std::byte* data, int64_t index) {
       return BF16ToF32(Load16(data + index * 2));
     default: {
       const Parts p = QuantizedElement(dtype, data, index);
-      return p.scale * static_cast<float>(p.q - p.zero) + p.minimum;
+      const float value = p.scale * static_cast<float>(p.q - p.zero);
+      return dtype == DType::kQ4_1 ? value + p.minimum
+                                   : value;  // adding 0 would lose the sign of -0
     }
   }
 }

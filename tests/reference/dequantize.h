@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One element of a row of weights in the layout that files have. Formats: GGUF specification. Any thread.
+// One element of a row of weights in the layout that files have. Formats: GGUF specification. Any
+// thread.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +13,9 @@ namespace fairlead::reference {
 // The float value of element `index` of the row (or whole run of rows) that starts at `data`.
 float DequantizeElement(DType dtype, const std::byte* data, int64_t index);
 
-// Largest size of the terms that element is the sum of: |scale * q| + |minimum| and the like. Rounding errors of an
-// implementation that sums the terms apart (scale * sum(q x) + minimum * sum(x)) are relative to this.
+// Largest size of the terms that element is the sum of: |scale * q| + |minimum| and the like.
+// Rounding errors of an implementation that sums the terms apart (scale * sum(q x) + minimum *
+// sum(x)) are relative to this.
 float ElementMagnitude(DType dtype, const std::byte* data, int64_t index);
 
 }  // namespace fairlead::reference

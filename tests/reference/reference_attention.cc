@@ -47,7 +47,8 @@ void RotateHead(float* head, const float* cos_sin, int rotary_dim, RopePairing p
   }
 }
 
-// One query head against the keys of its sequence: softmax(scale * q . k) . v over the cache slots in `slots`.
+// One query head against the keys of its sequence: softmax(scale * q . k) . v over the cache slots
+// in `slots`.
 void AttendHead(const float* q, const KvView& kv, const std::vector<int64_t>& slots, int kv_head,
                 int head_dim, double scale, float* out) {
   std::vector<double> score;
@@ -114,8 +115,8 @@ void ReferenceOps::Attention(Stream&, const AttentionArgs& args) const {
       const int64_t t = query_start[s] + j;
       const int group = args.heads / shape.kv_heads;
       for (int h = 0; h < args.heads; ++h) {
-        const float* q = args.qkv.As<float>() +
-                         (t * (args.heads + 2 * shape.kv_heads) + h) * shape.head_dim;
+        const float* q =
+            args.qkv.As<float>() + (t * (args.heads + 2 * shape.kv_heads) + h) * shape.head_dim;
         float* out = args.out.As<float>() + (t * args.heads + h) * shape.head_dim;
         AttendHead(q, kv, slots, h / group, shape.head_dim, args.scale, out);
       }

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "tests/reference/reference_ops.h"
 
 namespace fairlead::reference {
@@ -48,7 +48,7 @@ class ReferenceDevice : public Device {
     if (bytes > info_.memory_bytes || used_bytes_.fetch_add(bytes) > info_.memory_bytes - bytes) {
       if (bytes <= info_.memory_bytes) used_bytes_ -= bytes;
       return absl::ResourceExhaustedError(
-          absl::StrCat("reference: ", bytes, " bytes do not fit in ", FreeMemory()));
+          StrCat("reference: ", bytes, " bytes do not fit in ", FreeMemory()));
     }
     void* data = ::operator new(bytes, kAlignment);
     std::memset(data, 0, bytes);
@@ -65,9 +65,8 @@ class ReferenceDevice : public Device {
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override {
     if (args.dtype == DType::kI32 || args.cols <= 0 ||
         args.cols % Info(args.dtype).block_elements != 0) {
-      return absl::InvalidArgumentError(absl::StrCat("reference: no weights of ",
-                                                     Info(args.dtype).name, " with ", args.cols,
-                                                     " columns"));
+      return absl::InvalidArgumentError(StrCat("reference: no weights of ", Info(args.dtype).name,
+                                               " with ", args.cols, " columns"));
     }
     int64_t rows = 0;
     std::vector<std::byte> data;

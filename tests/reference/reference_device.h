@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// "reference": a complete Device in naive scalar code, written to be obviously right. Every backend is compared with it.
-// Sums in double, weights read element by element from the file's layout, its own KV layout, streams that run at once.
-// For tests only; never linked into the server. Thread-safe as any Device.
+// "reference": a complete Device in naive scalar code, written to be obviously right. Every backend
+// is compared with it. Sums in double, weights read element by element from the file's layout, its
+// own KV layout, streams that run at once. For tests only; never linked into the server.
+// Thread-safe as any Device.
 #pragma once
 
 #include <cstddef>

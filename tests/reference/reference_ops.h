@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The reference device's ops and the two formats it owns: its weights and its KV blocks. Streams run at once, so every op
-// reads and writes plain host memory and ignores its stream.
+// The reference device's ops and the two formats it owns: its weights and its KV blocks. Streams
+// run at once, so every op reads and writes plain host memory and ignores its stream.
 #pragma once
 
 #include <cstddef>

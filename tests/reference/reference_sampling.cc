@@ -33,7 +33,8 @@ std::vector<int32_t> Ranking(const float* logits, int64_t vocab) {
   return ids;
 }
 
-// How far each threshold is moved: min_p by a factor, top_p and the uniform number by a share of the mass.
+// How far each threshold is moved: min_p by a factor, top_p and the uniform number by a share of
+// the mass.
 struct Shift {
   double min_p_factor = 1;
   double top_p = 0;
@@ -101,8 +102,7 @@ SamplingRow ReadSamplingRow(const SampleArgs& args, int64_t row) {
   result.min_p = args.min_p.As<float>()[row];
   const uint32_t low = args.seed.As<uint32_t>()[2 * row];
   const uint32_t high = args.seed.As<uint32_t>()[2 * row + 1];
-  result.uniform =
-      UniformFor(uint64_t{high} << 32 | low, args.position.As<uint32_t>()[row]);
+  result.uniform = UniformFor(uint64_t{high} << 32 | low, args.position.As<uint32_t>()[row]);
   return result;
 }
 
@@ -113,8 +113,8 @@ std::vector<int32_t> AcceptableTokens(const SamplingRow& row, double slack) {
   for (const double min_p : {-slack, 0.0, slack}) {
     for (const double top_p : {-slack, 0.0, slack}) {
       for (const double uniform : {-slack, 0.0, slack}) {
-        tokens.insert(SampleShifted(
-            row, {.min_p_factor = 1 + min_p, .top_p = top_p, .uniform = uniform}));
+        tokens.insert(
+            SampleShifted(row, {.min_p_factor = 1 + min_p, .top_p = top_p, .uniform = uniform}));
       }
     }
   }
@@ -146,7 +146,8 @@ void ReferenceOps::Logprobs(Stream&, const LogprobsArgs& args) const {
     if (target >= 0 && target < vocab) {
       target_logprob = logprob(target);
       rank = static_cast<int32_t>(std::find(ranking.begin(), ranking.end(), target) -
-                                  ranking.begin()) + 1;
+                                  ranking.begin()) +
+             1;
     }
     args.out_logprob.As<float>()[r] = target_logprob;
     args.out_rank.As<int32_t>()[r] = rank;

@@ -23,8 +23,8 @@ SamplingRow ReadSamplingRow(const SampleArgs& args, int64_t row);
 
 int32_t SampleRow(const SamplingRow& row);
 
-// The answers that float32 arithmetic may give: all that come out when each threshold moves by `slack` of the whole mass.
-// Ascending. One token unless a threshold lies that close to a boundary.
+// The answers that float32 arithmetic may give: all that come out when each threshold moves by
+// `slack` of the whole mass. Ascending. One token unless a threshold lies that close to a boundary.
 std::vector<int32_t> AcceptableTokens(const SamplingRow& row, double slack);
 
 }  // namespace fairlead::reference

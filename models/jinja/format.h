@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// `"%s" % x` and `"{}".format(x)`.
+#pragma once
+
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "models/jinja/arguments.h"
+#include "models/jinja/objects.h"
+
+namespace fairlead::jinja {
+
+// `arguments` is a tuple of values, a dict for %(name)s, or the one value.
+absl::StatusOr<Value> FormatPercent(Runtime& runtime, const Value& format, const Value& arguments);
+
+absl::StatusOr<Value> FormatBraces(Runtime& runtime, const Value& format,
+                                   const Arguments& arguments);
+
+// One value by a format specification ([[fill]align][sign][#][0][width][,][.precision][type]). Width
+// counts code points. `text` is the value for str; numbers are formatted as Python's format() does.
+absl::Status AppendFormatted(Runtime& runtime, const Value& value, std::string_view specification,
+                             bool trusted, TextBuilder& out);
+
+}  // namespace fairlead::jinja

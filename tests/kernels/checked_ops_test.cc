@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every field of every op: a wrong shape, dtype, pointer or scalar aborts with the op's and the
+// field's name; right arguments, empty ones included, reach the target once.
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <memory>
+#include <string>
+
+#include "kernels/ops.h"
+
+namespace fairlead {
+namespace {
+
+class CountingOps : public Ops {
+ public:
+  void Embed(Stream&, const EmbedArgs&) const override { ++calls; }
+  void RmsNorm(Stream&, const RmsNormArgs&) const override { ++calls; }
+  void Matmul(Stream&, const MatmulArgs&) const override { ++calls; }
+  void RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs&) const override { ++calls; }
+  void Attention(Stream&, const AttentionArgs&) const override { ++calls; }
+  void SiluAndMul(Stream&, const SiluAndMulArgs&) const override { ++calls; }
+  void GatherRows(Stream&, const GatherRowsArgs&) const override { ++calls; }
+  void Sample(Stream&, const SampleArgs&) const override { ++calls; }
+  void Logprobs(Stream&, const LogprobsArgs&) const override { ++calls; }
+  mutable int calls = 0;
+};
+
+class IdleStream : public Stream {
+ public:
+  void CopyToDevice(void*, const void*, size_t) override {}
+  void CopyToHost(void*, const void*, size_t) override {}
+  void Wait() override {}
+};
+
+class EmptyWeight : public PackedWeight {
+ public:
+  using PackedWeight::PackedWeight;
+  size_t bytes() const override { return 0; }
+};
+
+constexpr DType F = DType::kF32, I = DType::kI32;
+
+class CheckedOpsTest : public testing::Test {
+ protected:
+  // Memory that nobody reads: each tensor gets its own 64 KiB of address space.
+  Tensor T(DType dtype, std::initializer_list<int64_t> dims) {
+    next_ += 1 << 16;
+    return Tensor(reinterpret_cast<void*>(next_), dtype, dims);
+  }
+  PagedKv Kv() { return {T(F, {1}).data, 4, {.kv_heads = 2, .head_dim = 8, .block_tokens = 16}}; }
+
+  EmbedArgs Embed() { return {.token = T(I, {3}), .table = &weight_, .out = T(F, {3, 32})}; }
+  RmsNormArgs RmsNorm() {
+    return {.x = T(F, {3, 32}), .weight = T(F, {32}), .out = T(F, {3, 32}), .epsilon = 1e-5f};
+  }
+  MatmulArgs Matmul() {
+    return {.x = T(F, {3, 32}),
+            .weight = &weight_,
+            .out = T(F, {3, 9}),
+            .bias = T(F, {7}),
+            .out_column = 2};
+  }
+  RopeAndWriteKvArgs Rope() {
+    return {.qkv = T(F, {3, 8, 8}),
+            .position = T(I, {3}),
+            .kv_slot = T(I, {3}),
+            .cos_sin = T(F, {20, 6}),
+            .kv = Kv(),
+            .heads = 4,
+            .pairing = RopePairing::kHalves};
+  }
+  AttentionArgs Attention() {
+    return {.qkv = T(F, {3, 8, 8}),
+            .out = T(F, {3, 32}),
+            .kv = Kv(),
+            .query_start = T(I, {3}),
+            .context_tokens = T(I, {2}),
+            .block_table = T(I, {2, 5}),
+            .heads = 4,
+            .scale = 0.3f};
+  }
+  SiluAndMulArgs Silu() { return {.x = T(F, {3, 10}), .out = T(F, {3, 5})}; }
+  GatherRowsArgs Gather() { return {.x = T(F, {3, 32}), .row = T(I, {2}), .out = T(F, {2, 32})}; }
+  SampleArgs Sample() {
+    return {.logits = T(F, {3, 50}),
+            .temperature = T(F, {3}),
+            .top_k = T(I, {3}),
+            .top_p = T(F, {3}),
+            .min_p = T(F, {3}),
+            .seed = T(I, {3, 2}),
+            .position = T(I, {3}),
+            .edits = {.start = T(I, {4}),
+                      .token = T(I, {9}),
+                      .repetition = T(F, {9}),
+                      .add = T(F, {9})},
+            .out = T(I, {3})};
+  }
+  LogprobsArgs Logprobs() {
+    return {.logits = T(F, {3, 50}),
+            .target = T(I, {3}),
+            .out_logprob = T(F, {3}),
+            .out_rank = T(I, {3}),
+            .top_token = T(I, {3, 4}),
+            .top_logprob = T(F, {3, 4})};
+  }
+
+  uintptr_t next_ = 1 << 20;
+  EmptyWeight weight_{DType::kQ4_0, 7, 32};
+  CountingOps target_;
+  std::unique_ptr<Ops> ops_ = MakeCheckedOps(target_);
+  IdleStream stream_;
+};
+
+using CheckedOpsDeathTest = CheckedOpsTest;
+
+// Dies naming the field, for args made by `make` and spoilt by the statement.
+#define EXPECT_REFUSED(make, op, spoil, message) \
+  do {                                           \
+    auto a = make;                               \
+    spoil;                                       \
+    EXPECT_DEATH(ops_->op(stream_, a), message); \
+  } while (false)
+
+TEST_F(CheckedOpsTest, RightArgumentsPass) {
+  ops_->Embed(stream_, Embed());
+  ops_->RmsNorm(stream_, RmsNorm());
+  ops_->Matmul(stream_, Matmul());
+  ops_->RopeAndWriteKv(stream_, Rope());
+  ops_->Attention(stream_, Attention());
+  ops_->SiluAndMul(stream_, Silu());
+  ops_->GatherRows(stream_, Gather());
+  ops_->Sample(stream_, Sample());
+  ops_->Logprobs(stream_, Logprobs());
+  EXPECT_EQ(target_.calls, 9);
+
+  RmsNormArgs in_place = RmsNorm();
+  in_place.out = in_place.x;
+  ops_->RmsNorm(stream_, in_place);
+  MatmulArgs no_bias = Matmul();
+  no_bias.bias = {};
+  ops_->Matmul(stream_, no_bias);
+  SampleArgs no_edits = Sample();
+  no_edits.edits = {};
+  ops_->Sample(stream_, no_edits);
+  LogprobsArgs no_top = Logprobs();
+  no_top.top_token = no_top.top_logprob = {};
+  ops_->Logprobs(stream_, no_top);
+  EXPECT_EQ(target_.calls, 13);
+}
+
+TEST_F(CheckedOpsTest, EmptyTensorsNeedNoData) {
+  ops_->Embed(stream_,
+              {.token = {nullptr, I, {0}}, .table = &weight_, .out = {nullptr, F, {0, 32}}});
+  ops_->SiluAndMul(stream_, {.x = {nullptr, F, {0, 10}}, .out = {nullptr, F, {0, 5}}});
+  SampleArgs no_entries = Sample();
+  no_entries.edits.token = {nullptr, I, {0}};
+  no_entries.edits.repetition = no_entries.edits.add = {nullptr, F, {0}};
+  ops_->Sample(stream_, no_entries);
+  EXPECT_EQ(target_.calls, 3);
+}
+
+TEST_F(CheckedOpsDeathTest, Embed) {
+  EXPECT_REFUSED(Embed(), Embed, a.token.dtype = F, "Embed.token must be i32");
+  EXPECT_REFUSED(Embed(), Embed, a.token.rank = 2, "Embed.token");
+  EXPECT_REFUSED(Embed(), Embed, a.token.data = nullptr, "Embed.token .* has no data");
+  EXPECT_REFUSED(Embed(), Embed, a.table = nullptr, "Embed.table must be set");
+  EXPECT_REFUSED(Embed(), Embed, a.out.dim[1] = 31,
+                 "Embed.out must be f32 .3, 32., got f32 .3, 31.");
+  EXPECT_REFUSED(Embed(), Embed, a.out.dim[0] = 4, "Embed.out");
+  EXPECT_REFUSED(Embed(), Embed, a.out.dtype = DType::kQ4_0, "Embed.out must be f32, f16 or bf16");
+  EXPECT_REFUSED(Embed(), Embed, a.out.data = a.token.data, "Embed.out .* overlaps token");
+}
+
+TEST_F(CheckedOpsDeathTest, RmsNorm) {
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.x.dtype = I, "RmsNorm.x");
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.x.dim[1] = 0, "RmsNorm.x must have columns");
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.weight.dim[0] = 31, "RmsNorm.weight must be f32 .32.");
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.weight.dtype = DType::kF16, "RmsNorm.weight");
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.out.dtype = DType::kF16, "RmsNorm.out");
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.out.dim[0] = 2, "RmsNorm.out");
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.out.data = a.x.As<char>() + 128,
+                 "RmsNorm.out .* overlaps x");
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.x.data = a.x.As<char>() + 2, "RmsNorm.x is not aligned");
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.epsilon = -1e-5f, "RmsNorm.epsilon .* got -1e-05");
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.epsilon = std::numeric_limits<float>::quiet_NaN(),
+                 "RmsNorm.epsilon");
+}
+
+TEST_F(CheckedOpsDeathTest, Matmul) {
+  EXPECT_REFUSED(Matmul(), Matmul, a.x.dim[1] = 33,
+                 "Matmul.x must be f32 .any, 32., got f32 .3, 33.");
+  EXPECT_REFUSED(Matmul(), Matmul, a.x.dtype = I, "Matmul.x");
+  EXPECT_REFUSED(Matmul(), Matmul, a.weight = nullptr, "Matmul.weight");
+  EXPECT_REFUSED(Matmul(), Matmul, a.out.dim[0] = 4, "Matmul.out");
+  EXPECT_REFUSED(Matmul(), Matmul, a.out.dtype = DType::kBF16, "Matmul.out");
+  EXPECT_REFUSED(Matmul(), Matmul, a.out_column = 3, "Matmul.out_column 3 . 7 .* 9 columns");
+  EXPECT_REFUSED(Matmul(), Matmul, a.out_column = -1, "Matmul.out_column -1");
+  EXPECT_REFUSED(Matmul(), Matmul, a.out.dim[1] = 6, "Matmul.out_column");
+  EXPECT_REFUSED(Matmul(), Matmul, a.bias.dim[0] = 8, "Matmul.bias");
+  EXPECT_REFUSED(Matmul(), Matmul, a.bias.data = nullptr, "Matmul.bias");
+  EXPECT_REFUSED(Matmul(), Matmul, a.out.data = a.x.data, "Matmul.out .* overlaps x");
+}
+
+TEST_F(CheckedOpsDeathTest, RopeAndWriteKv) {
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.qkv.dim[1] = 7,
+                 "RopeAndWriteKv.qkv must be .tokens, 8, 8.");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.qkv.dim[2] = 16, "RopeAndWriteKv.qkv");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.qkv.rank = 2, "RopeAndWriteKv.qkv");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.position.dim[0] = 2, "RopeAndWriteKv.position");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.kv_slot.dtype = F, "RopeAndWriteKv.kv_slot");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.cos_sin.dim[1] = 5, "RopeAndWriteKv.cos_sin .* got 5");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.cos_sin.dim[1] = 10, "RopeAndWriteKv.cos_sin .* got 10");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.cos_sin.dim[0] = 0, "RopeAndWriteKv.cos_sin");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.heads = 3, "RopeAndWriteKv.heads .* kv_heads 2, got 3");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.heads = 6, "RopeAndWriteKv.qkv");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.kv.data = nullptr, "RopeAndWriteKv.kv must have data");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.kv.num_blocks = 0, "RopeAndWriteKv.kv .* got 0 blocks");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.kv.shape.block_tokens = 0, "RopeAndWriteKv.kv");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.kv.shape.block_tokens = 24,
+                 "multiples of 16, got 8 and 24");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.kv.shape.head_dim = 257, "at most 256 .* got 257");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.pairing = static_cast<RopePairing>(2),
+                 "RopeAndWriteKv.pairing must be kHalves or kAdjacent, got 2");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.position.data = a.qkv.data, "overlaps position");
+}
+
+TEST_F(CheckedOpsDeathTest, Attention) {
+  EXPECT_REFUSED(Attention(), Attention, a.qkv.dim[1] = 9, "Attention.qkv");
+  EXPECT_REFUSED(Attention(), Attention, a.out.dim[1] = 64, "Attention.out");
+  EXPECT_REFUSED(Attention(), Attention, a.out.rank = 3, "Attention.out");
+  EXPECT_REFUSED(Attention(), Attention, a.query_start.dim[0] = 2, "Attention.query_start");
+  EXPECT_REFUSED(Attention(), Attention, a.context_tokens.dtype = F, "Attention.context_tokens");
+  EXPECT_REFUSED(Attention(), Attention, a.block_table.dim[0] = 3, "Attention.block_table");
+  EXPECT_REFUSED(Attention(), Attention, a.heads = 0, "Attention.heads");
+  EXPECT_REFUSED(Attention(), Attention, a.scale = std::numeric_limits<float>::infinity(),
+                 "Attention.scale must be finite");
+  EXPECT_REFUSED(Attention(), Attention, a.out.data = a.qkv.data, "Attention.out .* overlaps qkv");
+}
+
+TEST_F(CheckedOpsDeathTest, SiluAndMulAndGatherRows) {
+  EXPECT_REFUSED(Silu(), SiluAndMul, a.x.dim[1] = 5, "SiluAndMul.x must be f32 .3, 10.");
+  EXPECT_REFUSED(Silu(), SiluAndMul, a.x.dtype = DType::kF16, "SiluAndMul.x");
+  EXPECT_REFUSED(Silu(), SiluAndMul, a.out.data = a.x.data, "SiluAndMul.out .* overlaps x");
+  EXPECT_REFUSED(Gather(), GatherRows, a.row.dtype = F, "GatherRows.row");
+  EXPECT_REFUSED(Gather(), GatherRows, a.out.dim[0] = 3, "GatherRows.out");
+  EXPECT_REFUSED(Gather(), GatherRows, a.out.dtype = DType::kF16, "GatherRows.out");
+  EXPECT_REFUSED(Gather(), GatherRows, a.out.data = a.x.data, "GatherRows.out .* overlaps x");
+}
+
+TEST_F(CheckedOpsDeathTest, Sample) {
+  EXPECT_REFUSED(Sample(), Sample, a.logits.dtype = DType::kF16, "Sample.logits");
+  EXPECT_REFUSED(Sample(), Sample, a.logits.dim[1] = 0, "Sample.logits must have columns");
+  EXPECT_REFUSED(Sample(), Sample, a.temperature.dim[0] = 2, "Sample.temperature");
+  EXPECT_REFUSED(Sample(), Sample, a.top_k.dtype = F, "Sample.top_k");
+  EXPECT_REFUSED(Sample(), Sample, a.top_p.dtype = I, "Sample.top_p");
+  EXPECT_REFUSED(Sample(), Sample, a.min_p.data = nullptr, "Sample.min_p");
+  EXPECT_REFUSED(Sample(), Sample, a.seed.rank = 1, "Sample.seed");
+  EXPECT_REFUSED(Sample(), Sample, a.position.dim[0] = 4, "Sample.position");
+  EXPECT_REFUSED(Sample(), Sample, a.out.dtype = F, "Sample.out");
+  EXPECT_REFUSED(Sample(), Sample, a.edits.start.dim[0] = 3, "Sample.edits.start");
+  EXPECT_REFUSED(Sample(), Sample, a.edits.start = {}, "Sample.edits must have start");
+  EXPECT_REFUSED(Sample(), Sample, a.edits.token.dtype = F, "Sample.edits.token");
+  EXPECT_REFUSED(Sample(), Sample, a.edits.repetition.dim[0] = 8, "Sample.edits.repetition");
+  EXPECT_REFUSED(Sample(), Sample, a.edits.add = {}, "Sample.edits.add");
+  EXPECT_REFUSED(Sample(), Sample, a.out.data = a.logits.data, "Sample.out .* overlaps logits");
+}
+
+TEST_F(CheckedOpsDeathTest, Logprobs) {
+  EXPECT_REFUSED(Logprobs(), Logprobs, a.logits.rank = 1, "Logprobs.logits");
+  EXPECT_REFUSED(Logprobs(), Logprobs, a.target.dim[0] = 2, "Logprobs.target");
+  EXPECT_REFUSED(Logprobs(), Logprobs, a.out_logprob.dtype = I, "Logprobs.out_logprob");
+  EXPECT_REFUSED(Logprobs(), Logprobs, a.out_rank.dtype = F, "Logprobs.out_rank");
+  EXPECT_REFUSED(Logprobs(), Logprobs, a.top_token = {}, "top_logprob and top_token must both");
+  EXPECT_REFUSED(Logprobs(), Logprobs, a.top_logprob.dim[1] = 3, "Logprobs.top_logprob");
+  EXPECT_REFUSED(Logprobs(), Logprobs, a.top_token.dim[1] = 51, "51 columns, more than .* 50");
+  EXPECT_REFUSED(Logprobs(), Logprobs, a.out_rank.data = a.logits.data, "overlaps logits");
+}
+
+}  // namespace
+}  // namespace fairlead

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tiny checkpoints of golden/models against transformers' logits, on every device at hand.
+// Tolerances: golden README, section "models" (float32: 1e-3 and equal greedy tokens; bf16 weights
+// and activations: rms 0.15, largest 1.0).
+#include "models/decoder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "models/json.h"
+#include "tests/fault_device.h"
+#include "tests/guarded_device.h"
+#include "tests/models/model_runner.h"
+#include "tests/reference/reference_device.h"
+
+namespace fairlead {
+namespace {
+
+constexpr int kMaxTokens = 64;
+
+std::string Folder(const std::string& name) {
+  return absl::StrCat(FAIRLEAD_GOLDEN_DIR, "/models/", name);
+}
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+std::unique_ptr<Device> Cpu(Numerics numerics) {
+  auto device = OpenDevice("cpu", {.threads = 2, .numerics = numerics});
+  EXPECT_TRUE(device.ok()) << device.status();
+  return *std::move(device);
+}
+
+struct Difference {
+  double largest = 0, rms = 0;
+};
+
+Difference Compare(const std::vector<float>& got, const float* want) {
+  Difference difference;
+  double sum = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double d = std::abs(static_cast<double>(got[i]) - want[i]);
+    // A NaN anywhere must not pass as a small difference.
+    if (!(d <= difference.largest)) difference.largest = d;
+    sum += d * d;
+  }
+  difference.rms = std::sqrt(sum / got.size());
+  return difference;
+}
+
+// How far two greedy runs agree, as far as they can be compared.
+int AgreeingSteps(const std::vector<Token>& got, const std::vector<Token>& want) {
+  size_t i = 0;
+  while (i < got.size() && i < want.size() && got[i] == want[i]) ++i;
+  return static_cast<int>(i);
+}
+
+class DecoderTest : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    auto golden = ParseJson(ReadFile(Folder(GetParam()) + "/golden.json"));
+    ASSERT_TRUE(golden.ok()) << golden.status();
+    golden_ = *std::move(golden);
+    const std::string bytes = ReadFile(Folder(GetParam()) + "/golden.f32");
+    values_.resize(bytes.size() / sizeof(float));
+    std::memcpy(values_.data(), bytes.data(), bytes.size());
+    tolerance_ = std::max(1e-3, 20 * golden_["float32_vs_float64"].get<double>());
+  }
+
+  void ExpectFloat32(std::unique_ptr<Device> device) {
+    auto runner = ModelRunner::Open(Folder(GetParam()), std::move(device), kMaxTokens);
+    ASSERT_TRUE(runner.ok()) << runner.status();
+    for (const Json& sequence : golden_["sequences"]) {
+      const auto ids = sequence["ids"].get<std::vector<Token>>();
+      (*runner)->Restart();
+      const std::vector<float> logits = (*runner)->Run(ids, static_cast<int>(ids.size()));
+      const float* want = values_.data() + sequence["logits"]["offset"].get<size_t>();
+      EXPECT_LE(Compare(logits, want).largest, tolerance_) << "length " << ids.size();
+      EXPECT_GE(
+          AgreeingSteps((*runner)->Greedy(ids, 16), sequence["greedy"].get<std::vector<Token>>()),
+          sequence["comparable_steps"].get<int>());
+    }
+  }
+
+  Json golden_;
+  std::vector<float> values_;
+  double tolerance_ = 0;
+};
+
+TEST_P(DecoderTest, CpuFloat32) { ExpectFloat32(Cpu(Numerics::kFloat32)); }
+TEST_P(DecoderTest, Reference) { ExpectFloat32(reference::MakeReferenceDevice()); }
+TEST_P(DecoderTest, GuardedDevice) { ExpectFloat32(MakeGuardedDevice(Cpu(Numerics::kFloat32))); }
+
+TEST_P(DecoderTest, CpuPrecise) {
+  auto runner = ModelRunner::Open(Folder(GetParam()), Cpu(Numerics::kPrecise), kMaxTokens);
+  ASSERT_TRUE(runner.ok()) << runner.status();
+  for (const Json& sequence : golden_["sequences"]) {
+    const auto ids = sequence["ids"].get<std::vector<Token>>();
+    (*runner)->Restart();
+    const std::vector<float> logits = (*runner)->Run(ids, static_cast<int>(ids.size()));
+    const Difference d =
+        Compare(logits, values_.data() + sequence["logits"]["offset"].get<size_t>());
+    EXPECT_LE(d.rms, 0.15);
+    EXPECT_LE(d.largest, 1.0);
+  }
+}
+
+TEST_P(DecoderTest, ChunksGiveTheSameBits) {
+  auto runner = ModelRunner::Open(Folder(GetParam()), Cpu(Numerics::kPrecise), kMaxTokens);
+  ASSERT_TRUE(runner.ok()) << runner.status();
+  const auto ids = golden_["sequences"][2]["ids"].get<std::vector<Token>>();
+  const std::vector<float> whole = (*runner)->Run(ids, 1);
+  for (const size_t chunk : {1, 7, 16}) {
+    (*runner)->Restart();
+    std::vector<float> last;
+    for (size_t begin = 0; begin < ids.size(); begin += chunk) {
+      last = (*runner)->Run(absl::MakeConstSpan(ids).subspan(begin, chunk), 1);
+    }
+    EXPECT_EQ(last, whole) << "chunks of " << chunk;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Checkpoints, DecoderTest,
+                         testing::Values("llama-gqa", "llama-tied-mqa", "llama-bias-sharded",
+                                         "llama-bf16", "llama-rope-llama3", "llama-rope-linear"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST(DecoderLoadTest, EveryFailedAllocationIsAStatus) {
+  const std::unique_ptr<Device> cpu = Cpu(Numerics::kFloat32);
+  FaultDevice device(*cpu);
+  auto source = OpenWeights(Folder("llama-gqa"));
+  ASSERT_TRUE(source.ok()) << source.status();
+  device.FailAt(-1);
+  ASSERT_TRUE(LoadModel(**source, device, kMaxTokens).ok());
+  const int64_t calls = device.calls();
+  EXPECT_GT(calls, 10);  // 4 matrices a layer, embedding, head, vectors
+  for (int64_t k = 0; k < calls; ++k) {
+    device.FailAt(k);
+    EXPECT_EQ(LoadModel(**source, device, kMaxTokens).status().code(),
+              absl::StatusCode::kResourceExhausted)
+        << k;
+  }
+}
+
+TEST(DecoderLoadTest, UnknownPathIsNotFound) {
+  EXPECT_EQ(ModelRunner::Open(Folder("no-such-model"), Cpu(Numerics::kFloat32), kMaxTokens)
+                .status()
+                .code(),
+            absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace fairlead

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/runtime/fake_device.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+#include "tests/reference/reference_sampling.h"
+
+namespace fairlead {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+class FakeOps final : public Ops {
+ public:
+  explicit FakeOps(SampleObserver observe) : observe_(std::move(observe)) {}
+
+  void Sample(Stream& stream, const SampleArgs& args) const override {
+    static_cast<FakeStream&>(stream).Run([this, args] {
+      if (observe_) observe_(args);
+      for (int64_t r = 0; r < args.logits.dim[0]; ++r) args.out.As<int32_t>()[r] = Draw(args, r);
+    });
+  }
+
+  void Logprobs(Stream& stream, const LogprobsArgs& args) const override {
+    static_cast<FakeStream&>(stream).Run([args] {
+      for (int64_t r = 0; r < args.logits.dim[0]; ++r) Score(args, r);
+    });
+  }
+
+  void Embed(Stream&, const EmbedArgs&) const override { Unused(); }
+  void RmsNorm(Stream&, const RmsNormArgs&) const override { Unused(); }
+  void Matmul(Stream&, const MatmulArgs&) const override { Unused(); }
+  void RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs&) const override { Unused(); }
+  void Attention(Stream&, const AttentionArgs&) const override { Unused(); }
+  void SiluAndMul(Stream&, const SiluAndMulArgs&) const override { Unused(); }
+  void GatherRows(Stream&, const GatherRowsArgs&) const override { Unused(); }
+
+ private:
+  [[noreturn]] static void Unused() {
+    FAIRLEAD_CHECK(false && "FakeModel computes without ops");
+    std::abort();
+  }
+
+  static float Edited(const SampleArgs& args, int64_t row, int32_t token) {
+    float l = args.logits.As<float>()[row * args.logits.dim[1] + token];
+    if (!args.edits.start) return l;
+    const int32_t* start = args.edits.start.As<int32_t>();
+    for (int32_t e = start[row]; e < start[row + 1]; ++e) {
+      if (args.edits.token.As<int32_t>()[e] != token) continue;
+      const float repetition = args.edits.repetition.As<float>()[e];
+      l = (l > 0 ? l / repetition : l * repetition) + args.edits.add.As<float>()[e];
+    }
+    return l;
+  }
+
+  static int32_t Draw(const SampleArgs& args, int64_t row) {
+    if (args.temperature.As<float>()[row] > 0) {
+      return reference::SampleRow(reference::ReadSamplingRow(args, row));
+    }
+    int32_t best = -1;
+    float best_logit = -kInfinity;
+    for (int32_t v = 0; v < args.logits.dim[1]; ++v) {
+      const float l = Edited(args, row, v);
+      if (std::isnan(l) || l == kInfinity) return -1;
+      if (l > best_logit) best = v, best_logit = l;
+    }
+    return best;
+  }
+
+  // True when token a comes before token b in the order of logprobs.
+  static bool Above(const float* logits, int32_t a, int32_t b) {
+    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+  }
+
+  static void Score(const LogprobsArgs& args, int64_t row) {
+    const int32_t vocab = static_cast<int32_t>(args.logits.dim[1]);
+    const float* logits = args.logits.As<float>() + row * vocab;
+    double sum = 0;
+    for (int32_t v = 0; v < vocab; ++v) sum += std::exp(static_cast<double>(logits[v]));
+    const double log_sum = std::log(sum);
+    const int32_t target = args.target.As<int32_t>()[row];
+    const bool valid = target >= 0 && target < vocab;
+    int32_t rank = valid ? 1 : 0;
+    for (int32_t v = 0; valid && v < vocab; ++v) rank += Above(logits, v, target);
+    args.out_logprob.As<float>()[row] = valid ? static_cast<float>(logits[target] - log_sum) : 0;
+    args.out_rank.As<int32_t>()[row] = rank;
+    const int64_t n = args.top_token ? args.top_token.dim[1] : 0;
+    int32_t last = -1;
+    for (int64_t i = 0; i < n; ++i) {
+      int32_t best = -1;
+      for (int32_t v = 0; v < vocab; ++v) {
+        const bool left = last < 0 || Above(logits, last, v);
+        if (left && (best < 0 || Above(logits, v, best))) best = v;
+      }
+      last = best < 0 ? 0 : best;
+      args.top_token.As<int32_t>()[row * n + i] = last;
+      args.top_logprob.As<float>()[row * n + i] = static_cast<float>(logits[last] - log_sum);
+    }
+  }
+
+  const SampleObserver observe_;
+};
+
+}  // namespace
+
+void FakeStream::CopyToDevice(void* device, const void* host, size_t bytes) {
+  Run([=] { std::memcpy(device, host, bytes); });
+}
+
+void FakeStream::CopyToHost(void* host, const void* device, size_t bytes) {
+  Run([=] { std::memcpy(host, device, bytes); });
+}
+
+void FakeStream::Wait() {
+  for (const auto& work : queue_) work();
+  queue_.clear();
+}
+
+FakeDevice::FakeDevice(Options options)
+    : options_(std::move(options)),
+      free_bytes_(options_.memory_bytes),
+      ops_(std::make_unique<FakeOps>(options_.observe_sample)) {
+  info_.name = "fake";
+  info_.memory_bytes = options_.memory_bytes;
+}
+
+FakeDevice::~FakeDevice() { FAIRLEAD_CHECK(free_bytes_ == options_.memory_bytes); }
+
+absl::StatusOr<Buffer> FakeDevice::Allocate(size_t bytes) {
+  if (bytes > free_bytes_)
+    return absl::ResourceExhaustedError(absl::StrCat(bytes, " bytes do not fit"));
+  free_bytes_ -= bytes;
+  const size_t rounded = (bytes + 63) / 64 * 64 + 64;
+  void* const data = std::aligned_alloc(64, rounded);
+  std::memset(data, 0, rounded);
+  return Buffer(data, bytes, [this, bytes](void* p) {
+    free_bytes_ += bytes;
+    std::free(p);
+  });
+}
+
+absl::StatusOr<std::unique_ptr<PackedWeight>> FakeDevice::PackWeight(const PackWeightArgs&) {
+  return absl::UnimplementedError("the fake device has no weights");
+}
+
+std::unique_ptr<Stream> FakeDevice::NewStream() {
+  return std::make_unique<FakeStream>(options_.late);
+}
+
+}  // namespace fairlead
