@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "kernels/device.h"
 #include "kernels/strings.h"
 #include "models/config_reader.h"
 
@@ -16,7 +17,6 @@ constexpr int kMaxHidden = 1 << 20;
 constexpr int kMaxFfn = 1 << 22;
 constexpr int kMaxLayers = 1 << 12;
 constexpr int kMaxHeads = 1 << 14;
-constexpr int kMaxHeadDim = 1 << 12;
 constexpr int kMaxVocab = 1 << 24;
 constexpr int kMaxPositions = 1 << 28;
 
@@ -115,12 +115,17 @@ void ReadShape(ModelConfig& config, ConfigReader& reader) {
         StrCat("config key \"hidden_size\" is ", config.hidden, "; without head_dim it must be a ",
                "multiple of num_attention_heads (", config.heads, ")")));
   }
-  config.head_dim = reader.Int("head_dim", 1, kMaxHeadDim, config.hidden / config.heads);
-  if (config.head_dim < 1 || config.head_dim > kMaxHeadDim || config.head_dim % 2 != 0) {
+  config.head_dim = reader.Int("head_dim", 1, kMaxHidden, config.hidden / config.heads);
+  if (config.head_dim % 2 != 0) {
     reader.Fail(absl::InvalidArgumentError(
-        StrCat("head_dim is ", config.head_dim, "; it must be even, from 2 to ", kMaxHeadDim)));
+        StrCat("head_dim is ", config.head_dim, "; RoPE needs an even one")));
   }
-  const int value_dim = reader.Int("v_head_dim", 1, kMaxHeadDim, config.head_dim);
+  if (config.head_dim > KvShape::kMaxHeadDim) {
+    reader.Fail(
+        absl::UnimplementedError(StrCat("head_dim ", config.head_dim, " is not supported; at most ",
+                                        KvShape::kMaxHeadDim, " are")));
+  }
+  const int value_dim = reader.Int("v_head_dim", 1, kMaxHidden, config.head_dim);
   if (value_dim != config.head_dim) {
     reader.Fail(absl::UnimplementedError(
         StrCat("v_head_dim ", value_dim, " differs from head_dim ", config.head_dim,

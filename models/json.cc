@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/json.h"
 
+#include <type_traits>
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/escaping.h"
 #include "kernels/strings.h"
 
@@ -13,71 +14,139 @@ namespace {
 
 constexpr size_t kLongestMessage = 200;
 
-// Watches the parser's events; false from Keep stops it from building what nobody will see.
-class DepthGuard {
- public:
-  explicit DepthGuard(int max_depth) : max_depth_(max_depth) {}
-  bool Keep(int depth, nlohmann::json::parse_event_t event) {
-    using Event = nlohmann::json::parse_event_t;
-    const bool opens = event == Event::object_start || event == Event::array_start;
-    if (opens && depth >= max_depth_ && status_.ok()) {
-      status_ =
-          absl::InvalidArgumentError(StrCat("JSON is nested deeper than ", max_depth_, " levels"));
-    }
-    return status_.ok();
-  }
-  void Fail(absl::Status status) { status_.Update(std::move(status)); }
-  const absl::Status& status() const { return status_; }
-
- private:
-  const int max_depth_;
-  absl::Status status_;
-};
-
 // The library quotes the token it stopped at, however long that is.
 std::string Shortened(std::string_view what) {
   return StrCat(what.substr(0, kLongestMessage), what.size() > kLongestMessage ? "..." : "");
 }
 
-template <typename Value, typename Callback>
-absl::StatusOr<Value> Parse(std::string_view text, const DepthGuard& guard, Callback callback) {
-  try {
-    Value value = Value::parse(text.begin(), text.end(), callback);
-    if (!guard.status().ok()) return guard.status();
-    return value;
-  } catch (const nlohmann::json::parse_error& error) {
-    return absl::InvalidArgumentError(
-        StrCat("invalid JSON at byte ", error.byte, ": ", Shortened(error.what())));
-  } catch (const nlohmann::json::exception& error) {  // a number out of range
-    return absl::InvalidArgumentError(StrCat("invalid JSON: ", Shortened(error.what())));
+// Builds a value from the parser's events. The library's own builder looks for each new key of a
+// Json among all earlier ones, which is quadratic in what a client may send; here a hash table
+// does.
+template <typename Value>
+class Builder : public nlohmann::json_sax<Value> {
+ public:
+  using Size = std::size_t;
+
+  Builder(int max_depth, bool refuse_duplicates)
+      : max_depth_(max_depth), refuse_duplicates_(refuse_duplicates) {}
+
+  absl::StatusOr<Value> Take() {
+    if (!status_.ok()) return status_;
+    return std::move(root_);
   }
+
+  bool null() override { return Add(nullptr); }
+  bool boolean(bool value) override { return Add(value); }
+  bool number_integer(typename Value::number_integer_t value) override { return Add(value); }
+  bool number_unsigned(typename Value::number_unsigned_t value) override { return Add(value); }
+  bool number_float(typename Value::number_float_t value, const std::string&) override {
+    return Add(value);
+  }
+  bool string(std::string& value) override { return Add(std::move(value)); }
+  bool binary(typename Value::binary_t&) override { return false; }  // not in JSON text
+
+  bool start_object(Size) override { return Open(Value::object()); }
+  bool key(std::string& key) override {
+    Frame& frame = open_.back();
+    auto [place, is_new] = frame.index_of.try_emplace(key, kNew);
+    if (!is_new && refuse_duplicates_) {
+      return Fail(StrCat("duplicate key \"", Shortened(absl::CHexEscape(key)), "\""));
+    }
+    frame.member = &*place;
+    return true;
+  }
+  bool end_object() override { return Close(); }
+  bool start_array(Size) override { return Open(Value::array()); }
+  bool end_array() override { return Close(); }
+
+  bool parse_error(Size position, const std::string&,
+                   const nlohmann::detail::exception& error) override {
+    // Number 101 and up are syntax errors, which have a place; the others (a number out of range)
+    // have none.
+    const bool has_position = error.id < 200;
+    return Fail(has_position
+                    ? StrCat("invalid JSON at byte ", position, ": ", Shortened(error.what()))
+                    : StrCat("invalid JSON: ", Shortened(error.what())));
+  }
+
+ private:
+  using Members = typename Value::object_t;
+  // Whether members lie in a vector, in the order in which they came.
+  static constexpr bool kOrdered =
+      std::is_base_of_v<std::vector<typename Members::value_type>, Members>;
+  static constexpr size_t kNew = static_cast<size_t>(-1);
+  struct Frame {
+    Value value;
+    absl::flat_hash_map<std::string, size_t> index_of;
+    std::pair<const std::string, size_t>* member =
+        nullptr;  // the key that was read last, and its place
+  };
+
+  bool Fail(std::string message) {
+    status_.Update(absl::InvalidArgumentError(message));
+    return false;
+  }
+
+  bool Open(Value empty) {
+    if (static_cast<int>(open_.size()) >= max_depth_)
+      return Fail(StrCat("JSON is nested deeper than ", max_depth_, " levels"));
+    open_.push_back({std::move(empty), {}, nullptr});
+    return true;
+  }
+
+  bool Close() {
+    Value value = std::move(open_.back().value);
+    open_.pop_back();
+    return Add(std::move(value));
+  }
+
+  bool Add(Value value) {
+    if (open_.empty()) {
+      root_ = std::move(value);
+      return true;
+    }
+    Frame& frame = open_.back();
+    if (frame.value.is_array()) {
+      frame.value.template get_ref<typename Value::array_t&>().push_back(std::move(value));
+      return true;
+    }
+    Members& members = frame.value.template get_ref<Members&>();
+    auto& [key, index] = *frame.member;
+    if constexpr (kOrdered) {
+      if (index == kNew) {
+        index = members.size();
+        members.emplace_back(key, std::move(value));
+      } else {
+        members.begin()[static_cast<std::ptrdiff_t>(index)].second = std::move(value);
+      }
+    } else {
+      members.insert_or_assign(key, std::move(value));
+    }
+    return true;
+  }
+
+  const int max_depth_;
+  const bool refuse_duplicates_;
+  absl::Status status_;
+  std::vector<Frame> open_;
+  Value root_;
+};
+
+template <typename Value>
+absl::StatusOr<Value> Parse(std::string_view text, int max_depth, bool refuse_duplicates) {
+  Builder<Value> builder(max_depth, refuse_duplicates);
+  Value::sax_parse(text.begin(), text.end(), &builder);
+  return builder.Take();
 }
 
 }  // namespace
 
 absl::StatusOr<Json> ParseJson(std::string_view text, int max_depth) {
-  DepthGuard guard(max_depth);
-  return Parse<Json>(text, guard, [&](int depth, nlohmann::json::parse_event_t event, Json&) {
-    return guard.Keep(depth, event);
-  });
+  return Parse<Json>(text, max_depth, /*refuse_duplicates=*/false);
 }
 
 absl::StatusOr<JsonTable> ParseJsonTable(std::string_view text, int max_depth) {
-  using Event = JsonTable::parse_event_t;
-  DepthGuard guard(max_depth);
-  std::vector<absl::flat_hash_set<std::string>>
-      open_objects;  // the keys seen so far, outermost first
-  return Parse<JsonTable>(text, guard, [&](int depth, Event event, JsonTable& value) {
-    if (!guard.Keep(depth, event)) return false;
-    if (event == Event::object_start) open_objects.emplace_back();
-    if (event == Event::object_end) open_objects.pop_back();
-    if (event != Event::key) return true;
-    const std::string& key = value.get_ref<const std::string&>();
-    if (open_objects.back().insert(key).second) return true;
-    guard.Fail(absl::InvalidArgumentError(
-        StrCat("duplicate key \"", Shortened(absl::CHexEscape(key)), "\"")));
-    return false;
-  });
+  return Parse<JsonTable>(text, max_depth, /*refuse_duplicates=*/true);
 }
 
 std::string DumpJson(const Json& value) {

@@ -86,12 +86,13 @@ class SplitStep : public PreTokenizer::Step {
   void Apply(Words* words) const override {
     std::vector<TextSpan> out;
     out.reserve(words->span.size());
+    Regex::Search search(regex_, words->text.size());
     std::vector<TextSpan> match;
     std::vector<Stretch> stretch;
     for (size_t i = 0; i < words->span.size(); ++i) {
       match.clear();
       stretch.clear();
-      regex_.FindAll(words->word(i), &match);
+      search.FindAll(words->word(i), &match);
       Cover(words->span[i], match, &stretch);
       Emit(stretch, &out);
     }
@@ -186,7 +187,7 @@ absl::StatusOr<SplitBehavior> ParseBehavior(const std::string& name) {
   if (name == "Contiguous") return SplitBehavior::kContiguous;
   return absl::InvalidArgumentError(
       StrCat("pre_tokenizer: Split behavior \"", name,
-                   "\"; known: Removed, Isolated, MergedWithPrevious, MergedWithNext, Contiguous"));
+             "\"; known: Removed, Isolated, MergedWithPrevious, MergedWithNext, Contiguous"));
 }
 
 absl::Status AddSplitFromJson(const Json& json, StepList* out) {

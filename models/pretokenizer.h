@@ -52,7 +52,7 @@ class PreTokenizer {
   PreTokenizer& operator=(PreTokenizer&&) noexcept;
   ~PreTokenizer();
 
-  // Cuts `text` (valid UTF-8). Where a pattern exceeds its limits (Regex::FindAll) the rest of that
+  // Cuts `text` (valid UTF-8). Where a pattern exceeds its limits (Regex::Search) the rest of that
   // word stays whole: slower and differently split, but complete.
   Words Split(std::string_view text) const;
 

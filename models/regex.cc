@@ -4,6 +4,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/check.h"
@@ -28,12 +29,24 @@ using MatchDataPtr = std::unique_ptr<pcre2_match_data, Deleter<pcre2_match_data_
 // A pattern nests this deep at most; PCRE2's compiler recurses.
 constexpr uint32_t kMaxParentheses = 200;
 constexpr size_t kMaxPatternBytes = 64 * 1024;
+// JIT code does not count the steps of a repeated single character, which can be quadratic. The
+// interpreter counts everything, and on a long text is not much slower than what follows the
+// search.
+constexpr size_t kMaxJitBytes = 64 * 1024;
+// How much more a search may have than the one before it that ran out of steps.
+constexpr uint32_t kStepGrowth = 8;
+
+size_t NextCharacter(std::string_view text, size_t pos) {
+  do {
+    ++pos;
+  } while (pos < text.size() && (static_cast<unsigned char>(text[pos]) & 0xC0) == 0x80);
+  return pos;
+}
 
 }  // namespace
 
 struct Regex::Compiled {
   CodePtr code;
-  MatchContextPtr context;  // limits; PCRE2 only reads it
 };
 
 Regex::Regex(std::unique_ptr<Compiled> compiled) : compiled_(std::move(compiled)) {}
@@ -54,8 +67,7 @@ absl::StatusOr<Regex> Regex::CompileLiteral(std::string_view text) {
 absl::StatusOr<Regex> Regex::CompileWith(std::string_view pattern, uint32_t options) {
   if (pattern.size() > kMaxPatternBytes) {
     return absl::InvalidArgumentError(StrCat("a regular expression of ", pattern.size(),
-                                                   " bytes; at most ", kMaxPatternBytes,
-                                                   " are allowed"));
+                                             " bytes; at most ", kMaxPatternBytes, " are allowed"));
   }
   const CompileContextPtr compile_context(pcre2_compile_context_create(nullptr));
   FAIRLEAD_CHECK(compile_context != nullptr);
@@ -73,32 +85,71 @@ absl::StatusOr<Regex> Regex::CompileWith(std::string_view pattern, uint32_t opti
   }
   // Without JIT (an architecture that lacks it, a kernel that forbids it) the interpreter matches.
   pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);
-  MatchContextPtr context(pcre2_match_context_create(nullptr));
-  FAIRLEAD_CHECK(context != nullptr);
-  pcre2_set_match_limit(context.get(), kMatchLimit);
-  pcre2_set_heap_limit(context.get(), kHeapLimitKib);
-  return Regex(std::make_unique<Compiled>(Compiled{std::move(code), std::move(context)}));
+  return Regex(std::make_unique<Compiled>(Compiled{std::move(code)}));
 }
 
-bool Regex::FindAll(std::string_view text, std::vector<TextSpan>* match) const {
-  const MatchDataPtr data(pcre2_match_data_create(1, nullptr));
-  FAIRLEAD_CHECK(data != nullptr);
-  const size_t* const span = pcre2_get_ovector_pointer(data.get());
-  const auto subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-  const auto search = [&](size_t start, uint32_t options) {
-    return pcre2_match(compiled_->code.get(), subject, text.size(), start, options, data.get(),
-                       compiled_->context.get());
+struct Regex::Search::State {
+  const pcre2_code* code;
+  MatchDataPtr data;
+  MatchContextPtr context;
+  int64_t steps_left;
+};
+
+Regex::Search::Search(const Regex& regex, size_t text_bytes)
+    : state_(std::make_unique<State>(
+          State{regex.compiled_->code.get(), MatchDataPtr(pcre2_match_data_create(1, nullptr)),
+                MatchContextPtr(pcre2_match_context_create(nullptr)),
+                kBaseSteps + kStepsPerByte * static_cast<int64_t>(text_bytes)})) {
+  FAIRLEAD_CHECK(state_->data != nullptr && state_->context != nullptr);
+  pcre2_set_heap_limit(state_->context.get(), kHeapLimitKib);
+}
+
+Regex::Search::~Search() = default;
+
+int Regex::Search::Match(std::string_view text, size_t start, uint32_t options, int64_t steps) {
+  if (text.size() > kMaxJitBytes) options |= PCRE2_NO_JIT;
+  pcre2_set_match_limit(state_->context.get(), static_cast<uint32_t>(steps));
+  const auto match = [&](uint32_t flags) {
+    return pcre2_match(state_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), start,
+                       flags | PCRE2_NO_UTF_CHECK, state_->data.get(), state_->context.get());
   };
+  const int result = match(options);
+  // The interpreter has its stack on the heap.
+  return result == PCRE2_ERROR_JIT_STACKLIMIT ? match(options | PCRE2_NO_JIT) : result;
+}
+
+// PCRE2 limits the steps from each position, and cannot tell how many were taken. So each position
+// gets few of them. If that is not enough for one, all are tried one by one from there on, with
+// more and more steps, and what is used up in vain is paid for.
+int Regex::Search::FindFrom(std::string_view text, size_t start) {
+  int result = Match(text, start, 0, kFreeSteps);
+  while (result == PCRE2_ERROR_MATCHLIMIT) {
+    for (int64_t steps = kFreeSteps; result == PCRE2_ERROR_MATCHLIMIT;
+         steps = std::min(steps * kStepGrowth, state_->steps_left)) {
+      state_->steps_left -= steps;
+      if (state_->steps_left <= 0) return result;
+      result = Match(text, start, PCRE2_ANCHORED, steps);
+    }
+    if (result != PCRE2_ERROR_NOMATCH || start == text.size()) return result;
+    start = NextCharacter(text, start);
+    result = PCRE2_ERROR_MATCHLIMIT;
+  }
+  return result;
+}
+
+bool Regex::Search::FindAll(std::string_view text, std::vector<TextSpan>* match) {
+  if (state_->steps_left <= 0) return false;
+  const size_t* const span = pcre2_get_ovector_pointer(state_->data.get());
   size_t start = 0;
   size_t last_end = std::string_view::npos;  // of the last match
   while (start <= text.size()) {
-    int result = search(start, PCRE2_NO_UTF_CHECK);
-    // JIT code has a small stack; the interpreter keeps its own on the heap.
-    if (result == PCRE2_ERROR_JIT_STACKLIMIT)
-      result = search(start, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT);
+    const int result = FindFrom(text, start);
     if (result == PCRE2_ERROR_NOMATCH) return true;
     // A \K can move the start of a match before the search's; such patterns split nothing sensible.
-    if (result < 0 || span[0] < start || span[1] < span[0]) return false;
+    if (result < 0 || span[0] < start || span[1] < span[0]) {
+      state_->steps_left = 0;
+      return false;
+    }
     if (span[0] == span[1] && span[1] == last_end) {
       ++start;
       while (start < text.size() && (static_cast<unsigned char>(text[start]) & 0xC0) == 0x80)

@@ -37,13 +37,31 @@ class Regex {
   Regex& operator=(Regex&&) noexcept;
   ~Regex();
 
-  // Appends the matches, left to right and disjoint; an empty match right behind the previous one
-  // is skipped. `text` must be valid UTF-8. A search is given up when it needs more than
-  // kMatchLimit backtracking steps or kHeapLimitKib of memory: then no match is reported from there
-  // on (the rest of the text counts as unmatched, none of it is lost) and false is returned.
-  bool FindAll(std::string_view text, std::vector<TextSpan>* match) const;
+  // Searches the parts of one text. Borrows the regex. One thread.
+  class Search {
+   public:
+    // `text_bytes`: of all parts together.
+    Search(const Regex& regex, size_t text_bytes);
+    ~Search();
 
-  static constexpr uint32_t kMatchLimit = 10'000'000;
+    // Appends the matches, left to right and disjoint; an empty match right behind the previous one
+    // is skipped. `text` must be valid UTF-8. Backtracking is bounded: all calls together have
+    // kBaseSteps + kStepsPerByte * text_bytes steps, beyond kFreeSteps for each position of the
+    // text, and kHeapLimitKib of memory. (A step is PCRE2's: running through a repeated character
+    // is one, so a pattern can still be made to take quadratic time.) Who needs more gets no match
+    // from there on (the rest counts as unmatched, none of it is lost), and false.
+    bool FindAll(std::string_view text, std::vector<TextSpan>* match);
+
+   private:
+    struct State;
+    int Match(std::string_view text, size_t start, uint32_t options, int64_t steps);
+    int FindFrom(std::string_view text, size_t start);
+    std::unique_ptr<State> state_;
+  };
+
+  static constexpr int64_t kBaseSteps = 10'000'000;
+  static constexpr int64_t kStepsPerByte = 32;
+  static constexpr uint32_t kFreeSteps = 256;
   static constexpr uint32_t kHeapLimitKib = 256 * 1024;
 
  private:

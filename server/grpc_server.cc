@@ -6,14 +6,19 @@
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string_view>
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/time/clock.h"
 #include "grpc/health/v1/health.pb.h"
 #include "kernels/strings.h"
 #include "server/grpc/call.h"
@@ -177,7 +182,7 @@ class GrpcServerImpl final : public GrpcServer, public grpc::CallbackGenericServ
 
  private:
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override;
-  // Which of our methods may run for this caller; null `method` with OK cannot be.
+  // Whether the call may go on, and who makes it. OK only with a method.
   absl::Status Admit(const grpc::GenericCallbackServerContext& context, const Method* method,
                      Principal& principal) const;
 

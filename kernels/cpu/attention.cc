@@ -14,11 +14,9 @@ namespace {
 
 using Tile = AttentionScratch::Tile;
 
-// Queries (rows x heads of a group) that read the keys together. 48: 8 register tiles of 6, and scores
-// of 48 KiB.
+// Queries (rows x heads of a group) that read the keys together. 48: 8 register tiles of 6, and
+// scores of 48 KiB.
 constexpr int kTileQueries = 48;
-constexpr int kMaxGroup = 64;
-constexpr int kMaxTileQueries = std::max(kTileQueries, kMaxGroup);
 
 // What one call's tasks share.
 class AttentionCall {
@@ -31,15 +29,16 @@ class AttentionCall {
         head_dim_(args.kv.shape.head_dim),
         group_(args.heads / kv_heads_),
         q_stride_(int64_t{args.heads + 2 * kv_heads_} * head_dim_) {
-    FAIRLEAD_CHECK(args.heads % kv_heads_ == 0 && group_ <= kMaxGroup);
-    FAIRLEAD_CHECK(head_dim_ <= kMaxHeadDim && layout_.shape.block_tokens % kKeyGroup == 0);
+    FAIRLEAD_CHECK(args.heads % kv_heads_ == 0);
+    FAIRLEAD_CHECK(head_dim_ <= KvShape::kMaxHeadDim &&
+                   layout_.shape.block_tokens % kKeyGroup == 0);
   }
 
   void Run(ThreadPool& pool);
 
  private:
-  // Offsets, in floats, in a worker's scratch.
-  struct Worker {
+  struct Worker {  // parts of its scratch
+    int* limit;
     float* q;
     float* score;
     SoftmaxSums total;
@@ -114,8 +113,9 @@ SoftmaxSums AttentionCall::SumsAt(float* at) const {
 AttentionCall::Worker AttentionCall::WorkerScratch(int worker) const {
   const int64_t q = int64_t{tile_queries_} * head_dim_;
   const int64_t scores = int64_t{tile_queries_} * kSplitKeys;
-  float* at = scratch_.worker[worker].Reserve(scores + q + 2 * sums_size());
-  return {.q = at + scores,
+  float* at = scratch_.worker[worker].floats.Reserve(scores + q + 2 * sums_size());
+  return {.limit = scratch_.worker[worker].limit.Reserve(tile_queries_),
+          .q = at + scores,
           .score = at,
           .total = SumsAt(at + scores + q),
           .later = SumsAt(at + scores + q + sums_size())};
@@ -139,7 +139,7 @@ int AttentionCall::AttendSplit(const Tile& tile, int kv_head, int split, const W
                                const SoftmaxSums& sums) const {
   const int first_key = split * kSplitKeys;
   const int first_row = std::max(0, first_key - tile.position);
-  std::array<int, kMaxTileQueries> limit;
+  int* limit = worker.limit;
   for (int row = first_row; row < tile.rows; ++row) {
     const int keys = std::min(tile.position + row + 1 - first_key, kSplitKeys);
     for (int i = 0; i < group_; ++i) limit[row * group_ + i] = keys;
@@ -157,20 +157,19 @@ int AttentionCall::AttendSplit(const Tile& tile, int kv_head, int split, const W
     v_group[g] = kv + layout_.ValueOffset(block, kv_head, key % block_tokens);
   }
   const int skipped = first_row * group_;
-  SimdAttendSplit(
-      {.kv_dtype = layout_.dtype,
-       .queries = tile.rows * group_ - skipped,
-       .head_dim = head_dim_,
-       .v_stride = layout_.v_stride,
-       .k_stride = block_tokens,
-       .q = worker.q + skipped * head_dim_,
-       .limit = limit.data() + skipped,
-       .k_group = k_group.data(),
-       .v_group = v_group.data(),
-       .score = worker.score,
-       .sums = {.max = sums.max + skipped,
-                .sum = sums.sum + skipped,
-                .out = sums.out + int64_t{skipped} * layout_.v_stride}});
+  SimdAttendSplit({.kv_dtype = layout_.dtype,
+                   .queries = tile.rows * group_ - skipped,
+                   .head_dim = head_dim_,
+                   .v_stride = layout_.v_stride,
+                   .k_stride = block_tokens,
+                   .q = worker.q + skipped * head_dim_,
+                   .limit = limit + skipped,
+                   .k_group = k_group.data(),
+                   .v_group = v_group.data(),
+                   .score = worker.score,
+                   .sums = {.max = sums.max + skipped,
+                            .sum = sums.sum + skipped,
+                            .out = sums.out + int64_t{skipped} * layout_.v_stride}});
   return skipped;
 }
 
@@ -223,6 +222,8 @@ void AttentionCall::Run(ThreadPool& pool) {
   const std::vector<Tile>& tiles = scratch_.tiles;
   if (tiles.empty()) return;
   scratch_.worker.resize(std::max<size_t>(scratch_.worker.size(), pool.threads()));
+  // All of them now, so that a worker that idled through the first calls does not allocate later.
+  for (int worker = 0; worker < pool.threads(); ++worker) WorkerScratch(worker);
   const int64_t tile_tasks = static_cast<int64_t>(tiles.size()) * kv_heads_;
   const bool several_splits =
       std::any_of(tiles.begin(), tiles.end(), [](const Tile& t) { return t.num_splits() > 1; });

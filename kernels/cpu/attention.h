@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention over a paged KV cache on CPU threads (online softmax: Milakov and Gimelshein, arXiv
-// 1805.02867; splits of the keys: Dao et al., "Flash-Decoding", 2023).
+// Causal attention over a paged KV cache on CPU threads (online softmax: Milakov and Gimelshein,
+// arXiv 1805.02867; splits of the keys: Dao et al., "Flash-Decoding", 2023).
 //
 // The unit is (tile of query rows, kv head): the query heads of a group share the keys they read. A
 // tile handles its splits in order; where tiles are too few for the threads (a long decode), each
@@ -22,17 +22,22 @@ class AttentionScratch {
  public:
   struct Tile {  // consecutive query rows of one sequence
     int seq;
-    int token;       // of its first row
-    int position;    // likewise
+    int token;     // of its first row
+    int position;  // likewise
     int rows;
-    int64_t task;    // number of its first (kv head, split) task when splits are spread
+    int64_t task;  // number of its first (kv head, split) task when splits are spread
     int num_splits() const { return (position + rows - 1) / kSplitKeys + 1; }
   };
 
+  struct Worker {
+    GrowOnlyArray<float> floats;  // queries, scores and sums of its task
+    GrowOnlyArray<int> limit;     // keys that each query sees
+  };
+
   std::vector<Tile> tiles;
-  std::vector<int> task_tile;  // of a spread task, its tile
-  GrowOnlyArray<float> partial;            // sums of spread tasks
-  std::vector<GrowOnlyArray<float>> worker;  // queries, scores and sums of a worker's task
+  std::vector<int> task_tile;    // of a spread task, its tile
+  GrowOnlyArray<float> partial;  // sums of spread tasks
+  std::vector<Worker> worker;
 };
 
 // `kv_dtype`: kF16 or kF32. Tensors as in AttentionArgs, in host memory.

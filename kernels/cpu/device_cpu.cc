@@ -34,9 +34,9 @@ class CpuStream final : public Stream {
 
 DeviceInfo MakeInfo(Numerics numerics, int threads) {
   return {.name = "cpu",
-          .description =
-              absl::StrCat(CpuModelName(), ", ", absl::AsciiStrToLower(std::string(SimdTargetName())), ", ",
-                           threads, threads == 1 ? " thread" : " threads"),
+          .description = absl::StrCat(CpuModelName(), ", ",
+                                      absl::AsciiStrToLower(std::string(SimdTargetName())), ", ",
+                                      threads, threads == 1 ? " thread" : " threads"),
           .numerics = numerics,
           .activation_dtype = DType::kF32,
           .kv_dtype = numerics == Numerics::kFloat32 ? DType::kF32 : DType::kF16,
@@ -70,7 +70,8 @@ class CpuDevice final : public Device {
   const CpuOps ops_;
 };
 
-// The kernel zeroes pages when they are first touched, so a large cache costs nothing until it is used.
+// The kernel zeroes pages when they are first touched, so a large cache costs nothing until it is
+// used.
 absl::StatusOr<Buffer> CpuDevice::Allocate(size_t bytes) {
   const size_t free = FreeMemory();
   const size_t mapped = std::max<size_t>(bytes, 1);
@@ -91,12 +92,11 @@ absl::StatusOr<Buffer> CpuDevice::Allocate(size_t bytes) {
 
 absl::StatusOr<std::unique_ptr<Device>> OpenCpuDevice(const DeviceOptions& options) {
   if (options.threads < 0 || options.threads > kMaxThreads) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("threads: ", options.threads, "; allowed are 1 to ", kMaxThreads,
-                     ", or 0 for one per usable core"));
+    return absl::InvalidArgumentError(absl::StrCat("threads: ", options.threads,
+                                                   "; allowed are 1 to ", kMaxThreads,
+                                                   ", or 0 for one per usable core"));
   }
-  const int threads =
-      options.threads > 0 ? options.threads : std::min(UsableCpus(), kMaxThreads);
+  const int threads = options.threads > 0 ? options.threads : std::min(UsableCpus(), kMaxThreads);
   return std::make_unique<CpuDevice>(options.numerics, threads);
 }
 

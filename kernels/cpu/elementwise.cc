@@ -79,7 +79,7 @@ void CpuRopeAndWriteKv(ThreadPool& pool, const RopeAndWriteKvArgs& args, DType k
   const int head_dim = args.kv.shape.head_dim;
   const int rotary_dim = static_cast<int>(args.cos_sin.dim[1]);
   const int64_t row_elements = int64_t{args.heads + 2 * kv_heads} * head_dim;
-  FAIRLEAD_CHECK(head_dim <= kMaxHeadDim);
+  FAIRLEAD_CHECK(head_dim <= KvShape::kMaxHeadDim);
   ForEachRow(pool, args.qkv.dim[0], row_elements, [&](int64_t token) {
     float* q = args.qkv.As<float>() + token * row_elements;
     const float* cos_sin =
@@ -96,7 +96,7 @@ void CpuRopeAndWriteKv(ThreadPool& pool, const RopeAndWriteKvArgs& args, DType k
     if (slot < 0) return;
     const float* k = q + int64_t{args.heads} * head_dim;
     const float* v = k + int64_t{kv_heads} * head_dim;
-    float key[kMaxHeadDim];
+    float key[KvShape::kMaxHeadDim];
     rope.heads = 1;
     rope.out = key;
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {

@@ -94,8 +94,8 @@ void ApplyCpuV2(const std::string& folder, CgroupLimits& limits) {
   }
 }
 
-// The group's folder and those of its ancestors up to `root`. Inside a container the path may be that
-// of the host and not exist here; `root` is then the container's own group.
+// The group's folder and those of its ancestors up to `root`. Inside a container the path may be
+// that of the host and not exist here; `root` is then the container's own group.
 template <typename Apply>
 void ForEachAncestor(const std::string& root, absl::string_view path, Apply apply) {
   for (;;) {
@@ -155,9 +155,7 @@ int UsableCpus() {
 
 size_t TotalMemoryBytes() { return std::min(MemInfoBytes("MemTotal"), OwnLimits().memory_limit); }
 
-size_t FreeMemoryBytes() {
-  return std::min(MemInfoBytes("MemAvailable"), OwnLimits().memory_free);
-}
+size_t FreeMemoryBytes() { return std::min(MemInfoBytes("MemAvailable"), OwnLimits().memory_free); }
 
 std::string CpuModelName() {
   const std::string text = ReadText("/proc/cpuinfo");

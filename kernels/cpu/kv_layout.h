@@ -12,10 +12,8 @@
 
 namespace fairlead {
 
-// Keys are handled in groups of this many: block_tokens is a multiple of it, and it is the widest
-// f32 vector that the kernels use.
-inline constexpr int kKeyGroup = 16;
-inline constexpr int kMaxHeadDim = 256;
+// Keys are handled in groups of this many, the widest f32 vector that the kernels use.
+inline constexpr int kKeyGroup = KvShape::kTokenGroup;
 
 struct KvLayout {
   KvLayout(const KvShape& shape_in, DType dtype_in)

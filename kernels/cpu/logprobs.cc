@@ -26,8 +26,8 @@ void TopTokens(const LogprobRow& row, int n, const float* chunk_max, SamplingRow
                int32_t* token, float* logprob) {
   const float bound =
       LowerBoundOfBest(chunk_max, NumLogitChunks(row.vocab), n, scratch.best_chunks);
-  float* logit = scratch.logit.Reserve(row.vocab + 16);
-  int32_t* id = scratch.id.Reserve(row.vocab + 16);
+  float* logit = scratch.logit.Reserve(row.vocab + SamplingRow::kSelectSlack);
+  int32_t* id = scratch.id.Reserve(row.vocab + SamplingRow::kSelectSlack);
   const int found = SimdSelect(row.logit, row.logit, nullptr, row.vocab, bound, logit, id);
   TokenLogit* best = scratch.sorted.Reserve(found);
   for (int i = 0; i < found; ++i) best[i] = {logit[i], id[i]};
@@ -77,7 +77,7 @@ void LogprobsRow(const LogprobsArgs& args, int64_t index, SamplingRow& scratch) 
 
 void CpuLogprobs(ThreadPool& pool, const LogprobsArgs& args, SamplingScratch& scratch) {
   const int64_t rows = args.logits.dim[0];
-  scratch.worker.resize(std::max<size_t>(scratch.worker.size(), pool.threads()));
+  scratch.Reserve(pool.threads(), static_cast<int>(args.logits.dim[1]), bool{args.top_token});
   const auto body = [&](int64_t row, int worker) {
     LogprobsRow(args, row, scratch.worker[worker]);
   };

@@ -64,7 +64,9 @@ void CpuMatmul(ThreadPool& pool, const MatmulArgs& args, MatmulScratch& scratch)
                             .bias = args.bias.As<const float>(),
                             .accumulate = args.accumulate};
   const float* x = args.x.As<const float>();
-  if (tokens <= kMaxVectorTokens) {
+  if (weight.plan() != nullptr) {
+    weight.plan()->Multiply(pool, x, tokens, out, scratch);
+  } else if (tokens <= SimdVectorTokens()) {
     MultiplyVectors(pool, weight, x, static_cast<int>(tokens), out);
   } else {
     MultiplyTiles(pool, weight, x, tokens, out, scratch);

@@ -3,8 +3,10 @@
 // stream only says whose order it is. Thread-safe: calls wait for each other.
 #pragma once
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include <memory>
+#include <mutex>
+
+#include "absl/status/statusor.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/logprobs.h"
 #include "kernels/cpu/matmul.h"
@@ -34,11 +36,11 @@ class CpuOps final : public Ops {
  private:
   const DType kv_dtype_;
   // The pool takes one job at a time, and the scratch belongs to the job.
-  mutable absl::Mutex mutex_;
-  mutable ThreadPool pool_ ABSL_GUARDED_BY(mutex_);
-  mutable MatmulScratch matmul_scratch_ ABSL_GUARDED_BY(mutex_);
-  mutable AttentionScratch attention_scratch_ ABSL_GUARDED_BY(mutex_);
-  mutable SamplingScratch sampling_scratch_ ABSL_GUARDED_BY(mutex_);
+  mutable std::mutex mutex_;  // guards all below
+  mutable ThreadPool pool_;
+  mutable MatmulScratch matmul_scratch_;
+  mutable AttentionScratch attention_scratch_;
+  mutable SamplingScratch sampling_scratch_;
 };
 
 }  // namespace fairlead

@@ -12,6 +12,9 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/half.h"
+#ifdef FAIRLEAD_WITH_ONEDNN
+#include "kernels/cpu/matmul_onednn.h"
+#endif
 
 namespace fairlead {
 namespace {
@@ -161,6 +164,10 @@ void DequantizeBlock(DType dtype, const std::byte* block, int lane, float* out) 
 CpuPackedWeight::CpuPackedWeight(DType dtype, int64_t rows, int64_t cols)
     : PackedWeight(dtype, rows, cols), panels_((rows + kPanelRows - 1) / kPanelRows) {}
 
+CpuPackedWeight::CpuPackedWeight(DType dtype, int64_t rows, int64_t cols,
+                                 std::unique_ptr<DensePlan> plan)
+    : PackedWeight(dtype, rows, cols), panels_(0), plan_(std::move(plan)) {}
+
 void CpuPackedWeight::Free::operator()(std::byte* data) const { std::free(data); }
 
 absl::StatusOr<std::unique_ptr<CpuPackedWeight>> CpuPackedWeight::Allocate(DType dtype,
@@ -203,6 +210,11 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> PackCpuWeight(const PackWeightArgs
                                                             Numerics numerics, ThreadPool& pool) {
   absl::StatusOr<int64_t> rows = CheckedRows(args);
   if (!rows.ok()) return rows.status();
+#ifdef FAIRLEAD_WITH_ONEDNN
+  if (auto plan = PackOnednnWeight(args, *rows, numerics, pool)) {
+    return std::make_unique<CpuPackedWeight>(args.dtype, *rows, args.cols, std::move(plan));
+  }
+#endif
   absl::StatusOr<std::unique_ptr<CpuPackedWeight>> weight =
       CpuPackedWeight::Allocate(args.dtype, *rows, args.cols);
   if (!weight.ok()) return weight.status();

@@ -23,12 +23,30 @@ namespace fairlead {
 
 inline constexpr int kPanelRows = 16;
 
+class MatmulScratch;
+struct MatmulOutput;
+
+// A dense product by another library, which keeps the weight in a layout of its own.
+class DensePlan {
+ public:
+  virtual ~DensePlan() = default;
+  virtual size_t bytes() const = 0;
+  virtual void Multiply(ThreadPool& pool, const float* x, int64_t tokens, const MatmulOutput& out,
+                        MatmulScratch& scratch) const = 0;
+};
+
 class CpuPackedWeight final : public PackedWeight {
  public:
   // RESOURCE_EXHAUSTED when the memory cannot be had. The panels are not initialised.
   static absl::StatusOr<std::unique_ptr<CpuPackedWeight>> Allocate(DType dtype, int64_t rows,
                                                                    int64_t cols);
-  size_t bytes() const override { return panels_ * panel_bytes(); }
+  CpuPackedWeight(DType dtype, int64_t rows, int64_t cols, std::unique_ptr<DensePlan> plan);
+  size_t bytes() const override {
+    return plan_ != nullptr ? plan_->bytes() : panels_ * panel_bytes();
+  }
+
+  // Where there is one, it holds the weight and there are no panels.
+  const DensePlan* plan() const { return plan_.get(); }
 
   int64_t panels() const { return panels_; }
   int block_k() const { return Info(dtype()).block_elements; }
@@ -48,6 +66,7 @@ class CpuPackedWeight final : public PackedWeight {
   CpuPackedWeight(DType dtype, int64_t rows, int64_t cols);
 
   int64_t panels_;
+  std::unique_ptr<DensePlan> plan_;
   std::unique_ptr<std::byte[], Free> data_;
 };
 

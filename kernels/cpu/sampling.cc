@@ -15,7 +15,6 @@ namespace fairlead {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr int kSelectSlack = 16;  // SimdSelect writes whole vectors
 
 // What is left of a row: logits, and their ids in ascending order (null: all of the vocabulary).
 struct Candidates {
@@ -41,8 +40,8 @@ float FromOrderedBits(int32_t ordered) {
   return std::bit_cast<float>(ordered >= 0 ? ordered : ordered ^ 0x7fffffff);
 }
 
-// The largest threshold in [-infinity, max] for which `enough` holds; it must hold for -infinity and,
-// when it holds for a value, for all smaller ones. At most 32 calls.
+// The largest threshold in [-infinity, max] for which `enough` holds; it must hold for -infinity
+// and, when it holds for a value, for all smaller ones. At most 32 calls.
 float BisectThreshold(float max, absl::FunctionRef<bool(float)> enough) {
   int64_t low = OrderedBits(-kInfinity);
   int64_t high = OrderedBits(max);
@@ -108,8 +107,8 @@ const float* RowSampler::Weights(const Candidates& from) {
 
 void RowSampler::Keep(const float* key, float threshold) {
   // What was kept before is smaller and stands in these same arrays, so they never grow under it.
-  float* logit = scratch_.logit.Reserve(left_.n + kSelectSlack);
-  int32_t* id = scratch_.id.Reserve(left_.n + kSelectSlack);
+  float* logit = scratch_.logit.Reserve(left_.n + SamplingRow::kSelectSlack);
+  int32_t* id = scratch_.id.Reserve(left_.n + SamplingRow::kSelectSlack);
   const int n = SimdSelect(key, left_.logit, left_.id, left_.n, threshold, logit, id);
   left_ = {logit, id, n};
 }
@@ -130,8 +129,7 @@ void RowSampler::KeepWithTies(float threshold, int64_t ties) {
 
 void RowSampler::KeepTopK() {
   const int k = params_.top_k;
-  Keep(left_.logit,
-       LowerBoundOfBest(chunk_max_, NumLogitChunks(left_.n), k, scratch_.best_chunks));
+  Keep(left_.logit, LowerBoundOfBest(chunk_max_, NumLogitChunks(left_.n), k, scratch_.best_chunks));
   const float threshold = BisectThreshold(max_, [&](float t) {
     const CountAbove count = SimdCountAbove(left_.logit, left_.n, t);
     return count.greater + count.equal >= k;
@@ -160,12 +158,12 @@ void RowSampler::KeepTopP() {
   float tie_weight;
   SimdWeights(&threshold, 1, max_, params_.temperature, &tie_weight);
   const double ties = tie_weight > 0 ? std::ceil(missing / tie_weight) : 1;
-  KeepWithTies(threshold, static_cast<int64_t>(
-                              std::clamp(ties, 1.0, static_cast<double>(count.equal))));
+  KeepWithTies(threshold,
+               static_cast<int64_t>(std::clamp(ties, 1.0, static_cast<double>(count.equal))));
 }
 
-// Inverse CDF: the first id whose cumulative weight exceeds uniform * total. Whole chunks are skipped
-// by their sums.
+// Inverse CDF: the first id whose cumulative weight exceeds uniform * total. Whole chunks are
+// skipped by their sums.
 int RowSampler::Draw() {
   constexpr int kChunk = 1024;
   const float* weight = Weights(left_);
@@ -224,6 +222,19 @@ int SampleRow(const SampleArgs& args, int64_t row, SamplingRow& scratch) {
 
 }  // namespace
 
+void SamplingScratch::Reserve(int threads, int vocab, bool sort) {
+  worker.resize(std::max<size_t>(worker.size(), threads));
+  for (SamplingRow& row : worker) {
+    row.edited.Reserve(vocab);
+    row.chunk_max.Reserve(NumLogitChunks(vocab));
+    row.best_chunks.Reserve(NumLogitChunks(vocab));
+    row.logit.Reserve(vocab + SamplingRow::kSelectSlack);
+    row.id.Reserve(vocab + SamplingRow::kSelectSlack);
+    row.weight.Reserve(vocab);
+    if (sort) row.sorted.Reserve(vocab);
+  }
+}
+
 float LowerBoundOfBest(const float* chunk_max, int chunks, int k, GrowOnlyArray<float>& buffer) {
   if (k > chunks) return -kInfinity;
   float* best = buffer.Reserve(chunks);
@@ -234,7 +245,7 @@ float LowerBoundOfBest(const float* chunk_max, int chunks, int k, GrowOnlyArray<
 
 void CpuSample(ThreadPool& pool, const SampleArgs& args, SamplingScratch& scratch) {
   const int64_t rows = args.logits.dim[0];
-  scratch.worker.resize(std::max<size_t>(scratch.worker.size(), pool.threads()));
+  scratch.Reserve(pool.threads(), static_cast<int>(args.logits.dim[1]), /*sort=*/false);
   const auto body = [&](int64_t row, int worker) {
     args.out.As<int>()[row] = SampleRow(args, row, scratch.worker[worker]);
   };

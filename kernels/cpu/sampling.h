@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Drawing tokens on CPU threads, one row a task. No sort of the vocabulary: a filter finds the logit
-// that separates what it keeps (by bisection over the bits of the float, which is exact and does not
-// mind ties), then the survivors are copied together in id order.
+// Drawing tokens on CPU threads, one row a task. No sort of the vocabulary: a filter finds the
+// logit that separates what it keeps (by bisection over the bits of the float, which is exact and
+// does not mind ties), then the survivors are copied together in id order.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,8 @@ struct TokenLogit {
 
 // One worker's memory for one row; grows to the largest vocabulary. One call at a time.
 struct SamplingRow {
+  static constexpr int kSelectSlack = 16;  // SimdSelect writes whole vectors
+
   GrowOnlyArray<float> edited;
   GrowOnlyArray<float> chunk_max;
   GrowOnlyArray<float> best_chunks;
@@ -30,6 +32,9 @@ struct SamplingRow {
 };
 
 struct SamplingScratch {
+  // For all workers, also those that idle through the first calls.
+  void Reserve(int threads, int vocab, bool sort);
+
   std::vector<SamplingRow> worker;
 };
 

@@ -12,7 +12,7 @@
 #include "hwy/foreach_target.h"
 //
 #include "hwy/highway.h"
-#include "kernels/cpu/simd_exp-inl.h"
+#include "kernels/cpu/simd_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fairlead {
@@ -86,28 +86,33 @@ HWY_NOINLINE void ScoreQueries(const SplitArgs& args, int query) {
   for (; group < groups; ++group) ScoreTile<kQueries, 1, T>(args, query, group);
 }
 
-// Scores of [0, limit) become exp(score - max), those up to the end of the vector 0.
+// Scores of [0, limit) become exp(score - max), those up to the end of the group 0.
 HWY_NOINLINE void SoftmaxRow(int limit, float* score, float* max_out, float* sum_out) {
   const D d;
   const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  const int last_group = (limit - 1) / 16 * 16;
   V max = lowest;
-  int key = 0;
-  for (; key + kLanes <= limit; key += kLanes) max = hn::Max(max, hn::LoadU(d, score + key));
-  if (key < limit) {
-    const V last = hn::IfThenElse(hn::FirstN(d, limit - key), hn::LoadU(d, score + key), lowest);
+  for (int key = 0; key < last_group; key += kLanes) max = hn::Max(max, hn::LoadU(d, score + key));
+  for (int key = last_group; key < last_group + 16; key += kLanes) {
+    const auto seen = hn::FirstN(d, std::clamp(limit - key, 0, kLanes));
+    const V last = hn::IfThenElse(seen, hn::LoadU(d, score + key), lowest);
     hn::StoreU(last, d, score + key);
     max = hn::Max(max, last);
   }
-  const float row_max = hn::GetLane(hn::MaxOfLanes(d, max));
-  max = hn::Set(d, row_max);
-  V sum = hn::Zero(d);
-  for (key = 0; key < limit; key += kLanes) {
-    const V e = ExpNonPositive(d, hn::Sub(hn::LoadU(d, score + key), max));
-    hn::StoreU(e, d, score + key);
-    sum = hn::Add(sum, e);
+  *max_out = hn::GetLane(hn::MaxOfLanes(d, max));
+  max = hn::Set(d, *max_out);
+  V sum[kGroupVectors];
+  for (V& s : sum) s = hn::Zero(d);
+  for (int key = 0; key < limit; key += 16) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kGroupVectors; ++v) {
+      float* at = score + key + v * kLanes;
+      const V e = ExpNonPositive(d, hn::Sub(hn::LoadU(d, at), max));
+      hn::StoreU(e, d, at);
+      sum[v] = hn::Add(sum[v], e);
+    }
   }
-  *max_out = row_max;
-  *sum_out = hn::GetLane(hn::SumOfLanes(d, sum));
+  *sum_out = Sum16(d, sum);
 }
 
 // out[m, dims] += sum over keys [begin, end), in order, of weight[m, key] * value[key, dims].

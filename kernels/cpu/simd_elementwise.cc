@@ -14,7 +14,7 @@
 #include "hwy/foreach_target.h"
 //
 #include "hwy/highway.h"
-#include "kernels/cpu/simd_exp-inl.h"
+#include "kernels/cpu/simd_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fairlead {
@@ -39,24 +39,29 @@ HWY_INLINE void StoreTail(D d, V v, float* p, int n) {
   std::memcpy(p, lanes, n * sizeof(float));
 }
 
-// Four sums, each of every fourth vector: the order depends on n alone.
+// 16 sums of every 16th square, whatever the width of a vector: the order depends on n alone.
 float SumOfSquares(const float* x, int n) {
   const D d;
-  V sum0 = hn::Zero(d), sum1 = hn::Zero(d), sum2 = hn::Zero(d), sum3 = hn::Zero(d);
+  constexpr int kVectors = 16 / kLanes;
+  V sum[kVectors];
+  for (V& s : sum) s = hn::Zero(d);
   int i = 0;
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    const V x0 = hn::LoadU(d, x + i), x1 = hn::LoadU(d, x + i + kLanes);
-    const V x2 = hn::LoadU(d, x + i + 2 * kLanes), x3 = hn::LoadU(d, x + i + 3 * kLanes);
-    sum0 = hn::MulAdd(x0, x0, sum0);
-    sum1 = hn::MulAdd(x1, x1, sum1);
-    sum2 = hn::MulAdd(x2, x2, sum2);
-    sum3 = hn::MulAdd(x3, x3, sum3);
+  for (; i + 16 <= n; i += 16) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      const V y = hn::LoadU(d, x + i + v * kLanes);
+      sum[v] = hn::MulAdd(y, y, sum[v]);
+    }
   }
-  for (; i < n; i += kLanes) {
-    const V v = i + kLanes <= n ? hn::LoadU(d, x + i) : LoadTail(d, x + i, n - i);
-    sum0 = hn::MulAdd(v, v, sum0);
+  if (i < n) {
+    HWY_ALIGN float tail[16] = {};
+    std::memcpy(tail, x + i, (n - i) * sizeof(float));
+    for (int v = 0; v < kVectors; ++v) {
+      const V y = hn::Load(d, tail + v * kLanes);
+      sum[v] = hn::MulAdd(y, y, sum[v]);
+    }
   }
-  return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(sum0, sum1), hn::Add(sum2, sum3))));
+  return Sum16(d, sum);
 }
 
 void RmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out) {
@@ -129,7 +134,8 @@ void RotateAdjacent(const float* x, const float* cos_sin, int half, float* out) 
     V a, b;
     hn::LoadInterleaved2(d, in, a, b);
     const V cos = n == kLanes ? hn::LoadU(d, cos_sin + i) : LoadTail(d, cos_sin + i, n);
-    const V sin = n == kLanes ? hn::LoadU(d, cos_sin + half + i) : LoadTail(d, cos_sin + half + i, n);
+    const V sin =
+        n == kLanes ? hn::LoadU(d, cos_sin + half + i) : LoadTail(d, cos_sin + half + i, n);
     RotatePairs(cos, sin, a, b);
     if (n == kLanes) {
       hn::StoreInterleaved2(a, b, d, out + 2 * i);

@@ -20,9 +20,9 @@ struct RopeRowArgs {
   const float* cos_sin;  // [rotary_dim]: rotary_dim / 2 cosines, then as many sines
   int heads;
   int head_dim;
-  int rotary_dim;        // even; the dimensions after it are copied
+  int rotary_dim;  // even; the dimensions after it are copied
   RopePairing pairing;
-  float* out;            // [heads, head_dim]; may be x
+  float* out;  // [heads, head_dim]; may be x
 };
 void SimdRopeRow(const RopeRowArgs& args);
 

@@ -4,11 +4,14 @@
 #include <algorithm>
 
 #include "kernels/cpu/simd_targets.h"
+#include "kernels/half.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/simd_matmul.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+// After foreach_target.h.
+#include "hwy/cache_control.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fairlead {
@@ -40,12 +43,16 @@ constexpr int kTileTokens = kLanes == 16 ? 12 : (kLanes == 8 || HWY_ARCH_ARM) ? 
 constexpr int kSumStride =
     kTilePanels * kPanelRows;  // floats of scratch for a token's running sums
 
-// Panels at once in the vector kernel, for the same latency.
-constexpr int VectorPanels(int tokens) {
-  if (kLanes == 16) return tokens <= 2 ? 4 : 2;
-  if (kLanes == 8) return tokens <= 1 ? 2 : 1;
-  return 1;
+// The vector kernel: tokens of one pass over the weights, as many as leave registers for
+// dequantising, and panels at once, for the same latency.
+constexpr int kPassTokens = kLanes == 16 ? 8 : (kLanes == 8 || HWY_ARCH_ARM) ? 4 : 1;
+constexpr int VectorPanels(int pass_tokens) {
+  if (kLanes == 16) return pass_tokens <= 2 ? 4 : 2;
+  return kLanes == 8 && pass_tokens == 1 ? 2 : 1;
 }
+// Two passes are still cheaper than a dequantised tile. Tokens of each pass:
+constexpr int kVectorTokens = 2 * kPassTokens;
+constexpr int PassTokens(int tokens) { return tokens <= kPassTokens ? tokens : (tokens + 1) / 2; }
 
 HWY_INLINE V LoadHalf(const std::byte* from) {
   const hn::Rebind<hwy::float16_t, D> dh;
@@ -83,7 +90,7 @@ struct NibbleScales {
 };
 
 constexpr int ScaleBytes(DType type) { return (type == DType::kQ4_1 ? 4 : 2) * kPanelRows; }
-constexpr int Powers(int tokens) { return kLanes == 16 || tokens == 1 ? 4 : 1; }
+constexpr int Powers(int tokens) { return kLanes == 16 ? 4 : tokens == 1 ? 2 : 1; }
 
 HWY_INLINE hn::Vec<DU32> LoadNibbles(const std::byte* from) {
   return hn::LoadU(du32, reinterpret_cast<const uint32_t*>(from));
@@ -110,6 +117,19 @@ HWY_INLINE V LoadPlain(const std::byte* from) {
 
 constexpr int PlainBytes(DType type) { return type == DType::kF32 ? 4 : 2; }
 
+// Bytes of a panel's `k` columns; a multiple of the block.
+constexpr int StepBytes(DType type, int k) {
+  switch (type) {
+    case DType::kQ8_0:
+      return k / kBlock * (ScaleBytes(type) + kBlock * kPanelRows);
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+      return k / kBlock * (ScaleBytes(type) + kBlock / 2 * kPanelRows);
+    default:
+      return k * PlainBytes(type) * kPanelRows;
+  }
+}
+
 // ---- output
 
 // data[t, c] = sums[t, c] (+ bias[c]) (+ data[t, c]) for c in [0, columns).
@@ -133,12 +153,18 @@ HWY_NOINLINE void WriteOutput(const float* HWY_RESTRICT sums, int64_t sum_stride
   }
 }
 
+void WriteSums(const float* sums, int64_t sum_stride, int64_t tokens, int64_t columns,
+               int64_t first_token, int64_t first_row, const MatmulOutput& out) {
+  WriteOutput(sums, sum_stride, tokens, columns,
+              out.bias == nullptr ? nullptr : out.bias + first_row, out.accumulate,
+              out.data + first_token * out.stride + first_row, out.stride);
+}
+
 void WritePanels(const float* sums, int64_t sum_stride, int64_t tokens, int64_t panel, int panels,
                  const CpuPackedWeight& weight, int64_t first_token, const MatmulOutput& out) {
   const int64_t row = panel * kPanelRows;
   const int64_t columns = std::min<int64_t>(panels * kPanelRows, weight.rows() - row);
-  WriteOutput(sums, sum_stride, tokens, columns, out.bias == nullptr ? nullptr : out.bias + row,
-              out.accumulate, out.data + first_token * out.stride + row, out.stride);
+  WriteSums(sums, sum_stride, tokens, columns, first_token, row, out);
 }
 
 // ---- vector kernel: kPanels panels by kTokens tokens, weights dequantised in registers
@@ -227,68 +253,89 @@ HWY_INLINE void VectorBlockQ8(const std::byte* block, const PanelOffsets<kPanels
   }
 }
 
+template <DType kType, int kTokens, int kPanels>
+HWY_INLINE void VectorStepPlain(const std::byte* block, const PanelOffsets<kPanels>& offsets,
+                                int64_t count, const float* x, int64_t x_stride,
+                                Sums<kTokens, kPanels>& sums) {
+  constexpr int kBytes = StepBytes(kType, 1);
+  for (int64_t k = 0; k < count; ++k, block += kBytes) {
+    HWY_UNROLL(32)
+    for (int i = 0; i < kPanels * kVecs; ++i) {
+      sums.Add(i, x + k, x_stride,
+               LoadPlain<kType>(block + offsets.at[i / kVecs] +
+                                i % kVecs * kLanes * kBytes / kPanelRows));
+    }
+  }
+}
+
+// How far to read ahead, measured: a few KiB, whatever the format.
+constexpr int AheadSteps(int step_bytes) { return (3072 + step_bytes - 1) / step_bytes; }
+
+// Several panels are several streams of a few KiB each: too short for the hardware to catch up with
+// each of them.
+template <int kBytes, int kPanels>
+HWY_INLINE void PrefetchPanels(const std::byte* block, const PanelOffsets<kPanels>& offsets) {
+  for (int p = 0; p < kPanels; ++p) {
+    HWY_UNROLL(32)
+    for (int line = 0; line < kBytes; line += 64) {
+      hwy::Prefetch(block + offsets.at[p] + AheadSteps(kBytes) * kBytes + line);
+    }
+  }
+}
+
 // The first `panels` of kPanels panels from `block` on. out: [kTokens][kPanels * kPanelRows].
 template <DType kType, int kTokens, int kPanels>
 HWY_NOINLINE void VectorPanelsOf(const CpuPackedWeight& weight, const std::byte* block,
                                  int64_t panels, const float* x, float* out) {
   const int64_t cols = weight.cols();
-  const size_t block_bytes = weight.block_bytes();
   const PanelOffsets<kPanels> offsets(weight.panel_bytes(), panels);
   Sums<kTokens, kPanels> sums;
   sums.Clear();
-  if constexpr (kType == DType::kQ8_0) {
-    for (int64_t k = 0; k < cols; k += kBlock, block += block_bytes) {
+  constexpr bool kQuantized =
+      kType == DType::kQ8_0 || kType == DType::kQ4_0 || kType == DType::kQ4_1;
+  constexpr int64_t kStep = kQuantized ? kBlock : 16;
+  constexpr int kBytes = StepBytes(kType, kStep);
+  const size_t next_call = (kPanels - 1) * weight.panel_bytes();
+  for (int64_t k = 0; k < cols; k += kStep, block += kBytes) {
+    PrefetchPanels<kBytes>(block + (k + AheadSteps(kBytes) * kStep < cols ? 0 : next_call),
+                           offsets);
+    if constexpr (kType == DType::kQ8_0) {
       VectorBlockQ8(block, offsets, x + k, cols, sums);
-    }
-  } else if constexpr (kType == DType::kQ4_0 || kType == DType::kQ4_1) {
-    for (int64_t k = 0; k < cols; k += kBlock, block += block_bytes) {
+    } else if constexpr (kQuantized) {
       VectorBlockQ4<kType>(block, offsets, x + k, cols, sums);
-    }
-  } else {
-    constexpr int kBytes = PlainBytes(kType);
-    for (int64_t k = 0; k < cols; ++k, block += kBytes * kPanelRows) {
-      HWY_UNROLL(32)
-      for (int i = 0; i < kPanels * kVecs; ++i) {
-        sums.Add(i, x + k, cols,
-                 LoadPlain<kType>(block + offsets.at[i / kVecs] + i % kVecs * kLanes * kBytes));
-      }
+    } else {
+      VectorStepPlain<kType>(block, offsets, std::min(kStep, cols - k), x + k, cols, sums);
     }
   }
   sums.Store(out);
 }
 
 template <DType kType, int kTokens>
-void VectorsOf(const CpuPackedWeight& weight, const float* x, int64_t panel, int64_t panel_end,
-               const MatmulOutput& out) {
+void VectorsOf(const CpuPackedWeight& weight, const float* x, int tokens, int64_t panel, int panels,
+               int64_t first_token, const MatmulOutput& out) {
+  if constexpr (kTokens > 1) {
+    if (tokens < kTokens) {
+      return VectorsOf<kType, kTokens - 1>(weight, x, tokens, panel, panels, first_token, out);
+    }
+  }
   constexpr int kPanels = VectorPanels(kTokens);
   HWY_ALIGN float sums[kTokens * kPanels * kPanelRows];
-  for (; panel < panel_end; panel += kPanels) {
-    const int panels = static_cast<int>(std::min<int64_t>(kPanels, panel_end - panel));
-    VectorPanelsOf<kType, kTokens, kPanels>(weight, weight.panel(panel), panels, x, sums);
-    WritePanels(sums, kPanels * kPanelRows, kTokens, panel, panels, weight, 0, out);
-  }
+  VectorPanelsOf<kType, kTokens, kPanels>(weight, weight.panel(panel), panels, x, sums);
+  WritePanels(sums, kPanels * kPanelRows, kTokens, panel, panels, weight, first_token, out);
 }
 
+// All tokens, kPassTokens at a time at most, over a few panels at a time: the later passes find
+// these in L1.
 template <DType kType>
-void VectorsOfTokens(const CpuPackedWeight& weight, const float* x, int tokens, int64_t panel,
-                     int64_t panel_end, const MatmulOutput& out) {
-  switch (tokens) {
-    case 1:
-      return VectorsOf<kType, 1>(weight, x, panel, panel_end, out);
-    case 2:
-      return VectorsOf<kType, 2>(weight, x, panel, panel_end, out);
-    case 3:
-      return VectorsOf<kType, 3>(weight, x, panel, panel_end, out);
-    case 4:
-      return VectorsOf<kType, 4>(weight, x, panel, panel_end, out);
-    case 5:
-      return VectorsOf<kType, 5>(weight, x, panel, panel_end, out);
-    case 6:
-      return VectorsOf<kType, 6>(weight, x, panel, panel_end, out);
-    case 7:
-      return VectorsOf<kType, 7>(weight, x, panel, panel_end, out);
-    default:
-      return VectorsOf<kType, 8>(weight, x, panel, panel_end, out);
+void VectorsOfType(const CpuPackedWeight& weight, const float* x, int tokens, int64_t panel,
+                   int64_t panel_end, const MatmulOutput& out) {
+  const int step = PassTokens(tokens);
+  for (const int unit = VectorPanels(step); panel < panel_end; panel += unit) {
+    const int panels = static_cast<int>(std::min<int64_t>(unit, panel_end - panel));
+    for (int t = 0; t < tokens; t += step) {
+      VectorsOf<kType, kPassTokens>(weight, x + t * weight.cols(), std::min(step, tokens - t),
+                                    panel, panels, t, out);
+    }
   }
 }
 
@@ -296,18 +343,18 @@ void MultiplyVectors(const CpuPackedWeight& weight, const float* x, int tokens, 
                      int64_t panel_end, const MatmulOutput& out) {
   switch (weight.dtype()) {
     case DType::kF16:
-      return VectorsOfTokens<DType::kF16>(weight, x, tokens, panel, panel_end, out);
+      return VectorsOfType<DType::kF16>(weight, x, tokens, panel, panel_end, out);
     case DType::kBF16:
-      return VectorsOfTokens<DType::kBF16>(weight, x, tokens, panel, panel_end, out);
+      return VectorsOfType<DType::kBF16>(weight, x, tokens, panel, panel_end, out);
     case DType::kQ8_0:
-      return VectorsOfTokens<DType::kQ8_0>(weight, x, tokens, panel, panel_end, out);
+      return VectorsOfType<DType::kQ8_0>(weight, x, tokens, panel, panel_end, out);
     case DType::kQ4_0:
-      return VectorsOfTokens<DType::kQ4_0>(weight, x, tokens, panel, panel_end, out);
+      return VectorsOfType<DType::kQ4_0>(weight, x, tokens, panel, panel_end, out);
     case DType::kQ4_1:
-      return VectorsOfTokens<DType::kQ4_1>(weight, x, tokens, panel, panel_end, out);
+      return VectorsOfType<DType::kQ4_1>(weight, x, tokens, panel, panel_end, out);
     case DType::kF32:
     case DType::kI32:
-      return VectorsOfTokens<DType::kF32>(weight, x, tokens, panel, panel_end, out);
+      return VectorsOfType<DType::kF32>(weight, x, tokens, panel, panel_end, out);
   }
 }
 
@@ -384,6 +431,21 @@ const float* TileOfPanel(const CpuPackedWeight& weight, int64_t panel, int64_t k
   return reinterpret_cast<const float*>(block);
 }
 
+// The tile that is dequantised next, to arrive during the multiplication: of the same panels or,
+// past the end, the next ones.
+void PrefetchTile(const CpuPackedWeight& weight, int64_t panel, int64_t k) {
+  if (k >= weight.cols()) {
+    k = 0;
+    panel += kTilePanels;
+  }
+  const int64_t blocks = std::min(kTileK, weight.cols() - k) / weight.block_k();
+  for (const int64_t end = std::min(panel + kTilePanels, weight.panels()); panel < end; ++panel) {
+    const std::byte* first = weight.panel(panel) + k / weight.block_k() * weight.block_bytes();
+    const std::byte* last = first + blocks * weight.block_bytes();
+    for (; first < last; first += 64) hwy::Prefetch(first);
+  }
+}
+
 // sums [kTokens][kSumStride] += x * w over `count` k. w: the panels' tiles; x: packed pairs.
 template <int kTokens>
 HWY_NOINLINE void MultiplyTokens(const float* const* w, int64_t count, const float* x,
@@ -424,29 +486,12 @@ HWY_NOINLINE void MultiplyTokens(const float* const* w, int64_t count, const flo
 
 using TokensFunction = void (*)(const float* const*, int64_t, const float*, int64_t, float*);
 
+template <int kTokens = kTileTokens>
 TokensFunction MultiplyTokensFor(int64_t tokens) {
-  switch (tokens) {
-    case 1:
-      return &MultiplyTokens<1>;
-    case 2:
-      return &MultiplyTokens<2>;
-#define FAIRLEAD_TOKENS(n) \
-  case n:                  \
-    return &MultiplyTokens<(n <= kTileTokens ? n : 1)>;
-      FAIRLEAD_TOKENS(3)
-      FAIRLEAD_TOKENS(4)
-      FAIRLEAD_TOKENS(5)
-      FAIRLEAD_TOKENS(6)
-      FAIRLEAD_TOKENS(7)
-      FAIRLEAD_TOKENS(8)
-      FAIRLEAD_TOKENS(9)
-      FAIRLEAD_TOKENS(10)
-      FAIRLEAD_TOKENS(11)
-      FAIRLEAD_TOKENS(12)
-#undef FAIRLEAD_TOKENS
-    default:
-      return nullptr;
+  if constexpr (kTokens > 1) {
+    if (tokens < kTokens) return MultiplyTokensFor<kTokens - 1>(tokens);
   }
+  return &MultiplyTokens<kTokens>;
 }
 
 void MultiplyTile(const CpuPackedWeight& weight, const float* x, int64_t token_begin,
@@ -469,6 +514,7 @@ void MultiplyTile(const CpuPackedWeight& weight, const float* x, int64_t token_b
                  ? TileOfPanel(weight, panel + p, k, count, scratch + p * kTileK * kPanelRows)
                  : w[0];
     }
+    PrefetchTile(weight, panel, k + kTileK);
     for (int64_t t = 0; t < tokens; t += step) {
       MultiplyTokensFor(std::min(step, tokens - t))(w, count, x + t * cols + 2 * k, 2 * cols,
                                                     sums + t * kSumStride);
@@ -497,8 +543,24 @@ void PackActivations(const float* x, int64_t k, int64_t begin, int64_t end, floa
   }
 }
 
+void RoundToBF16(const float* HWY_RESTRICT values, int64_t count, uint16_t* HWY_RESTRICT out) {
+  const hn::Rebind<uint16_t, D> d16;
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const auto bits = hn::BitCast(du32, hn::LoadU(d, values + i));
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du32, 1u));
+    const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du32, 0x7fffu)));
+    const auto quiet = hn::Or(bits, hn::Set(du32, 0x400000u));
+    const auto nan = hn::RebindMask(du32, hn::IsNaN(hn::BitCast(d, bits)));
+    const auto high = hn::ShiftRight<16>(hn::IfThenElse(nan, quiet, rounded));
+    hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di32, high)), d16, out + i);
+  }
+  for (; i < count; ++i) out[i] = F32ToBF16(values[i]);
+}
+
 int TilePanels() { return kTilePanels; }
-int VectorPanelsFor(int tokens) { return VectorPanels(tokens); }
+int VectorTokens() { return kVectorTokens; }
+int VectorPanelsFor(int tokens) { return VectorPanels(PassTokens(tokens)); }
 bool HasFma() { return HWY_NATIVE_FMA != 0; }
 int64_t Target() { return HWY_TARGET; }
 
@@ -514,7 +576,10 @@ namespace fairlead {
 HWY_EXPORT(MultiplyVectors);
 HWY_EXPORT(MultiplyTile);
 HWY_EXPORT(PackActivations);
+HWY_EXPORT(WriteSums);
+HWY_EXPORT(RoundToBF16);
 HWY_EXPORT(TilePanels);
+HWY_EXPORT(VectorTokens);
 HWY_EXPORT(VectorPanelsFor);
 HWY_EXPORT(Target);
 HWY_EXPORT(HasFma);
@@ -522,6 +587,7 @@ HWY_EXPORT(HasFma);
 std::string_view SimdTargetName() { return hwy::TargetName(HWY_DYNAMIC_DISPATCH(Target)()); }
 bool SimdHasFma() { return HWY_DYNAMIC_DISPATCH(HasFma)(); }
 int SimdTilePanels() { return HWY_DYNAMIC_DISPATCH(TilePanels)(); }
+int SimdVectorTokens() { return HWY_DYNAMIC_DISPATCH(VectorTokens)(); }
 int SimdVectorPanels(int tokens) { return HWY_DYNAMIC_DISPATCH(VectorPanelsFor)(tokens); }
 size_t SimdTileScratchFloats() { return 2 * kPanelRows * (256 + kMaxTileTokens); }
 
@@ -539,6 +605,16 @@ void SimdMultiplyTile(const CpuPackedWeight& weight, const float* packed_activat
                       const MatmulOutput& out) {
   HWY_DYNAMIC_DISPATCH(MultiplyTile)
   (weight, packed_activations, token_begin, token_end, panel, scratch, out);
+}
+
+void SimdWriteSums(const float* sums, int64_t sum_stride, int64_t tokens, int64_t columns,
+                   int64_t first_token, int64_t first_row, const MatmulOutput& out) {
+  HWY_DYNAMIC_DISPATCH(WriteSums)
+  (sums, sum_stride, tokens, columns, first_token, first_row, out);
+}
+
+void SimdRoundToBF16(const float* values, int64_t count, uint16_t* out) {
+  HWY_DYNAMIC_DISPATCH(RoundToBF16)(values, count, out);
 }
 
 }  // namespace fairlead

@@ -23,9 +23,6 @@ struct MatmulOutput {
   bool accumulate = false;
 };
 
-// Up to this many tokens dequantise in registers, straight from memory; more share a dequantised
-// tile.
-inline constexpr int kMaxVectorTokens = 8;
 // Tokens of one call of SimdMultiplyTile: what its running sums hold.
 inline constexpr int64_t kMaxTileTokens = 240;
 
@@ -36,7 +33,10 @@ std::string_view SimdTargetName();
 bool SimdHasFma();
 // Panels that the tile kernel multiplies at once: the granularity at which to split N.
 int SimdTilePanels();
-// Panels that the vector kernel multiplies at once.
+// Up to this many tokens take the vector kernel, which dequantises in registers; more share a
+// dequantised tile.
+int SimdVectorTokens();
+// Panels that the vector kernel multiplies at once: the granularity at which to split N.
 int SimdVectorPanels(int tokens);
 // Floats of scratch that each worker needs for SimdMultiplyTile. 64-byte aligned, not initialised.
 size_t SimdTileScratchFloats();
@@ -59,5 +59,13 @@ void SimdPackActivations(const float* x, int64_t k, int64_t begin, int64_t end, 
 void SimdMultiplyTile(const CpuPackedWeight& weight, const float* packed_activations,
                       int64_t token_begin, int64_t token_end, int64_t panel, float* scratch,
                       const MatmulOutput& out);
+
+// out[first_token + t, first_row + c] = sums[t, c] (+ bias) (+ what is there), for `columns`
+// columns c.
+void SimdWriteSums(const float* sums, int64_t sum_stride, int64_t tokens, int64_t columns,
+                   int64_t first_token, int64_t first_row, const MatmulOutput& out);
+
+// To the nearest bf16, ties to even; NaN stays NaN.
+void SimdRoundToBF16(const float* values, int64_t count, uint16_t* out);
 
 }  // namespace fairlead

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The vector loops over a row of logits, for the best instruction set of this machine. Any thread; no
-// state; nothing allocated. Results depend on the arguments alone. Rows hold no NaN unless said.
+// The vector loops over a row of logits, for the best instruction set of this machine. Any thread;
+// no state; nothing allocated. Results depend on the arguments alone. Rows hold no NaN unless said.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,8 @@ namespace fairlead {
 inline constexpr int kLogitChunk = 64;
 inline int NumLogitChunks(int n) { return (n + kLogitChunk - 1) / kLogitChunk; }
 
-// Largest logit, and that of each chunk. False when a logit is NaN or +infinity, or all are -infinity.
+// Largest logit, and that of each chunk. False when a logit is NaN or +infinity, or all are
+// -infinity.
 bool SimdScanLogits(const float* logit, int n, float* max, float* chunk_max);
 
 struct CountAbove {
@@ -20,8 +21,8 @@ struct CountAbove {
 };
 CountAbove SimdCountAbove(const float* x, int n, float threshold);
 
-// Copies logit[i] and id[i] (or i, when id is null) of every i with key[i] >= threshold, in order. The
-// outputs have room for n + 16 and may be the inputs. Returns how many.
+// Copies logit[i] and id[i] (or i, when id is null) of every i with key[i] >= threshold, in order.
+// The outputs have room for n + 16 and may be the inputs. Returns how many.
 int SimdSelect(const float* key, const float* logit, const int32_t* id, int n, float threshold,
                float* out_logit, int32_t* out_id);
 
@@ -30,7 +31,8 @@ void SimdWeights(const float* logit, int n, float max, float temperature, float*
 
 // Sums in double.
 double SimdSum(const float* x, int n);
-double SimdSumAtLeast(const float* key, const float* x, int n, float threshold);  // x where key >= threshold
-double SimdSumExp(const float* logit, int n, float max);                          // exp(logit - max)
+double SimdSumAtLeast(const float* key, const float* x, int n,
+                      float threshold);                   // x where key >= threshold
+double SimdSumExp(const float* logit, int n, float max);  // exp(logit - max)
 
 }  // namespace fairlead

@@ -5,7 +5,7 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "models/jinja/methods.h"
 #include "models/jinja/operators.h"
 #include "models/jinja/status_macros.h"
@@ -14,23 +14,61 @@
 namespace fairlead::jinja {
 namespace {
 
-// Attributes that every Python object, or one of the builtin types, has besides methods: the sandbox
-// answers Undefined for them before it looks for a key of that name.
+// Attributes that every Python object, or one of the builtin types, has besides methods: the
+// sandbox answers Undefined for them before it looks for a key of that name.
 bool IsHiddenAttribute(std::string_view name) {
-  static constexpr std::array<std::string_view, 52> kNames = {
-      "__add__",          "__class__",     "__class_getitem__", "__contains__",
-      "__delattr__",      "__delitem__",   "__dict__",          "__dir__",
-      "__doc__",          "__eq__",        "__format__",        "__ge__",
-      "__getattribute__", "__getitem__",   "__getnewargs__",    "__getstate__",
-      "__gt__",           "__hash__",      "__iadd__",          "__imul__",
-      "__init__",         "__init_subclass__", "__ior__",       "__iter__",
-      "__le__",           "__len__",       "__lt__",            "__mod__",
-      "__module__",       "__mul__",       "__ne__",            "__new__",
-      "__or__",           "__reduce__",    "__reduce_ex__",     "__repr__",
-      "__reversed__",     "__rmod__",      "__rmul__",          "__ror__",
-      "__setattr__",      "__setitem__",   "__sizeof__",        "__str__",
-      "__subclasshook__", "__abs__",       "__bool__",          "__int__",
-      "__float__",        "__call__",      "__self__",          "__func__"};
+  static constexpr std::array<std::string_view, 52> kNames = {"__add__",
+                                                              "__class__",
+                                                              "__class_getitem__",
+                                                              "__contains__",
+                                                              "__delattr__",
+                                                              "__delitem__",
+                                                              "__dict__",
+                                                              "__dir__",
+                                                              "__doc__",
+                                                              "__eq__",
+                                                              "__format__",
+                                                              "__ge__",
+                                                              "__getattribute__",
+                                                              "__getitem__",
+                                                              "__getnewargs__",
+                                                              "__getstate__",
+                                                              "__gt__",
+                                                              "__hash__",
+                                                              "__iadd__",
+                                                              "__imul__",
+                                                              "__init__",
+                                                              "__init_subclass__",
+                                                              "__ior__",
+                                                              "__iter__",
+                                                              "__le__",
+                                                              "__len__",
+                                                              "__lt__",
+                                                              "__mod__",
+                                                              "__module__",
+                                                              "__mul__",
+                                                              "__ne__",
+                                                              "__new__",
+                                                              "__or__",
+                                                              "__reduce__",
+                                                              "__reduce_ex__",
+                                                              "__repr__",
+                                                              "__reversed__",
+                                                              "__rmod__",
+                                                              "__rmul__",
+                                                              "__ror__",
+                                                              "__setattr__",
+                                                              "__setitem__",
+                                                              "__sizeof__",
+                                                              "__str__",
+                                                              "__subclasshook__",
+                                                              "__abs__",
+                                                              "__bool__",
+                                                              "__int__",
+                                                              "__float__",
+                                                              "__call__",
+                                                              "__self__",
+                                                              "__func__"};
   return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
 }
 
@@ -195,7 +233,7 @@ absl::StatusOr<Value> GetSlice(Runtime& runtime, const Value& object, const Valu
   if (const auto* undefined = object.As<Undefined>()) return undefined->Error();
   const auto* range = object.As<Range>();
   if (!object.is_string() && !object.is_sequence() && range == nullptr) {
-    return TypeError(absl::StrCat("'", TypeName(object), "' object is not subscriptable"));
+    return TypeError(StrCat("'", TypeName(object), "' object is not subscriptable"));
   }
   JINJA_ASSIGN_OR_RETURN(const SliceBounds bounds,
                          BoundsOf(start, stop, step, Length(object).value_or(0)));
@@ -203,8 +241,8 @@ absl::StatusOr<Value> GetSlice(Runtime& runtime, const Value& object, const Valu
   if (range != nullptr) {
     const Int first = range->start() + range->step() * bounds.start;
     const Int last = range->start() + range->step() * bounds.stop;
-    return Value(std::shared_ptr<Object>(
-        std::make_shared<Range>(first, last, range->step() * bounds.step)));
+    return Value(
+        std::shared_ptr<Object>(std::make_shared<Range>(first, last, range->step() * bounds.step)));
   }
   ListBuilder builder(runtime.budget);
   for (int64_t i = 0; i < bounds.count && runtime.budget.ok(); ++i) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The parsed template. Built by the parser, completed by the resolver (slots and scopes), then immutable
-// and shared by all renderings.
+// The parsed template. Built by the parser, completed by the resolver (slots and scopes), then
+// immutable and shared by all renderings.
 #pragma once
 
 #include <memory>

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/jinja/budget.h"
 
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 
 namespace fairlead::jinja {
 namespace {
-// A prompt is held about three times while it is built: the caller's part, a stripped copy, the output.
+// A prompt is held about three times while it is built: the caller's part, a stripped copy, the
+// output.
 constexpr size_t kLiveFactor = 4;
 // A call of a macro nests about eight evaluations: body, if, for, output, call, arguments.
 constexpr int kEvaluationsPerLevel = 8;
@@ -27,7 +28,7 @@ bool Budget::Step(int64_t count) {
   if (!status_.ok()) return false;
   steps_left_ -= count;
   if (steps_left_ >= 0) return true;
-  Fail(absl::StrCat("the template needs more than ", max_steps_, " steps"));
+  Fail(StrCat("the template needs more than ", max_steps_, " steps"));
   return false;
 }
 
@@ -41,14 +42,14 @@ bool Budget::Work(size_t bytes) {
 
 bool Budget::FitsOneString(size_t bytes) {
   if (bytes <= max_string_bytes_) return status_.ok();
-  Fail(absl::StrCat("the template builds a string of more than ", max_string_bytes_, " bytes"));
+  Fail(StrCat("the template builds a string of more than ", max_string_bytes_, " bytes"));
   return false;
 }
 
 bool Budget::Allocate(size_t bytes) {
   if (!status_.ok()) return false;
   if (bytes > max_live_bytes_ - live_bytes_) {
-    Fail(absl::StrCat("the template holds values of more than ", max_live_bytes_, " bytes"));
+    Fail(StrCat("the template holds values of more than ", max_live_bytes_, " bytes"));
     return false;
   }
   live_bytes_ += bytes;
@@ -58,7 +59,7 @@ bool Budget::Allocate(size_t bytes) {
 bool Budget::Enter() {
   ++depth_;
   if (depth_ <= max_evaluation_depth_) return true;
-  Fail(absl::StrCat("the template nests deeper than ", max_depth_, " levels"));
+  Fail(StrCat("the template nests deeper than ", max_depth_, " levels"));
   return false;
 }
 

@@ -59,8 +59,8 @@ class Budget {
   absl::Status status_;
 };
 
-// Memory a value holds, given back when the value dies. Empty: not accounted (template constants and
-// the caller's variables).
+// Memory a value holds, given back when the value dies. Empty: not accounted (template constants
+// and the caller's variables).
 class MemoryCharge {
  public:
   MemoryCharge() = default;

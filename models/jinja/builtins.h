@@ -21,8 +21,8 @@ using TestFunction = absl::StatusOr<bool> (*)(Runtime& runtime, const Value& inp
 FilterFunction FindFilter(std::string_view name);
 TestFunction FindTest(std::string_view name);
 
-// A function every template can call by name: range, dict, namespace, cycler, joiner, raise_exception,
-// strftime_now. Missing if there is none.
+// A function every template can call by name: range, dict, namespace, cycler, joiner,
+// raise_exception, strftime_now. Missing if there is none.
 Value FindGlobal(std::string_view name);
 
 // raise_exception's error carries this code inside the engine, so that its message stays untouched.

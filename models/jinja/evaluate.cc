@@ -2,7 +2,7 @@
 // Expressions.
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "models/jinja/arguments.h"
 #include "models/jinja/interpreter.h"
 #include "models/jinja/operators.h"
@@ -136,9 +136,8 @@ absl::StatusOr<Value> Interpreter::EvaluateConditional(const ConditionalExpr& co
   JINJA_ASSIGN_OR_RETURN(const Value condition, Evaluate(*conditional.condition));
   if (IsTrue(condition)) return Evaluate(*conditional.then);
   if (conditional.otherwise != nullptr) return Evaluate(*conditional.otherwise);
-  return Undefined::WithHint(
-      absl::StrCat("the inline if-expression on line ", conditional.line,
-                   " evaluated to false and no else section was defined."));
+  return Undefined::WithHint(StrCat("the inline if-expression on line ", conditional.line,
+                                          " evaluated to false and no else section was defined."));
 }
 
 absl::StatusOr<Value> Interpreter::EvaluateAttribute(const AttributeExpr& access) {
@@ -168,7 +167,7 @@ absl::StatusOr<Value> Interpreter::EvaluateSlice(const Value& object, const Slic
 absl::Status Interpreter::AddNamed(std::string name, Value value, Arguments& arguments) {
   for (const auto& [other, unused] : arguments.named) {
     if (other == name) {
-      return TypeError(absl::StrCat("got multiple values for keyword argument '", name, "'"));
+      return TypeError(StrCat("got multiple values for keyword argument '", name, "'"));
     }
   }
   arguments.named.emplace_back(std::move(name), std::move(value));
@@ -192,8 +191,7 @@ absl::Status Interpreter::EvaluateArguments(const CallArguments& given, Argument
   if (given.double_star == nullptr) return absl::OkStatus();
   JINJA_ASSIGN_OR_RETURN(const Value mapping, Evaluate(*given.double_star));
   if (!mapping.is_dict()) {
-    return TypeError(
-        absl::StrCat("argument after ** must be a mapping, not ", TypeName(mapping)));
+    return TypeError(StrCat("argument after ** must be a mapping, not ", TypeName(mapping)));
   }
   for (const auto& [key, value] : mapping.dict().entries()) {
     if (!key.is_string()) return TypeError("keywords must be strings");
@@ -213,7 +211,7 @@ absl::StatusOr<Value> Interpreter::EvaluateCall(const CallExpr& call, const Valu
   line_ = call.line;
   if (auto* callable = callee.As<Callable>()) return callable->Call(runtime_, arguments);
   if (const auto* undefined = callee.As<Undefined>()) return undefined->Error();
-  return TypeError(absl::StrCat("'", TypeName(callee), "' object is not callable"));
+  return TypeError(StrCat("'", TypeName(callee), "' object is not callable"));
 }
 
 absl::StatusOr<Value> Interpreter::EvaluateFilter(const FilterExpr& filter,
@@ -229,7 +227,7 @@ absl::StatusOr<Value> Interpreter::EvaluateFilter(const FilterExpr& filter,
     JINJA_ASSIGN_OR_RETURN(input, Evaluate(*filter.input));
   }
   if (filter.function == nullptr) {
-    return TypeError(absl::StrCat("No filter named '", filter.name, "' found."));
+    return TypeError(StrCat("No filter named '", filter.name, "' found."));
   }
   Arguments arguments;
   JINJA_RETURN_IF_ERROR(EvaluateArguments(filter.arguments, arguments));
@@ -240,7 +238,7 @@ absl::StatusOr<Value> Interpreter::EvaluateFilter(const FilterExpr& filter,
 absl::StatusOr<Value> Interpreter::EvaluateTest(const TestExpr& test) {
   JINJA_ASSIGN_OR_RETURN(const Value input, Evaluate(*test.input));
   if (test.function == nullptr) {
-    return TypeError(absl::StrCat("No test named '", test.name, "' found."));
+    return TypeError(StrCat("No test named '", test.name, "' found."));
   }
   Arguments arguments;
   JINJA_RETURN_IF_ERROR(EvaluateArguments(test.arguments, arguments));

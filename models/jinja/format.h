@@ -16,9 +16,9 @@ absl::StatusOr<Value> FormatPercent(Runtime& runtime, const Value& format, const
 absl::StatusOr<Value> FormatBraces(Runtime& runtime, const Value& format,
                                    const Arguments& arguments);
 
-// One value by a format specification ([[fill]align][sign][#][0][width][,][.precision][type]). Width
-// counts code points. `text` is the value for str; numbers are formatted as Python's format() does.
-absl::Status AppendFormatted(Runtime& runtime, const Value& value, std::string_view specification,
-                             bool trusted, TextBuilder& out);
+// format(value, specification): [[fill]align][sign][#][0][width][grouping][.precision][type].
+// Widths and precisions of strings count code points.
+absl::Status AppendFormatted(Runtime& runtime, const Value& value, const Text& specification,
+                             TextBuilder& out);
 
 }  // namespace fairlead::jinja

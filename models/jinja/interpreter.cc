@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "models/jinja/arguments.h"
 #include "models/jinja/ast_walk.h"
 #include "models/jinja/builtins.h"
@@ -27,7 +27,7 @@ class Macro final : public Callable {
         closure_(std::move(closure)) {}
   std::string_view type_name() const override { return "jinja2.runtime.Macro"; }
   std::string Describe() const override {
-    return name_.empty() ? "<Macro anonymous>" : absl::StrCat("<Macro '", name_, "'>");
+    return name_.empty() ? "<Macro anonymous>" : StrCat("<Macro '", name_, "'>");
   }
   absl::StatusOr<Value> Call(Runtime& runtime, Arguments& arguments) override {
     return interpreter_.CallFunction(function_, closure_, name_, arguments);
@@ -98,7 +98,7 @@ Value& Frame::At(SlotRef ref) {
 absl::Status Interpreter::Located(const absl::Status& status) const {
   if (status.code() == kRaisedByTemplate) return absl::InvalidArgumentError(status.message());
   return absl::InvalidArgumentError(
-      absl::StrCat("chat template line ", line_, ": ", status.message()));
+      StrCat("chat template line ", line_, ": ", status.message()));
 }
 
 absl::StatusOr<Text> Interpreter::Run(const TemplateAst& ast) {
@@ -208,8 +208,8 @@ absl::Status Interpreter::Assign(const Expr& target, const Value& value) {
     auto* space = frame_->At(reference.ref).As<Namespace>();
     if (space == nullptr) return TypeError("cannot assign attribute on non-namespace object");
     if (reference.attribute.front() == '_') {
-      return TypeError(absl::StrCat("a namespace cannot store the attribute '",
-                                    reference.attribute, "': it begins with an underscore"));
+      return TypeError(StrCat("a namespace cannot store the attribute '", reference.attribute,
+                                    "': it begins with an underscore"));
     }
     space->Set(reference.attribute, value, runtime_.budget);
     return absl::OkStatus();
@@ -224,9 +224,9 @@ absl::Status Interpreter::Assign(const Expr& target, const Value& value) {
     values.push_back(std::move(item));
   }
   if (values.size() != targets.size()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        values.size() > targets.size() ? "too many" : "not enough",
-        " values to unpack (expected ", targets.size(), ")"));
+    return absl::InvalidArgumentError(
+        StrCat(values.size() > targets.size() ? "too many" : "not enough",
+                     " values to unpack (expected ", targets.size(), ")"));
   }
   for (size_t i = 0; i < targets.size(); ++i) {
     JINJA_RETURN_IF_ERROR(Assign(*targets[i], values[i]));
@@ -268,8 +268,8 @@ absl::StatusOr<Interpreter::Flow> Interpreter::ExecuteFilterBlock(
   Value text;
   JINJA_ASSIGN_OR_RETURN(const Flow flow, Capture(statement.body, statement.scope, text));
   if (flow != Flow::kNormal) return flow;
-  JINJA_ASSIGN_OR_RETURN(
-      text, EvaluateFilter(static_cast<const FilterExpr&>(*statement.filter), &text));
+  JINJA_ASSIGN_OR_RETURN(text,
+                         EvaluateFilter(static_cast<const FilterExpr&>(*statement.filter), &text));
   AppendStr(text, *out_);
   LeaveScope(statement.scope);
   return Flow::kNormal;
@@ -360,8 +360,8 @@ absl::Status Interpreter::ExecuteCallBlock(const CallBlockStatement& statement) 
 }
 
 absl::Status Interpreter::ExecuteGeneration(const GenerationStatement& statement) {
-  JINJA_ASSIGN_OR_RETURN(const Value text, CallFunction(statement.function,
-                                                        frame_->shared_from_this(), "caller", {}));
+  JINJA_ASSIGN_OR_RETURN(
+      const Value text, CallFunction(statement.function, frame_->shared_from_this(), "caller", {}));
   AppendStr(text, *out_);
   return absl::OkStatus();
 }
@@ -386,15 +386,15 @@ absl::Status Interpreter::BindExtras(const FunctionBody& function, std::string_v
     }
     frame_->Own(function.kwargs_slot) = kwargs.Finish();
   } else if (!named.empty()) {
-    return TypeError(absl::StrCat("macro '", name, "' takes no keyword argument '",
-                                  named.front().first, "'"));
+    return TypeError(
+        StrCat("macro '", name, "' takes no keyword argument '", named.front().first, "'"));
   }
   if (function.varargs_slot >= 0) {
     ListBuilder varargs(runtime_.budget);
     for (Value& value : positional) varargs.Push(std::move(value));
     frame_->Own(function.varargs_slot) = varargs.FinishTuple();
   } else if (!positional.empty()) {
-    return TypeError(absl::StrCat("macro '", name, "' takes not more than ",
+    return TypeError(StrCat("macro '", name, "' takes not more than ",
                                   function.parameters.size(), " argument(s)"));
   }
   return absl::OkStatus();
@@ -429,8 +429,8 @@ absl::Status Interpreter::BindParameters(const FunctionBody& function, std::stri
     if (given[i]) continue;
     const MacroParameter& parameter = function.parameters[i];
     if (parameter.default_value == nullptr) {
-      frame_->Own(parameter.slot) = Undefined::WithHint(
-          absl::StrCat("parameter '", parameter.name, "' was not provided"));
+      frame_->Own(parameter.slot) =
+          Undefined::WithHint(StrCat("parameter '", parameter.name, "' was not provided"));
     } else {
       JINJA_ASSIGN_OR_RETURN(frame_->Own(parameter.slot), Evaluate(*parameter.default_value));
     }
@@ -440,12 +440,11 @@ absl::Status Interpreter::BindParameters(const FunctionBody& function, std::stri
 
 absl::StatusOr<Value> Interpreter::CallFunction(const FunctionBody& function,
                                                 const std::shared_ptr<Frame>& closure,
-                                                std::string_view name,
-                                                const Arguments& arguments) {
+                                                std::string_view name, const Arguments& arguments) {
   const DepthScope depth(runtime_.budget);
   if (!depth.ok()) return runtime_.budget.status();
   if (call_depth_ >= runtime_.budget.max_depth()) {
-    runtime_.budget.Fail(absl::StrCat("macros call each other deeper than ",
+    runtime_.budget.Fail(StrCat("macros call each other deeper than ",
                                       runtime_.budget.max_depth(), " levels"));
     return runtime_.budget.status();
   }

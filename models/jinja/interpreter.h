@@ -102,8 +102,8 @@ class Interpreter {
   Runtime& runtime_;
   Frame* frame_ = nullptr;
   TextBuilder* out_ = nullptr;
-  int line_ = 1;         // of the node begun last
-  int call_depth_ = 0;   // running macros
+  int line_ = 1;        // of the node begun last
+  int call_depth_ = 0;  // running macros
 };
 
 }  // namespace fairlead::jinja

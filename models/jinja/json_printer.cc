@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "absl/strings/str_format.h"
 #include "models/jinja/objects.h"
 #include "models/jinja/printer.h"
@@ -73,8 +73,8 @@ class JsonWriter {
     }
     const std::optional<std::string> scalar = Scalar(value);
     if (!scalar) {
-      return TypeError(absl::StrCat("Object of type ", TypeName(value),
-                                    " is not JSON serializable"));
+      return TypeError(
+          StrCat("Object of type ", TypeName(value), " is not JSON serializable"));
     }
     out_.Append(*scalar, true);
     return absl::OkStatus();
@@ -135,10 +135,10 @@ class JsonWriter {
     }
     const std::optional<std::string> scalar = Scalar(key);
     if (!scalar) {
-      return TypeError(absl::StrCat("keys must be str, int, float, bool or None, not ",
-                                    TypeName(key)));
+      return TypeError(
+          StrCat("keys must be str, int, float, bool or None, not ", TypeName(key)));
     }
-    out_.Append(absl::StrCat("\"", *scalar, "\""), true);
+    out_.Append(StrCat("\"", *scalar, "\""), true);
     return absl::OkStatus();
   }
 

@@ -8,7 +8,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "models/jinja/status_macros.h"
 #include "models/jinja/string_literal.h"
 #include "models/jinja/unicode.h"
@@ -16,7 +16,7 @@
 namespace fairlead::jinja {
 
 absl::Status SyntaxError(int line, std::string_view message) {
-  return absl::InvalidArgumentError(absl::StrCat("template line ", line, ": ", message));
+  return absl::InvalidArgumentError(StrCat("chat template line ", line, ": ", message));
 }
 
 std::string Describe(const Token& token) {
@@ -95,9 +95,9 @@ class Lexer {
   }
 
   void Advance(size_t bytes) {
-    line_ += static_cast<int>(std::count(source_.begin() + static_cast<ptrdiff_t>(at_),
-                                         source_.begin() + static_cast<ptrdiff_t>(at_ + bytes),
-                                         '\n'));
+    line_ +=
+        static_cast<int>(std::count(source_.begin() + static_cast<ptrdiff_t>(at_),
+                                    source_.begin() + static_cast<ptrdiff_t>(at_ + bytes), '\n'));
     at_ += bytes;
   }
 
@@ -195,14 +195,14 @@ class Lexer {
     return std::nullopt;
   }
 
-  // The size of the end of a block at `position`, or nothing: `%}` takes one newline with it, `-%}` all
-  // spaces.
+  // The size of the end of a block at `position`, or nothing: `%}` takes one newline with it, `-%}`
+  // all spaces.
   std::optional<size_t> BlockEnd(size_t position, std::string_view close) const {
     const auto at = [&](size_t p, std::string_view text) {
       return source_.compare(std::min(p, source_.size()), text.size(), text) == 0;
     };
-    if (at(position, absl::StrCat("+", close))) return 1 + close.size();
-    if (at(position, absl::StrCat("-", close))) {
+    if (at(position, StrCat("+", close))) return 1 + close.size();
+    if (at(position, StrCat("-", close))) {
       return 1 + close.size() + SpacesFrom(position + 1 + close.size());
     }
     if (!at(position, close)) return std::nullopt;
@@ -212,7 +212,8 @@ class Lexer {
   absl::Status ReadRaw(size_t begin_size) {
     Advance(begin_size);
     line_starting_ = source_[at_ - 1] == '\n';
-    for (size_t i = source_.find("{%", at_); i != std::string::npos; i = source_.find("{%", i + 1)) {
+    for (size_t i = source_.find("{%", at_); i != std::string::npos;
+         i = source_.find("{%", i + 1)) {
       const char sign = SignAt(i + 2);
       const std::optional<size_t> word = AfterWord(i + (sign == '\0' ? 2 : 3), "endraw");
       if (!word) continue;
@@ -329,7 +330,7 @@ class Lexer {
       const std::string text = WithoutUnderscores(at_, end);
       // Out of range reads as infinity, as in Python.
       if (!absl::SimpleAtod(text, &tokens_.back().real)) {
-        return SyntaxError(line_, absl::StrCat("invalid number ", text));
+        return SyntaxError(line_, StrCat("invalid number ", text));
       }
       at_ = end;
       return absl::OkStatus();
@@ -380,12 +381,12 @@ class Lexer {
     size_t end = at_ + 1;
     while (end < source_.size() && source_[end] != quote) end += source_[end] == '\\' ? 2 : 1;
     if (end >= source_.size()) {
-      return SyntaxError(line_, absl::StrCat("unexpected char ", quote == '"' ? "'\"'" : "\"'\"",
+      return SyntaxError(line_, StrCat("unexpected char ", quote == '"' ? "'\"'" : "\"'\"",
                                              ": a string without end"));
     }
     const std::string_view body = std::string_view(source_).substr(at_ + 1, end - at_ - 1);
     absl::StatusOr<std::string> text = UnescapeLiteral(body);
-    if (!text.ok()) return SyntaxError(line_, text.status().message());
+    if (!text.ok()) return SyntaxError(line_, std::string(text.status().message()));
     Push(TokenKind::kString, *text);
     Advance(end + 1 - at_);
     return absl::OkStatus();
@@ -395,18 +396,17 @@ class Lexer {
     const auto* found = std::find_if(kOperators.begin(), kOperators.end(),
                                      [this](std::string_view text) { return At(text); });
     if (found == kOperators.end()) {
-      return SyntaxError(
-          line_, absl::StrCat("unexpected char '", Rest().substr(0, DecodeAt(source_, at_).size),
-                              "'"));
+      return SyntaxError(line_, StrCat("unexpected char '",
+                                             Rest().substr(0, DecodeAt(source_, at_).size), "'"));
     }
     const char c = found->front();
     if (c == '(') open.push_back(')');
     if (c == '[') open.push_back(']');
     if (c == '{') open.push_back('}');
     if (c == ')' || c == ']' || c == '}') {
-      if (open.empty()) return SyntaxError(line_, absl::StrCat("unexpected '", *found, "'"));
+      if (open.empty()) return SyntaxError(line_, StrCat("unexpected '", *found, "'"));
       if (open.back() != c) {
-        return SyntaxError(line_, absl::StrCat("unexpected '", *found, "', expected '",
+        return SyntaxError(line_, StrCat("unexpected '", *found, "', expected '",
                                                std::string(1, open.back()), "'"));
       }
       open.pop_back();
@@ -425,8 +425,6 @@ class Lexer {
 
 }  // namespace
 
-absl::StatusOr<std::vector<Token>> Tokenize(std::string_view source) {
-  return Lexer(source).Run();
-}
+absl::StatusOr<std::vector<Token>> Tokenize(std::string_view source) { return Lexer(source).Run(); }
 
 }  // namespace fairlead::jinja

@@ -127,8 +127,7 @@ absl::StatusOr<std::optional<Value>> LoopState::LengthAttribute(Runtime& runtime
   return Value(Int{value});
 }
 
-absl::StatusOr<std::optional<Value>> LoopState::Attribute(Runtime& runtime,
-                                                          std::string_view name) {
+absl::StatusOr<std::optional<Value>> LoopState::Attribute(Runtime& runtime, std::string_view name) {
   if (name == "index") return Value(Int{index0_ + 1});
   if (name == "index0") return Value(Int{index0_});
   if (name == "first") return Value(index0_ == 0);
@@ -146,8 +145,7 @@ absl::StatusOr<std::optional<Value>> LoopState::Attribute(Runtime& runtime,
     return Value(std::shared_ptr<Object>(std::make_shared<Cycle>(shared_from_this())));
   }
   if (name == "changed") {
-    return Value(std::shared_ptr<Object>(std::make_shared<ChangedMethod>(
-        shared_from_this())));
+    return Value(std::shared_ptr<Object>(std::make_shared<ChangedMethod>(shared_from_this())));
   }
   return LengthAttribute(runtime, name);
 }

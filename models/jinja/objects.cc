@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "models/jinja/printer.h"
 #include "models/jinja/status_macros.h"
 #include "models/jinja/unicode.h"
@@ -14,7 +14,11 @@ Runtime::~Runtime() {
   for (const auto& object : retained) object->Clear();
 }
 
-void Runtime::Retain(std::shared_ptr<Object> object) { retained.push_back(std::move(object)); }
+void Runtime::Retain(std::shared_ptr<Object> object) {
+  constexpr size_t kUsualObjectBytes = 128;
+  retained_charge.Grow(kUsualObjectBytes);
+  retained.push_back(std::move(object));
+}
 
 Value Undefined::WithHint(std::string hint) {
   auto undefined = std::make_shared<Undefined>("");
@@ -27,33 +31,31 @@ Value Undefined::Named(std::string name) {
 }
 
 Value Undefined::Of(const Value& owner, const Value& name, Budget& budget) {
-  const std::string type =
-      owner.is_none() ? "None" : absl::StrCat(TypeName(owner), " object");
+  const std::string type = owner.is_none() ? "None" : StrCat(TypeName(owner), " object");
   // A long key is cut: messages are for people.
   constexpr size_t kLongestName = 100;
   TextBuilder printed(budget);
   if (!name.is_string() || name.text().size() <= kLongestName) AppendRepr(name, printed);
   std::string name_text = printed.TakeText().bytes();
   if (name_text.size() > kLongestName) name_text.clear();
-  return WithHint(name.is_string()
-                      ? absl::StrCat("'", type, "' has no attribute ", name_text)
-                      : absl::StrCat(type, " has no element ", name_text));
+  return WithHint(name.is_string() ? StrCat("'", type, "' has no attribute ", name_text)
+                                   : StrCat(type, " has no element ", name_text));
 }
 
 Value Undefined::Unsafe(const Value& owner, std::string_view name) {
-  return WithHint(absl::StrCat("access to attribute '", name, "' of '", TypeName(owner),
+  return WithHint(StrCat("access to attribute '", name, "' of '", TypeName(owner),
                                "' object is unsafe."));
 }
 
 absl::Status Undefined::Error() const {
-  return absl::InvalidArgumentError(hint_.empty() ? absl::StrCat("'", name_, "' is undefined")
+  return absl::InvalidArgumentError(hint_.empty() ? StrCat("'", name_, "' is undefined")
                                                   : hint_);
 }
 
 Value Generator::New(std::shared_ptr<Iterator> source, std::string_view type_name,
                      Runtime& runtime) {
   if (source->depth() >= runtime.budget.max_value_depth()) {
-    runtime.budget.Fail(absl::StrCat("a value is nested deeper than ",
+    runtime.budget.Fail(StrCat("a value is nested deeper than ",
                                      runtime.budget.max_value_depth(), " levels"));
     return Value();
   }
@@ -190,7 +192,7 @@ absl::StatusOr<std::shared_ptr<Iterator>> Iterate(const Value& value, Runtime& r
   }
   const std::optional<int64_t> length = Length(value);
   if (!length) {
-    return TypeError(absl::StrCat("'", TypeName(value), "' object is not iterable"));
+    return TypeError(StrCat("'", TypeName(value), "' object is not iterable"));
   }
   return std::shared_ptr<Iterator>(
       std::make_shared<IndexIterator>(value, *length, /*reverse=*/false, runtime));

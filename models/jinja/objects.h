@@ -21,7 +21,8 @@ struct Arguments;
 
 // One rendering's state that filters, methods and functions need.
 struct Runtime {
-  Runtime(const ChatTemplateLimits& limits, absl::Time time) : budget(limits), now(time) {}
+  Runtime(const ChatTemplateLimits& limits, absl::Time time)
+      : budget(limits), now(time), retained_charge(&budget) {}
   ~Runtime();
 
   // Keeps a mutable object until the rendering ends.
@@ -30,6 +31,7 @@ struct Runtime {
   Budget budget;  // first: everything else is charged to it
   absl::Time now;
   std::vector<std::shared_ptr<Object>> retained;
+  MemoryCharge retained_charge;
 };
 
 // jinja2's default Undefined: prints as "", is false, iterates as empty; anything else is an error.

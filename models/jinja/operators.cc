@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "models/jinja/format.h"
 #include "models/jinja/printer.h"
 #include "models/jinja/status_macros.h"
@@ -52,7 +52,7 @@ std::string_view SymbolOf(BinaryOperator op) {
 absl::Status Unsupported(BinaryOperator op, const Value& left, const Value& right) {
   if (const auto* undefined = left.As<Undefined>()) return undefined->Error();
   if (const auto* undefined = right.As<Undefined>()) return undefined->Error();
-  return TypeError(absl::StrCat("unsupported operand type(s) for ", SymbolOf(op), ": '",
+  return TypeError(StrCat("unsupported operand type(s) for ", SymbolOf(op), ": '",
                                 TypeName(left), "' and '", TypeName(right), "'"));
 }
 
@@ -84,8 +84,7 @@ absl::StatusOr<Value> IntArithmetic(BinaryOperator op, Int left, Int right) {
       return NewInt(left - right);
     case BinaryOperator::kMultiply: {
       // Both factors are below 2^64: only the product's sign bit could be lost.
-      const long double estimate =
-          static_cast<long double>(left) * static_cast<long double>(right);
+      const long double estimate = static_cast<long double>(left) * static_cast<long double>(right);
       if (std::abs(estimate) > 0x1p65L) return NewInt(kMaxInt + 1);
       return NewInt(left * right);
     }
@@ -95,9 +94,8 @@ absl::StatusOr<Value> IntArithmetic(BinaryOperator op, Int left, Int right) {
       break;
   }
   if (right == 0) {
-    return absl::InvalidArgumentError(op == BinaryOperator::kDivide
-                                          ? "division by zero"
-                                          : "integer division or modulo by zero");
+    return absl::InvalidArgumentError(
+        op == BinaryOperator::kDivide ? "division by zero" : "integer division or modulo by zero");
   }
   if (op == BinaryOperator::kDivide) {
     constexpr Int kExact = Int{1} << 53;
@@ -105,8 +103,8 @@ absl::StatusOr<Value> IntArithmetic(BinaryOperator op, Int left, Int right) {
     if (exact(left) && exact(right)) {
       return Value(static_cast<double>(left) / static_cast<double>(right));
     }
-    return Value(static_cast<double>(static_cast<long double>(left) /
-                                     static_cast<long double>(right)));
+    return Value(
+        static_cast<double>(static_cast<long double>(left) / static_cast<long double>(right)));
   }
   const Int quotient = FloorDivide(left, right);
   return NewInt(op == BinaryOperator::kFloorDivide ? quotient : left - quotient * right);
@@ -241,14 +239,14 @@ absl::StatusOr<Value> Negate(const Value& operand) {
   if (operand.is_integral()) return NewInt(-operand.as_int());
   if (operand.is_float()) return Value(-operand.as_double());
   if (const auto* undefined = operand.As<Undefined>()) return undefined->Error();
-  return TypeError(absl::StrCat("bad operand type for unary -: '", TypeName(operand), "'"));
+  return TypeError(StrCat("bad operand type for unary -: '", TypeName(operand), "'"));
 }
 
 absl::StatusOr<Value> Positive(const Value& operand) {
   if (operand.is_integral()) return Value(operand.as_int());
   if (operand.is_float()) return operand;
   if (const auto* undefined = operand.As<Undefined>()) return undefined->Error();
-  return TypeError(absl::StrCat("bad operand type for unary +: '", TypeName(operand), "'"));
+  return TypeError(StrCat("bad operand type for unary +: '", TypeName(operand), "'"));
 }
 
 absl::StatusOr<bool> Contains(Runtime& runtime, const Value& item, const Value& container) {
@@ -256,8 +254,8 @@ absl::StatusOr<bool> Contains(Runtime& runtime, const Value& item, const Value& 
   if (container.is_string()) {
     if (const auto* undefined = item.As<Undefined>()) return undefined->Error();
     if (!item.is_string()) {
-      return TypeError(absl::StrCat("'in <string>' requires string as left operand, not ",
-                                    TypeName(item)));
+      return TypeError(
+          StrCat("'in <string>' requires string as left operand, not ", TypeName(item)));
     }
     budget.Work(container.text().size());
     return container.text().bytes().find(item.text().bytes()) != std::string::npos;
@@ -272,8 +270,7 @@ absl::StatusOr<bool> Contains(Runtime& runtime, const Value& item, const Value& 
     return range->Contains(item.as_int());
   }
   if (!IsIterable(container)) {
-    return TypeError(
-        absl::StrCat("argument of type '", TypeName(container), "' is not iterable"));
+    return TypeError(StrCat("argument of type '", TypeName(container), "' is not iterable"));
   }
   JINJA_ASSIGN_OR_RETURN(const std::shared_ptr<Iterator> iterator, Iterate(container, runtime));
   Value element;

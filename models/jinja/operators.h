@@ -21,8 +21,8 @@ absl::StatusOr<bool> ApplyCompare(Runtime& runtime, CompareOperator op, const Va
 // `item in container`.
 absl::StatusOr<bool> Contains(Runtime& runtime, const Value& item, const Value& container);
 
-// `object.name`: an attribute or method, else the item of that key, else Undefined. `name_value` is the
-// name as a value.
+// `object.name`: an attribute or method, else the item of that key, else Undefined. `name_value` is
+// the name as a value.
 absl::StatusOr<Value> GetAttribute(Runtime& runtime, const Value& object, std::string_view name,
                                    const Value& name_value);
 // `object[index]`: the item, else (for a str index) the attribute, else Undefined.

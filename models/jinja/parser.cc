@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "models/jinja/lexer.h"
 #include "models/jinja/parser_state.h"
 #include "models/jinja/resolver.h"
@@ -36,13 +36,13 @@ class StatementParser {
                        [this](std::string_view tag) { return stream_.IsName(tag); });
   }
 
-  // Statements up to one of `ends` (left in the stream, after its `{%`), or to the end of the template
-  // when there are none.
+  // Statements up to one of `ends` (left in the stream, after its `{%`), or to the end of the
+  // template when there are none.
   absl::StatusOr<Block> ParseBody(EndTags ends) {
     const absl::Cleanup leave = [this] { --depth_; };
     if (++depth_ > max_depth_) {
       return SyntaxError(stream_.current().line,
-                         absl::StrCat("tags nest deeper than ", max_depth_, " levels"));
+                         StrCat("tags nest deeper than ", max_depth_, " levels"));
     }
     Block body;
     while (true) {
@@ -50,7 +50,7 @@ class StatementParser {
       switch (token.kind) {
         case TokenKind::kEnd:
           if (ends.size() == 0) return body;
-          return SyntaxError(token.line, absl::StrCat("Unexpected end of template. Jinja was "
+          return SyntaxError(token.line, StrCat("Unexpected end of template. Jinja was "
                                                       "looking for '",
                                                       *ends.begin(), "'."));
         case TokenKind::kData:
@@ -70,7 +70,8 @@ class StatementParser {
     }
   }
 
-  // The body of a tag: the rest of the tag, then statements up to one of `ends`, whose name is taken.
+  // The body of a tag: the rest of the tag, then statements up to one of `ends`, whose name is
+  // taken.
   absl::StatusOr<Block> ParseTagBody(EndTags ends, std::string* end = nullptr) {
     stream_.SkipOperator(":");
     JINJA_RETURN_IF_ERROR(stream_.Expect(TokenKind::kBlockEnd));
@@ -85,8 +86,8 @@ class StatementParser {
     while (true) {
       const Token& token = stream_.current();
       if (token.kind == TokenKind::kData) {
-        output->items.push_back(std::make_unique<ConstExpr>(
-            NewString(Text(stream_.Take().text, true)), token.line));
+        output->items.push_back(
+            std::make_unique<ConstExpr>(NewString(Text(stream_.Take().text, true)), token.line));
       } else if (token.kind == TokenKind::kVariableBegin) {
         stream_.Take();
         JINJA_ASSIGN_OR_RETURN(ExprPtr item, expressions_.ParseTuple({}));
@@ -102,8 +103,8 @@ class StatementParser {
     if (stream_.current().kind != TokenKind::kName) {
       return SyntaxError(stream_.current().line, "tag name expected");
     }
-    static constexpr std::pair<std::string_view, absl::StatusOr<StatementPtr> (StatementParser::*)(
-                                                     int)>
+    static constexpr std::pair<std::string_view,
+                               absl::StatusOr<StatementPtr> (StatementParser::*)(int)>
         kTags[] = {{"set", &StatementParser::ParseSet},
                    {"if", &StatementParser::ParseIf},
                    {"for", &StatementParser::ParseFor},
@@ -122,10 +123,10 @@ class StatementParser {
     for (const std::string_view name :
          {"block", "extends", "include", "import", "from", "autoescape"}) {
       if (tag.text == name) {
-        return SyntaxError(tag.line, absl::StrCat("the tag '", name, "' is not supported"));
+        return SyntaxError(tag.line, StrCat("the tag '", name, "' is not supported"));
       }
     }
-    return SyntaxError(tag.line, absl::StrCat("Encountered unknown tag '", tag.text, "'."));
+    return SyntaxError(tag.line, StrCat("Encountered unknown tag '", tag.text, "'."));
   }
 
   absl::StatusOr<StatementPtr> ParseSet(int line) {
@@ -201,7 +202,7 @@ class StatementParser {
       }
       for (const MacroParameter& other : function.parameters) {
         if (other.name == parameter.name) {
-          return SyntaxError(line, absl::StrCat("duplicate argument '", parameter.name, "'"));
+          return SyntaxError(line, StrCat("duplicate argument '", parameter.name, "'"));
         }
       }
       function.parameters.push_back(std::move(parameter));
@@ -275,7 +276,7 @@ class StatementParser {
 
   absl::StatusOr<StatementPtr> ParseLoopControl(StatementKind kind, std::string_view name,
                                                 int line) {
-    if (loops_ == 0) return SyntaxError(line, absl::StrCat("'", name, "' outside loop"));
+    if (loops_ == 0) return SyntaxError(line, StrCat("'", name, "' outside loop"));
     return std::make_unique<LoopControlStatement>(kind, line);
   }
   absl::StatusOr<StatementPtr> ParseBreak(int line) {
@@ -294,8 +295,7 @@ class StatementParser {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TemplateAst>> ParseTemplate(std::string_view source,
-                                                           int max_depth) {
+absl::StatusOr<std::unique_ptr<TemplateAst>> ParseTemplate(std::string_view source, int max_depth) {
   JINJA_ASSIGN_OR_RETURN(std::vector<Token> tokens, Tokenize(source));
   TokenStream stream(std::move(tokens));
   JINJA_ASSIGN_OR_RETURN(std::unique_ptr<TemplateAst> ast,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tokens to a tree, by jinja2's grammar with loop controls and the `generation` tag. Not supported, with
-// an error: block, extends, include, import, from, autoescape, recursive loops.
+// Tokens to a tree, by jinja2's grammar with loop controls and the `generation` tag. Not supported,
+// with an error: block, extends, include, import, from, autoescape, recursive loops.
 #pragma once
 
 #include <memory>
@@ -11,8 +11,8 @@
 
 namespace fairlead::jinja {
 
-// `max_depth` bounds nested brackets and nested tags, and (fourfold) chains of operators, filters and
-// subscripts. Errors name the line.
+// `max_depth` bounds nested brackets and nested tags, and (fourfold) chains of operators, filters
+// and subscripts. Errors name the line.
 absl::StatusOr<std::unique_ptr<TemplateAst>> ParseTemplate(std::string_view source, int max_depth);
 
 }  // namespace fairlead::jinja

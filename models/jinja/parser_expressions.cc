@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Expressions, loosest binding first: conditional, or, and, not, comparison, + -, ~, * / // %, **, unary,
-// postfix, filters and tests.
+// Expressions, loosest binding first: conditional, or, and, not, comparison, + -, ~, * / // %, **,
+// unary, postfix, filters and tests.
 #include <algorithm>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "models/jinja/parser_state.h"
 #include "models/jinja/status_macros.h"
 
@@ -26,9 +26,9 @@ bool TokenStream::SkipName(std::string_view text) {
 absl::Status TokenStream::Unexpected(std::string_view expected) const {
   if (current().kind == TokenKind::kEnd) {
     return SyntaxError(current().line,
-                       absl::StrCat("unexpected end of template, expected '", expected, "'"));
+                       StrCat("unexpected end of template, expected '", expected, "'"));
   }
-  return SyntaxError(current().line, absl::StrCat("expected token '", expected, "', got '",
+  return SyntaxError(current().line, StrCat("expected token '", expected, "', got '",
                                                   Describe(current()), "'"));
 }
 
@@ -58,8 +58,8 @@ absl::StatusOr<std::string> TokenStream::TakeName() {
 absl::StatusOr<ExprPtr> ExpressionParser::FinishAll(ExprPtr node, int tallest_child) {
   node->height = tallest_child + 1;
   if (node->height > max_height_) {
-    return SyntaxError(node->line, absl::StrCat("an expression of more than ", max_height_,
-                                                " levels"));
+    return SyntaxError(node->line,
+                       StrCat("an expression of more than ", max_height_, " levels"));
   }
   return node;
 }
@@ -76,7 +76,7 @@ absl::StatusOr<ExprPtr> ExpressionParser::Finish(ExprPtr node,
 absl::Status ExpressionParser::Enter() {
   if (++depth_ <= max_depth_) return absl::OkStatus();
   return SyntaxError(stream_.current().line,
-                     absl::StrCat("expressions nest deeper than ", max_depth_, " levels"));
+                     StrCat("expressions nest deeper than ", max_depth_, " levels"));
 }
 
 absl::StatusOr<ExprPtr> ExpressionParser::ParseExpression(bool with_conditional) {
@@ -96,8 +96,8 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParseConditional() {
       // A chain of conditionals nests to the right: each is a level.
       JINJA_ASSIGN_OR_RETURN(node->otherwise, ParseExpression());
     }
-    const std::initializer_list<const Expr*> children = {
-        node->then.get(), node->condition.get(), node->otherwise.get()};
+    const std::initializer_list<const Expr*> children = {node->then.get(), node->condition.get(),
+                                                         node->otherwise.get()};
     JINJA_ASSIGN_OR_RETURN(then, Finish(std::move(node), children));
   }
   return then;
@@ -220,9 +220,8 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParseProduct() {
       {"%", BinaryOperator::kModulo}};
   JINJA_ASSIGN_OR_RETURN(ExprPtr left, ParsePower());
   while (true) {
-    const auto* found = std::find_if(std::begin(kNames), std::end(kNames), [this](const auto& n) {
-      return stream_.IsOperator(n.first);
-    });
+    const auto* found = std::find_if(std::begin(kNames), std::end(kNames),
+                                     [this](const auto& n) { return stream_.IsOperator(n.first); });
     if (found == std::end(kNames)) return left;
     stream_.Take();
     auto node = std::make_unique<BinaryExpr>(found->second, left->line);

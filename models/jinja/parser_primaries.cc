@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "models/jinja/parser_state.h"
 #include "models/jinja/status_macros.h"
 
@@ -38,8 +38,7 @@ bool IsAssignable(const Expr& target) {
 bool ExpressionParser::AtTupleEnd(const TupleOptions& options) const {
   const TokenKind kind = stream_.current().kind;
   return kind == TokenKind::kVariableEnd || kind == TokenKind::kBlockEnd ||
-         stream_.IsOperator(")") ||
-         (!options.end_name.empty() && stream_.IsName(options.end_name));
+         stream_.IsOperator(")") || (!options.end_name.empty() && stream_.IsName(options.end_name));
 }
 
 absl::StatusOr<ExprPtr> ExpressionParser::ParseTuple(const TupleOptions& options) {
@@ -59,8 +58,8 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParseTuple(const TupleOptions& options
   if (!is_tuple) {
     if (!tuple->items.empty()) return std::move(tuple->items.front());
     if (!options.parenthesised) {
-      return SyntaxError(line, absl::StrCat("Expected an expression, got '",
-                                            Describe(stream_.current()), "'"));
+      return SyntaxError(
+          line, StrCat("Expected an expression, got '", Describe(stream_.current()), "'"));
     }
   }
   return FinishAll(std::move(tuple), tallest);
@@ -131,7 +130,7 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParsePrimary(bool with_namespace) {
   }
   if (stream_.IsOperator("[")) return ParseList();
   if (stream_.IsOperator("{")) return ParseDict();
-  return SyntaxError(token.line, absl::StrCat("unexpected '", Describe(token), "'"));
+  return SyntaxError(token.line, StrCat("unexpected '", Describe(token), "'"));
 }
 
 absl::StatusOr<ExprPtr> ExpressionParser::ParseList() {
@@ -300,7 +299,7 @@ absl::Status ExpressionParser::ParseArgument(CallArguments& arguments) {
     stream_.Take();
     for (const auto& [other, value] : arguments.named) {
       if (other == name) {
-        return SyntaxError(line, absl::StrCat("keyword argument repeated: ", name));
+        return SyntaxError(line, StrCat("keyword argument repeated: ", name));
       }
     }
     JINJA_ASSIGN_OR_RETURN(ExprPtr value, ParseExpression());
@@ -319,7 +318,7 @@ absl::StatusOr<std::string> ExpressionParser::ParseDottedName() {
   JINJA_ASSIGN_OR_RETURN(std::string name, stream_.TakeName());
   while (stream_.SkipOperator(".")) {
     JINJA_ASSIGN_OR_RETURN(const std::string part, stream_.TakeName());
-    absl::StrAppend(&name, ".", part);
+    StrAppend(&name, ".", part);
   }
   return name;
 }
@@ -343,12 +342,11 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParseFilters(ExprPtr input, bool insid
 absl::Status ExpressionParser::ParseTestArguments(CallArguments& arguments) {
   if (stream_.IsOperator("(")) return ParseArguments(arguments);
   const Token& token = stream_.current();
-  const bool starts_operand =
-      token.kind == TokenKind::kName || token.kind == TokenKind::kString ||
-      token.kind == TokenKind::kInteger || token.kind == TokenKind::kFloat ||
-      stream_.IsOperator("[") || stream_.IsOperator("{");
-  if (!starts_operand || stream_.IsName("else") || stream_.IsName("or") ||
-      stream_.IsName("and")) {
+  const bool starts_operand = token.kind == TokenKind::kName || token.kind == TokenKind::kString ||
+                              token.kind == TokenKind::kInteger ||
+                              token.kind == TokenKind::kFloat || stream_.IsOperator("[") ||
+                              stream_.IsOperator("{");
+  if (!starts_operand || stream_.IsName("else") || stream_.IsName("or") || stream_.IsName("and")) {
     return absl::OkStatus();
   }
   if (stream_.IsName("is")) {

@@ -6,7 +6,7 @@
 #include <charconv>
 #include <cmath>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "absl/strings/str_format.h"
 #include "models/jinja/objects.h"
 #include "models/jinja/unicode.h"
@@ -14,14 +14,15 @@
 namespace fairlead::jinja {
 
 std::string IntToString(Int value) {
-  if (value >= 0) return absl::StrCat(static_cast<uint64_t>(value));
-  return absl::StrCat("-", static_cast<uint64_t>(-value));
+  if (value >= 0) return StrCat(static_cast<uint64_t>(value));
+  return StrCat("-", static_cast<uint64_t>(-value));
 }
 
 std::string FloatRepr(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
-  // Shortest digits in the form d.ddde[+-]xx, laid out by Python's rule: plain for 1e-4 <= |x| < 1e16.
+  // Shortest digits in the form d.ddde[+-]xx, laid out by Python's rule: plain for 1e-4 <= |x| <
+  // 1e16.
   std::array<char, 40> buffer;
   const auto written = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value,
                                      std::chars_format::scientific);
@@ -30,24 +31,24 @@ std::string FloatRepr(double value) {
   int exponent = 0;
   const char* exponent_begin = text.data() + e + (text[e + 1] == '+' ? 2 : 1);
   std::from_chars(exponent_begin, text.data() + text.size(), exponent);
-  std::string sign;
+  std::string_view sign;
   std::string digits;
   for (const char c : text.substr(0, e)) {
     if (c == '-') sign = "-";
     if (c >= '0' && c <= '9') digits.push_back(c);
   }
   if (exponent < -4 || exponent >= 16) {
-    const std::string fraction = digits.size() > 1 ? absl::StrCat(".", digits.substr(1)) : "";
-    return absl::StrCat(sign, digits.substr(0, 1), fraction,
+    const std::string fraction = digits.size() > 1 ? StrCat(".", digits.substr(1)) : "";
+    return StrCat(sign, digits.substr(0, 1), fraction,
                         absl::StrFormat("e%c%02d", exponent < 0 ? '-' : '+', std::abs(exponent)));
   }
   if (exponent < 0) {
-    return absl::StrCat(sign, "0.", std::string(static_cast<size_t>(-exponent - 1), '0'), digits);
+    return StrCat(sign, "0.", std::string(static_cast<size_t>(-exponent - 1), '0'), digits);
   }
   const size_t whole = static_cast<size_t>(exponent) + 1;
   if (digits.size() < whole) digits.append(whole - digits.size(), '0');
   const std::string fraction = digits.size() > whole ? digits.substr(whole) : "0";
-  return absl::StrCat(sign, digits.substr(0, whole), ".", fraction);
+  return StrCat(sign, digits.substr(0, whole), ".", fraction);
 }
 
 namespace {
@@ -143,12 +144,12 @@ void AppendObjectRepr(const Value& value, TextBuilder& out) {
   if (const auto* callable = value.As<Callable>()) return out.Append(callable->Describe(), true);
   if (const auto* range = value.As<Range>()) {
     const std::string step =
-        range->step() == 1 ? "" : absl::StrCat(", ", IntToString(range->step()));
-    return out.Append(absl::StrCat("range(", IntToString(range->start()), ", ",
+        range->step() == 1 ? "" : StrCat(", ", IntToString(range->step()));
+    return out.Append(StrCat("range(", IntToString(range->start()), ", ",
                                    IntToString(range->stop()), step, ")"),
                       true);
   }
-  out.Append(absl::StrCat("<", value.object().type_name(), " object>"), true);
+  out.Append(StrCat("<", value.object().type_name(), " object>"), true);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Values as text: Python's str() and repr(), and json.dumps. What a string value contributes keeps its
-// trust; punctuation, numbers and keywords are the program's own and trusted.
+// Values as text: Python's str() and repr(), and json.dumps. What a string value contributes keeps
+// its trust; punctuation, numbers and keywords are the program's own and trusted.
 #pragma once
 
 #include <string>

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "models/jinja/ast_walk.h"
 #include "models/jinja/lexer.h"
 #include "models/jinja/status_macros.h"
@@ -50,8 +50,8 @@ class Symbols {
     return Define(name, Action::kNone, {});
   }
 
-  // Takes over what the branches (overlays of this) defined. What only some of them assign is looked up
-  // outside before, for the case that none of them runs.
+  // Takes over what the branches (overlays of this) defined. What only some of them assign is
+  // looked up outside before, for the case that none of them runs.
   void MergeBranches(const std::vector<Symbols>& branches) {
     std::set<std::string> assigned;
     for (const Symbols& branch : branches) {
@@ -91,9 +91,10 @@ class Symbols {
   }
 
   std::optional<SlotRef> FindOuter(const std::string& name) const {
-    std::optional<SlotRef> ref = outer_ == nullptr ? std::nullopt : outer_->Find(name);
-    if (ref) ref->hops += function_->depth - outer_->function_->depth;
-    return ref;
+    if (outer_ == nullptr) return std::nullopt;
+    const std::optional<SlotRef> ref = outer_->Find(name);
+    if (!ref) return std::nullopt;
+    return SlotRef{ref->hops + function_->depth - outer_->function_->depth, ref->slot};
   }
 
   std::optional<SlotRef> Find(const std::string& name) const {
@@ -119,8 +120,8 @@ class Symbols {
     return slot;
   }
 
-  Symbols* outer_;                // the enclosing scope
-  Symbols* base_ = nullptr;       // what this is an overlay of
+  Symbols* outer_;           // the enclosing scope
+  Symbols* base_ = nullptr;  // what this is an overlay of
   FunctionContext* function_;
   std::map<std::string, int> refs_;
   std::map<int, ScopeLoad> loads_;
@@ -128,8 +129,8 @@ class Symbols {
   std::map<std::string, int> slots_;  // of the scope and all its overlays
 };
 
-// First pass over a scope: which names its statements load and store, in jinja2's order. It does not look
-// into scopes within.
+// First pass over a scope: which names its statements load and store, in jinja2's order. It does
+// not look into scopes within.
 class Analyzer {
  public:
   explicit Analyzer(Symbols& symbols) : symbols_(&symbols) {}
@@ -245,7 +246,8 @@ class Binder {
   }
 
  private:
-  // `lenient`: inside an if or a conditional, unknown filters and tests are errors only when reached.
+  // `lenient`: inside an if or a conditional, unknown filters and tests are errors only when
+  // reached.
   absl::Status Expression(Expr* expression, const Symbols& symbols, bool lenient) {
     if (expression == nullptr) return absl::OkStatus();
     switch (expression->kind) {
@@ -257,14 +259,14 @@ class Binder {
       case ExprKind::kFilter: {
         const auto& filter = static_cast<FilterExpr&>(*expression);
         if (filter.function == nullptr && !lenient) {
-          return SyntaxError(filter.line, absl::StrCat("No filter named '", filter.name, "'."));
+          return SyntaxError(filter.line, StrCat("No filter named '", filter.name, "'."));
         }
         break;
       }
       case ExprKind::kTest: {
         const auto& test = static_cast<TestExpr&>(*expression);
         if (test.function == nullptr && !lenient) {
-          return SyntaxError(test.line, absl::StrCat("No test named '", test.name, "'."));
+          return SyntaxError(test.line, StrCat("No test named '", test.name, "'."));
         }
         break;
       }
@@ -286,8 +288,7 @@ class Binder {
       case ExprKind::kName: {
         auto& name = static_cast<NameExpr&>(target);
         if (name.name == "loop" && loops_ > 0) {
-          return SyntaxError(name.line,
-                             "Can't assign to special loop variable in for-loop target");
+          return SyntaxError(name.line, "Can't assign to special loop variable in for-loop target");
         }
         name.ref = symbols.Ref(name.name);
         return absl::OkStatus();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Binds names to slots by jinja2's scoping (its idtracking and compiler modules): an assignment belongs to
-// the scope it stands in, branches of an `if` share their scope, loops, macros, blocks and `with` open one.
+// Binds names to slots by jinja2's scoping (its idtracking and compiler modules): an assignment
+// belongs to the scope it stands in, branches of an `if` share their scope, loops, macros, blocks
+// and `with` open one.
 #pragma once
 
 #include "absl/status/status.h"

@@ -8,15 +8,15 @@
 #define JINJA_CONCAT_INNER(a, b) a##b
 #define JINJA_CONCAT(a, b) JINJA_CONCAT_INNER(a, b)
 
-#define JINJA_RETURN_IF_ERROR(expression)                    \
-  do {                                                       \
+#define JINJA_RETURN_IF_ERROR(expression)                     \
+  do {                                                        \
     if (absl::Status status_ = (expression); !status_.ok()) { \
-      return status_;                                        \
-    }                                                        \
+      return status_;                                         \
+    }                                                         \
   } while (false)
 
-#define JINJA_ASSIGN_IMPL(result, target, expression) \
-  auto result = (expression);                         \
+#define JINJA_ASSIGN_IMPL(result, target, expression)  \
+  auto result = (expression);                          \
   if (!result.ok()) return std::move(result).status(); \
   target = *std::move(result)
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "absl/strings/str_format.h"
 #include "models/jinja/status_macros.h"
 #include "models/jinja/unicode.h"
@@ -72,7 +72,7 @@ class Unescaper {
     for (int i = 0; i < digits; ++i, ++at_) {
       if (at_ >= body_.size() || !absl::ascii_isxdigit(static_cast<unsigned char>(body_[at_]))) {
         return absl::InvalidArgumentError(
-            absl::StrCat("truncated escape: ", digits, " hexadecimal digits are needed"));
+            StrCat("truncated escape: ", digits, " hexadecimal digits are needed"));
       }
       const char c = absl::ascii_tolower(static_cast<unsigned char>(body_[at_]));
       value = value * 16 + static_cast<uint32_t>(c <= '9' ? c - '0' : c - 'a' + 10);
@@ -92,8 +92,8 @@ class Unescaper {
     AppendUtf8(value, out_);
   }
 
-  // jinja2 spells characters beyond ASCII as escapes before it unescapes. A backslash before one thus
-  // escapes the backslash of that spelling, and the spelling stays.
+  // jinja2 spells characters beyond ASCII as escapes before it unescapes. A backslash before one
+  // thus escapes the backslash of that spelling, and the spelling stays.
   void ReadEscapedNonAscii() {
     const DecodedCodePoint c = DecodeAt(body_, at_);
     const uint32_t value = c.value;
@@ -115,8 +115,6 @@ class Unescaper {
 
 }  // namespace
 
-absl::StatusOr<std::string> UnescapeLiteral(std::string_view body) {
-  return Unescaper(body).Run();
-}
+absl::StatusOr<std::string> UnescapeLiteral(std::string_view body) { return Unescaper(body).Run(); }
 
 }  // namespace fairlead::jinja

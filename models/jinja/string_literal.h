@@ -9,8 +9,8 @@
 
 namespace fairlead::jinja {
 
-// `body` is what stands between the quotes. Errors: a cut \x, \u or \U, a code point that is none or a
-// surrogate (no UTF-8 text has one), \N{...}.
+// `body` is what stands between the quotes. Errors: a cut \x, \u or \U, a code point that is none
+// or a surrogate (no UTF-8 text has one), \N{...}.
 absl::StatusOr<std::string> UnescapeLiteral(std::string_view body);
 
 }  // namespace fairlead::jinja

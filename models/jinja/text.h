@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A string that remembers, byte range by byte range, who wrote it: the template (trusted) or the caller.
+// A string that remembers, byte range by byte range, who wrote it: the template (trusted) or the
+// caller.
 #pragma once
 
 #include <algorithm>

@@ -121,7 +121,8 @@ bool IsNumeric(char32_t c) {
   return InRange(Category(c), UTF8PROC_CATEGORY_ND, UTF8PROC_CATEGORY_NO);
 }
 
-// Other_Uppercase and Other_Lowercase (roman numerals, circled and modifier letters) count for Python.
+// Other_Uppercase and Other_Lowercase (roman numerals, circled and modifier letters) count for
+// Python.
 bool IsUpper(char32_t c) {
   return Category(c) == UTF8PROC_CATEGORY_LU || InRange(c, 0x2160, 0x216f) ||
          InRange(c, 0x24b6, 0x24cf) || InRange(c, 0x1f130, 0x1f149) ||
@@ -129,12 +130,13 @@ bool IsUpper(char32_t c) {
 }
 
 bool IsLower(char32_t c) {
-  return Category(c) == UTF8PROC_CATEGORY_LL || c == 0xaa || c == 0xba || InRange(c, 0x2b0, 0x2b8) ||
-         InRange(c, 0x2c0, 0x2c1) || InRange(c, 0x2e0, 0x2e4) || c == 0x345 || c == 0x37a ||
-         InRange(c, 0x1d2c, 0x1d6a) || c == 0x1d78 || InRange(c, 0x1d9b, 0x1dbf) || c == 0x2071 ||
-         c == 0x207f || InRange(c, 0x2090, 0x209c) || InRange(c, 0x2170, 0x217f) ||
-         InRange(c, 0x24d0, 0x24e9) || InRange(c, 0x2c7c, 0x2c7d) || InRange(c, 0xa69c, 0xa69d) ||
-         c == 0xa770 || InRange(c, 0xa7f8, 0xa7f9) || InRange(c, 0xab5c, 0xab5f);
+  return Category(c) == UTF8PROC_CATEGORY_LL || c == 0xaa || c == 0xba ||
+         InRange(c, 0x2b0, 0x2b8) || InRange(c, 0x2c0, 0x2c1) || InRange(c, 0x2e0, 0x2e4) ||
+         c == 0x345 || c == 0x37a || InRange(c, 0x1d2c, 0x1d6a) || c == 0x1d78 ||
+         InRange(c, 0x1d9b, 0x1dbf) || c == 0x2071 || c == 0x207f || InRange(c, 0x2090, 0x209c) ||
+         InRange(c, 0x2170, 0x217f) || InRange(c, 0x24d0, 0x24e9) || InRange(c, 0x2c7c, 0x2c7d) ||
+         InRange(c, 0xa69c, 0xa69d) || c == 0xa770 || InRange(c, 0xa7f8, 0xa7f9) ||
+         InRange(c, 0xab5c, 0xab5f);
 }
 
 bool IsTitle(char32_t c) { return Category(c) == UTF8PROC_CATEGORY_LT; }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Unicode as Python's str sees it. Inputs are valid UTF-8 (checked where text enters); any thread.
-// Properties and simple case mappings are utf8proc's; the multi-character mappings of SpecialCasing.txt
-// are in special_casing.inc.
+// Properties and simple case mappings are utf8proc's; the multi-character mappings of
+// SpecialCasing.txt are in special_casing.inc.
 #pragma once
 
 #include <cstddef>

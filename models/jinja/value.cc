@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "absl/hash/hash.h"
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "kernels/check.h"
 #include "models/jinja/objects.h"
 #include "models/jinja/status_macros.h"
@@ -100,7 +100,7 @@ namespace {
 int CheckedDepth(int depth, Budget& budget) {
   if (depth > budget.max_value_depth()) {
     budget.Fail(
-        absl::StrCat("a value is nested deeper than ", budget.max_value_depth(), " levels"));
+        StrCat("a value is nested deeper than ", budget.max_value_depth(), " levels"));
   }
   return depth;
 }
@@ -165,9 +165,8 @@ const Value* Dict::Find(const Value& key, Budget& budget) const {
 
 const Value* Dict::Find(std::string_view key) const {
   const size_t hash = heads_.empty() ? 0 : absl::HashOf(key);
-  const uint32_t found = FindEntry(hash, [key](const Value& other) {
-    return other.is_string() && other.text().bytes() == key;
-  });
+  const uint32_t found = FindEntry(
+      hash, [key](const Value& other) { return other.is_string() && other.text().bytes() == key; });
   return found == kNone ? nullptr : &entries_[found].second;
 }
 
@@ -349,13 +348,13 @@ absl::StatusOr<std::partial_ordering> Order(const Value& a, const Value& b,
   }
   if (const auto* undefined = a.As<Undefined>()) return undefined->Error();
   if (const auto* undefined = b.As<Undefined>()) return undefined->Error();
-  return TypeError(absl::StrCat("'", operation, "' not supported between instances of '",
+  return TypeError(StrCat("'", operation, "' not supported between instances of '",
                                 TypeName(a), "' and '", TypeName(b), "'"));
 }
 
 absl::Status CheckHashable(const Value& value) {
   if (value.is_list() || value.is_dict()) {
-    return TypeError(absl::StrCat("unhashable type: '", TypeName(value), "'"));
+    return TypeError(StrCat("unhashable type: '", TypeName(value), "'"));
   }
   if (value.is_tuple()) {
     for (const Value& item : value.items()) JINJA_RETURN_IF_ERROR(CheckHashable(item));

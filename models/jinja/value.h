@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The values a template computes with, with Python's meaning. Values are immutable and shared, except
-// the few objects that Jinja lets change (namespaces, iterators, cyclers, loops), which are retained by
-// the Runtime until the rendering ends, so that no chain of them can recurse in a destructor.
+// The values a template computes with, with Python's meaning. Values are immutable and shared,
+// except the few objects that Jinja lets change (namespaces, iterators, cyclers, loops), which are
+// retained by the Runtime until the rendering ends, so that no chain of them can recurse in a
+// destructor.
 #pragma once
 
 #include <compare>
@@ -27,7 +28,8 @@ class Object;
 struct List;
 struct String;
 
-// Values lie in [-2^63, 2^64): what JSON integers hold. The wider type makes the overflow checks plain.
+// Values lie in [-2^63, 2^64): what JSON integers hold. The wider type makes the overflow checks
+// plain.
 using Int = __int128;
 inline constexpr Int kMinInt = INT64_MIN;
 inline constexpr Int kMaxInt = UINT64_MAX;

@@ -42,7 +42,7 @@ void GrpcCall::Pump() {
     }
   }
   if (action == kWrite) StartWrite(&answer_);
-  if (action == kFinish) ServerGenericBidiReactor::Finish(last);
+  if (action == kFinish) Reactor::Finish(last);
 }
 
 void GrpcCall::OnReadDone(bool ok) {

@@ -56,6 +56,8 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
   std::mutex mutex_;  // guards what TakeMessage reads
 
  private:
+  using Reactor = grpc::ServerGenericBidiReactor;
+
   void OnReadDone(bool ok) final;
   void OnWriteDone(bool ok) final;
   void OnCancel() final;

@@ -8,6 +8,7 @@
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
+#include <limits>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -166,7 +167,7 @@ class Connection : public ConnectionHandle,
   void FinishRequest();
   void EndConnection();
   void Count(int status);
-  void ArmReadTimer(std::chrono::seconds timeout);
+  void ArmReadTimer(std::chrono::milliseconds timeout);
   void Close();
   std::string Head(int status, const HttpHeaders& headers) const;
 
@@ -232,7 +233,7 @@ void Connection<Stream>::Handshake() {
 }
 
 template <typename Stream>
-void Connection<Stream>::ArmReadTimer(std::chrono::seconds timeout) {
+void Connection<Stream>::ArmReadTimer(std::chrono::milliseconds timeout) {
   read_timer_.expires_after(timeout);
   read_timer_.async_wait([weak = this->weak_from_this()](error_code error) {
     if (error) return;  // re-armed or cancelled
@@ -278,7 +279,8 @@ void Connection<Stream>::Parse() {
     parser_.emplace();
     parser_->eager(true);
     parser_->header_limit(static_cast<uint32_t>(limits_.max_header_bytes));
-    parser_->body_limit(limits_.max_body_bytes);
+    parser_->body_limit(
+        std::numeric_limits<uint64_t>::max());  // the real one once the key has been checked
     header_done_ = false;
     ArmReadTimer(limits_.header_timeout);
   }
@@ -328,6 +330,7 @@ bool Connection<Stream>::ParseHeader() {
     Refuse(413, absl::StrCat("the body has ", *length, " bytes; at most ", limits_.max_body_bytes));
     return false;
   }
+  parser_->body_limit(limits_.max_body_bytes);
   ArmReadTimer(limits_.body_timeout);
   const std::string expect = View(message[http::field::expect]);
   if (absl::EqualsIgnoreCase(expect, "100-continue")) {

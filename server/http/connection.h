@@ -19,12 +19,12 @@ struct HttpLimits {
   size_t max_body_bytes = 32 << 20;
   size_t max_unsent_bytes = 64 << 20;  // of one stream whose client does not read
   int max_connections = 1024;
-  std::chrono::seconds handshake_timeout{10};
-  std::chrono::seconds header_timeout{
-      20};  // from the first byte of a request to the end of its header
-  std::chrono::seconds body_timeout{60};
-  std::chrono::seconds idle_timeout{75};   // between requests
-  std::chrono::seconds write_timeout{30};  // without any progress
+  std::chrono::milliseconds handshake_timeout{10'000};
+  // From the first byte of a request to the end of its header.
+  std::chrono::milliseconds header_timeout{20'000};
+  std::chrono::milliseconds body_timeout{60'000};
+  std::chrono::milliseconds idle_timeout{75'000};   // between requests
+  std::chrono::milliseconds write_timeout{30'000};  // without any progress
 };
 
 // Counts open connections and reaches them all; thread-safe.

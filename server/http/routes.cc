@@ -73,14 +73,16 @@ void Completions(const RouteContext& context, HttpRequest request, ExchangePtr e
 
 void Models(const RouteContext& context, HttpRequest request, ExchangePtr exchange) {
   Json list = Json::array();
-  for (const pb::ModelInfo& info : context.service.ListModels().models())
+  const pb::ListModelsResponse models = context.service.ListModels();
+  for (const pb::ModelInfo& info : models.models())
     list.push_back(ModelJson(info));
   exchange->Respond(JsonResponse({{"object", "list"}, {"data", std::move(list)}}));
 }
 
 void OneModel(const RouteContext& context, HttpRequest request, ExchangePtr exchange) {
   const std::string name = request.path.substr(std::string_view("/v1/models/").size());
-  for (const pb::ModelInfo& info : context.service.ListModels().models()) {
+  const pb::ListModelsResponse models = context.service.ListModels();
+  for (const pb::ModelInfo& info : models.models()) {
     if (info.id() == name) return exchange->Respond(JsonResponse(ModelJson(info)));
   }
   exchange->Respond(ErrorResponse(

@@ -12,7 +12,7 @@ namespace fairlead {
 namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 bool Accepts(const std::vector<float>& got, const std::vector<float>& want, double max_error,
              double max_nmse = 0) {
@@ -43,14 +43,14 @@ TEST(CompareFloats, RejectsAWrongValueOfEachSignAtEachPlace) {
 
 TEST(CompareFloats, RejectsNaNAndInfinity) {
   for (const float want : {5.0f, -5.0f, 0.0f}) {
-    for (const float wrong : {kNaN, -kNaN, kInf, -kInf}) {
+    for (const float wrong : {kNaN, -kNaN, kInfinity, -kInfinity}) {
       EXPECT_FALSE(Accepts({wrong}, {want}, 1e30)) << wrong;
       EXPECT_FALSE(Accepts({want}, {wrong}, 1e30)) << wrong;
     }
   }
-  EXPECT_FALSE(Accepts({kInf}, {-kInf}, 1e30));
-  EXPECT_FALSE(Accepts({kNaN}, {kInf}, 1e30));
-  EXPECT_TRUE(Accepts({kInf, -kInf, kNaN}, {kInf, -kInf, kNaN}, 0));
+  EXPECT_FALSE(Accepts({kInfinity}, {-kInfinity}, 1e30));
+  EXPECT_FALSE(Accepts({kNaN}, {kInfinity}, 1e30));
+  EXPECT_TRUE(Accepts({kInfinity, -kInfinity, kNaN}, {kInfinity, -kInfinity, kNaN}, 0));
 }
 
 TEST(CompareFloats, RejectsSwappedRows) {

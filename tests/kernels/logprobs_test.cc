@@ -48,21 +48,23 @@ Result Logprobs(std::vector<float> logits, std::vector<int> target, int n, int t
   return result;
 }
 
-// logit - max is rounded once (half an ulp of up to 32: 2^-20) before an exp of 2 ulp, which moves the
-// logarithm of the sum by as much, weighted; the rest is in double. The result is rounded to float.
+// logit - max is rounded once (half an ulp of up to 32: 2^-20) before an exp of 2 ulp, which moves
+// the logarithm of the sum by as much, weighted; the rest is in double. The result is rounded to
+// float.
 double Bound(double logprob) { return 0x1p-20 + 0x1p-22 + std::abs(logprob) * 0x1p-24; }
 
 void ExpectRow(const std::vector<float>& logits, int target, int n, const Result& got, int row) {
   const int vocab = static_cast<int>(logits.size());
   std::vector<int> order(vocab);
   std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](int a, int b) {
-    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-  });
+  std::sort(order.begin(), order.end(),
+            [&](int a, int b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
   const long double max = logits[order[0]];
   long double sum = 0;
   for (const float x : logits) sum += std::exp(x - max);
-  const auto logprob = [&](int id) { return static_cast<double>(logits[id] - max - std::log(sum)); };
+  const auto logprob = [&](int id) {
+    return static_cast<double>(logits[id] - max - std::log(sum));
+  };
   if (target < 0 || target >= vocab) {
     EXPECT_EQ(got.logprob[row], 0.0f);
     EXPECT_EQ(got.rank[row], 0);

@@ -95,4 +95,20 @@ std::vector<std::string> CheckCase(const OpCase& op_case, Device& device, Device
   return wrong;
 }
 
+std::string DifferingBits(const CaseRun& a, const CaseRun& b) {
+  for (size_t i = 0; i < a.outputs().size(); ++i) {
+    const CaseOutput& x = a.outputs()[i];
+    const CaseOutput& y = b.outputs()[i];
+    const auto bytes = [](const auto& values) {
+      return absl::Span<const std::byte>(reinterpret_cast<const std::byte*>(values.data()),
+                                         values.size() * sizeof values[0]);
+    };
+    for (const std::string& difference : {CompareBytes(bytes(x.floats), bytes(y.floats)),
+                                          CompareBytes(bytes(x.ints), bytes(y.ints))}) {
+      if (!difference.empty()) return StrCat(x.name, ": ", difference);
+    }
+  }
+  return "";
+}
+
 }  // namespace fairlead

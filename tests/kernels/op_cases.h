@@ -45,4 +45,7 @@ double MatmulNmse(Numerics numerics);
 // Runs `op_case` on both devices and returns everything that is wrong with `device`.
 std::vector<std::string> CheckCase(const OpCase& op_case, Device& device, Device& reference);
 
+// Compares the outputs of two finished runs of one case bit by bit; empty: equal.
+std::string DifferingBits(const CaseRun& a, const CaseRun& b);
+
 }  // namespace fairlead

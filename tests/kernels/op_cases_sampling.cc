@@ -12,7 +12,7 @@
 namespace fairlead {
 namespace {
 
-constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 struct Params {
@@ -50,13 +50,13 @@ std::vector<float> MakeLogits(CaseRun& run, Logits kind, int rows, int vocab) {
         break;
       case Logits::kMasked:
         for (int i = 0; i < vocab; ++i) {
-          if (i != at && run.random().Int(0, 3) > 0) row[i] = -kInf;
+          if (i != at && run.random().Int(0, 3) > 0) row[i] = -kInfinity;
         }
         break;
       case Logits::kUnusable: {
-        const float bad[] = {kNaN, kInf, -kNaN};
+        const float bad[] = {kNaN, kInfinity, -kNaN};
         if (r % 4 == 3)
-          std::fill_n(row, vocab, -kInf);
+          std::fill_n(row, vocab, -kInfinity);
         else
           row[r % 2 == 0 ? at : vocab - 1] = bad[r % 4];
         if (r % 8 == 4) std::fill_n(row, vocab, 1.0f);  // a good one among them
@@ -81,7 +81,7 @@ EditData MakeEdits(CaseRun& run, const SampleCase& c) {
       const float repetitions[] = {1, 1.3f, 0.7f, 2};
       edits.token.push_back(order[e]);
       edits.repetition.push_back(repetitions[run.random().Int(0, 3)]);
-      edits.add.push_back(run.random().Int(0, 5) == 0 ? -kInf : 2 * run.random().Normal());
+      edits.add.push_back(run.random().Int(0, 5) == 0 ? -kInfinity : 2 * run.random().Normal());
     }
     edits.start.push_back(static_cast<int32_t>(edits.token.size()));
   }

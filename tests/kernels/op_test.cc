@@ -3,11 +3,15 @@
 // the case; its inputs come from a fixed seed, so it fails again the same way.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <iostream>
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <tuple>
+#include <vector>
 
 #include "tests/kernels/op_cases.h"
 #include "tests/reference/reference_device.h"
@@ -73,6 +77,26 @@ INSTANTIATE_TEST_SUITE_P(Cpu, OpTest,
                            return std::string(NumericsName(std::get<0>(info.param))) + "_" +
                                   Cases()[std::get<1>(info.param)].name;
                          });
+
+TEST(OpThreads, TheirNumberChangesNoBit) {
+  for (const Numerics numerics : {Numerics::kFloat32, Numerics::kPrecise, Numerics::kFast}) {
+    auto one = OpenDevice("cpu", {.threads = 1, .numerics = numerics});
+    auto three = OpenDevice("cpu", {.threads = 3, .numerics = numerics});
+    ASSERT_TRUE(one.ok() && three.ok());
+    int cases = 0;
+    for (const OpCase& c : Cases()) {
+      if (SeedOf(c) % 4 != 0) continue;  // a quarter, of every op
+      CaseRun a(**one, DType::kF32, SeedOf(c)), b(**three, DType::kF32, SeedOf(c));
+      for (CaseRun* run : {&a, &b}) {
+        c.build(*run);
+        EXPECT_EQ(run->Finish(), std::vector<std::string>()) << c.name;
+      }
+      EXPECT_EQ(DifferingBits(a, b), "") << NumericsName(numerics) << " " << c.name;
+      ++cases;
+    }
+    EXPECT_GT(cases, 200);
+  }
+}
 
 TEST(OpCases, NamesAreUniqueAndEveryOpHasCases) {
   std::set<std::string> names;

@@ -92,9 +92,9 @@ std::vector<int> Sample(const std::vector<Row>& rows, int threads = 1) {
 
 int SampleOne(const Row& row) { return Sample({row})[0]; }
 
-// The contract in double. `margin` is how far the decisions were from going the other way, relative to
-// the total: the kernel's weights are floats, each within 2^-20 of the exact one, so decisions nearer
-// than that may differ.
+// The contract in double. `margin` is how far the decisions were from going the other way, relative
+// to the total: the kernel's weights are floats, each within 2^-20 of the exact one, so decisions
+// nearer than that may differ.
 struct Expected {
   std::vector<int> kept;  // ids, ascending
   std::vector<double> weight;
@@ -183,9 +183,9 @@ TEST(Sample, RowsThatAreNotNumbersGiveMinusOne) {
           logits[bad] = kInf;
           EXPECT_EQ(SampleOne({.logits = logits, .temperature = temperature}), -1);
         }
-        EXPECT_EQ(SampleOne({.logits = std::vector<float>(vocab, -kInf),
-                             .temperature = temperature}),
-                  -1);
+        EXPECT_EQ(
+            SampleOne({.logits = std::vector<float>(vocab, -kInf), .temperature = temperature}),
+            -1);
       }
     }
   });
@@ -249,8 +249,8 @@ TEST(Sample, TiesKeepTheLowerIds) {
   EXPECT_EQ(std::count(seen.begin(), seen.end(), true), 30);
 }
 
-// Pearson's test on 20,000 draws with 19 degrees of freedom: the 99.99 % quantile is 50.8. The seeds are
-// fixed, so it passes always or never.
+// Pearson's test on 20,000 draws with 19 degrees of freedom: the 99.99 % quantile is 50.8. The
+// seeds are fixed, so it passes always or never.
 TEST(Sample, DrawsFollowTheSoftmax) {
   constexpr int kDraws = 20000;
   constexpr int kVocab = 20;
@@ -265,8 +265,7 @@ TEST(Sample, DrawsFollowTheSoftmax) {
       ++count[token];
     }
     const Expected expected = Reference(rows[0]);
-    const double total =
-        std::accumulate(expected.weight.begin(), expected.weight.end(), 0.0);
+    const double total = std::accumulate(expected.weight.begin(), expected.weight.end(), 0.0);
     double statistic = 0;
     for (int i = 0; i < kVocab; ++i) {
       const double mean = expected.weight[i] / total * kDraws;
@@ -302,10 +301,10 @@ TEST(Sample, EditsApplyToTheirRowAlone) {
   };
   const std::vector<int> tokens = Sample({
       plain,
-      edited({{1, 1.0f, -kInf}}),               // banned
-      edited({{1, 2.0f, 0.0f}}),                // 3 / 2 is below 2
-      edited({{2, 0.5f, 4.5f}}),                // -2 * 0.5 + 4.5 = 3.5
-      edited({{2, 2.0f, 6.5f}}),                // -2 * 2 + 6.5 = 2.5
+      edited({{1, 1.0f, -kInf}}),  // banned
+      edited({{1, 2.0f, 0.0f}}),   // 3 / 2 is below 2
+      edited({{2, 0.5f, 4.5f}}),   // -2 * 0.5 + 4.5 = 3.5
+      edited({{2, 2.0f, 6.5f}}),   // -2 * 2 + 6.5 = 2.5
       edited({{0, 1, -kInf}, {1, 1, -kInf}, {3, 1, -kInf}}),
       edited({{0, 1, -kInf}, {1, 1, -kInf}, {2, 1, -kInf}, {3, 1, -kInf}}),
       plain,

@@ -13,12 +13,11 @@
 namespace fairlead {
 
 inline void ForEachSimdTarget(absl::FunctionRef<void()> body) {
-  const std::vector<int64_t> targets = {
-      HWY_SSE4, HWY_AVX2, HWY_AVX3,
+  const std::vector<int64_t> targets = {HWY_SSE4, HWY_AVX2, HWY_AVX3,
 #ifdef HWY_AVX3_ZEN4  // since Highway 1.1
-      HWY_AVX3_ZEN4,
+                                        HWY_AVX3_ZEN4,
 #endif
-      HWY_NEON};
+                                        HWY_NEON};
   const int64_t supported = hwy::SupportedTargets();
   int ran = 0;
   for (const int64_t target : targets) {

@@ -25,11 +25,11 @@ bool IsUsable(const std::vector<float>& logits) {
 }
 
 // Token ids by falling logit, lower ids first among equals.
-std::vector<int32_t> Ranking(const float* logits, int64_t vocab) {
-  std::vector<int32_t> ids(static_cast<size_t>(vocab));
+std::vector<int32_t> Ranking(const std::vector<float>& logits) {
+  std::vector<int32_t> ids(logits.size());
   std::iota(ids.begin(), ids.end(), 0);
   std::stable_sort(ids.begin(), ids.end(),
-                   [logits](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+                   [&logits](int32_t a, int32_t b) { return logits[a] > logits[b]; });
   return ids;
 }
 
@@ -41,9 +41,9 @@ struct Shift {
   double uniform = 0;
 };
 
-int32_t SampleShifted(const SamplingRow& row, const Shift& shift) {
+// `kept`: the ranking of all tokens to begin with.
+int32_t SampleShifted(const SamplingRow& row, std::vector<int32_t> kept, const Shift& shift) {
   if (!IsUsable(row.logits)) return -1;
-  std::vector<int32_t> kept = Ranking(row.logits.data(), static_cast<int64_t>(row.logits.size()));
   if (row.temperature == 0) return kept[0];
 
   if (row.top_k > 0 && kept.size() > static_cast<size_t>(row.top_k)) kept.resize(row.top_k);
@@ -106,15 +106,16 @@ SamplingRow ReadSamplingRow(const SampleArgs& args, int64_t row) {
   return result;
 }
 
-int32_t SampleRow(const SamplingRow& row) { return SampleShifted(row, {}); }
+int32_t SampleRow(const SamplingRow& row) { return SampleShifted(row, Ranking(row.logits), {}); }
 
 std::vector<int32_t> AcceptableTokens(const SamplingRow& row, double slack) {
+  const std::vector<int32_t> ranking = Ranking(row.logits);
   std::set<int32_t> tokens;
   for (const double min_p : {-slack, 0.0, slack}) {
     for (const double top_p : {-slack, 0.0, slack}) {
       for (const double uniform : {-slack, 0.0, slack}) {
-        tokens.insert(
-            SampleShifted(row, {.min_p_factor = 1 + min_p, .top_p = top_p, .uniform = uniform}));
+        tokens.insert(SampleShifted(
+            row, ranking, {.min_p_factor = 1 + min_p, .top_p = top_p, .uniform = uniform}));
       }
     }
   }
@@ -131,8 +132,9 @@ void ReferenceOps::Logprobs(Stream&, const LogprobsArgs& args) const {
   const int64_t vocab = args.logits.dim[1];
   const int64_t n = args.top_token ? args.top_token.dim[1] : 0;
   for (int64_t r = 0; r < args.logits.dim[0]; ++r) {
-    const float* logits = args.logits.As<float>() + r * vocab;
-    const std::vector<int32_t> ranking = Ranking(logits, vocab);
+    const float* first = args.logits.As<float>() + r * vocab;
+    const std::vector<float> logits(first, first + vocab);
+    const std::vector<int32_t> ranking = Ranking(logits);
     const double max = logits[ranking[0]];
     double sum = 0;
     for (int64_t i = 0; i < vocab; ++i) sum += std::exp(logits[i] - max);

@@ -7,7 +7,7 @@ split.json  pre-tokenizers, texts and the words the library cuts them into
 added.json  tiny tokenizers with all kinds of added tokens and unknown characters; texts and their ids:
             plain, with special tokens around, with special-token text left alone; id lists and their text
 
-Usage: make_text.py OUT (needs tokenizers==0.23.3)
+Usage: make_text_cases.py OUT (needs tokenizers==0.23.3)
 """
 import json
 import pathlib

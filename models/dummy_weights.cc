@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/dummy_weights.h"
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <random>
+#include <utility>
+
+#include "kernels/half.h"
+#include "kernels/strings.h"
+#include "models/registry.h"
+
+namespace fairlead {
+namespace {
+
+class DummyWeights final : public WeightSource {
+ public:
+  DummyWeights(std::string path, Json config) : path_(std::move(path)), config_(std::move(config)) {}
+
+  WeightFormat format() const override { return WeightFormat::kSafetensors; }
+  const std::string& path() const override { return path_; }
+  const WeightInfo* Find(std::string_view name) const override {
+    for (const WeightInfo& tensor : tensors_) {
+      if (tensor.name == name) return &tensor;
+    }
+    return nullptr;
+  }
+  absl::Span<const WeightInfo> tensors() const override { return tensors_; }
+  const Json& config() const override { return config_; }
+  const Json& metadata() const override { return metadata_; }
+
+  // The bytes live as long as this; tensors may share them.
+  const std::byte* Keep(std::vector<std::byte> bytes) {
+    return buffers_.emplace_back(std::move(bytes)).data();
+  }
+  void Add(std::string name, DType dtype, std::vector<int64_t> dim, const std::byte* data) {
+    int64_t elements = 1;
+    for (const int64_t d : dim) elements *= d;
+    tensors_.push_back({.name = name,
+                        .file_name = name,
+                        .dtype = dtype,
+                        .dim = std::move(dim),
+                        .data = data,
+                        .bytes = RowBytes(dtype, elements)});
+  }
+
+ private:
+  const std::string path_;
+  const Json config_;
+  const Json metadata_;
+  std::vector<std::vector<std::byte>> buffers_;
+  std::vector<WeightInfo> tensors_;
+};
+
+template <typename T>
+void Put(std::byte* at, T value) {
+  std::memcpy(at, &value, sizeof(value));
+}
+
+// One block of random values whose standard deviation is `deviation`: uniform, so that every bit
+// pattern of a quantised block comes up.
+void FillBlock(DType dtype, float deviation, std::mt19937_64& random, std::byte* block) {
+  // A uniform variable on [-1, 1] deviates by 1 / sqrt(3), one on 2n + 1 whole numbers by n / sqrt(3)
+  // (n + 1/2 for an even number of them).
+  const float reach = deviation * std::sqrt(3.0f);
+  const auto uniform = [&] {
+    return reach * (static_cast<float>(random() >> 40) * 0x1p-23f - 1.0f);
+  };
+  const auto fill_bytes = [&](std::byte* at, int count) {
+    for (int i = 0; i < count; i += 8) Put(at + i, static_cast<uint64_t>(random()));
+  };
+  switch (dtype) {
+    case DType::kF32:
+      return Put(block, uniform());
+    case DType::kF16:
+      return Put(block, F32ToF16(uniform()));
+    case DType::kBF16:
+      return Put(block, F32ToBF16(uniform()));
+    case DType::kQ8_0:  // scale, 32 x int8
+      Put(block, F32ToF16(reach / 128));
+      return fill_bytes(block + 2, 32);
+    case DType::kQ4_0:  // scale, 32 x (nibble - 8)
+      Put(block, F32ToF16(reach / 8));
+      return fill_bytes(block + 2, 16);
+    case DType::kQ4_1:  // scale, least value, 32 x nibble
+      Put(block, F32ToF16(reach / 8));
+      Put(block + 2, F32ToF16(-reach / 8 * 7.5f));
+      return fill_bytes(block + 4, 16);
+    case DType::kI32:
+      break;
+  }
+}
+
+class DummyMaker {
+ public:
+  DummyMaker(DummyWeights& weights, const ModelConfig& config, DType dtype, uint64_t seed)
+      : weights_(weights), config_(config), dtype_(dtype), random_(seed) {}
+
+  absl::Status Make() {
+    const int64_t hidden = config_.hidden;
+    absl::Status status =
+        Matrices({"model.embed_tokens"}, config_.vocab, hidden, /*bias=*/false);
+    if (!config_.tied_head)
+      status.Update(Matrices({"lm_head"}, config_.vocab, hidden, /*bias=*/false));
+    const int64_t q_rows = int64_t{config_.heads} * config_.head_dim;
+    const int64_t kv_rows = int64_t{config_.kv_heads} * config_.head_dim;
+    status.Update(InLayers("self_attn.q_proj", q_rows, hidden, config_.qkv_bias));
+    status.Update(InLayers("self_attn.k_proj", kv_rows, hidden, config_.qkv_bias));
+    status.Update(InLayers("self_attn.v_proj", kv_rows, hidden, config_.qkv_bias));
+    status.Update(InLayers("self_attn.o_proj", hidden, q_rows, config_.attention_out_bias));
+    status.Update(InLayers("mlp.gate_proj", config_.ffn, hidden, config_.mlp_bias));
+    status.Update(InLayers("mlp.up_proj", config_.ffn, hidden, config_.mlp_bias));
+    status.Update(InLayers("mlp.down_proj", hidden, config_.ffn, config_.mlp_bias));
+    const std::byte* ones = Vector(hidden, 1);
+    weights_.Add("model.norm.weight", DType::kF32, {hidden}, ones);
+    for (const char* norm : {"input_layernorm", "post_attention_layernorm"}) {
+      for (const std::string& name : LayerNames(norm))
+        weights_.Add(name + ".weight", DType::kF32, {hidden}, ones);
+    }
+    return status;
+  }
+
+ private:
+  std::vector<std::string> LayerNames(const std::string& module) const {
+    std::vector<std::string> names;
+    for (int i = 0; i < config_.layers; ++i)
+      names.push_back(StrCat("model.layers.", i, ".", module));
+    return names;
+  }
+
+  absl::Status InLayers(const std::string& module, int64_t rows, int64_t cols, bool bias) {
+    return Matrices(LayerNames(module), rows, cols, bias);
+  }
+
+  // Tensors of these names that share their bytes.
+  absl::Status Matrices(const std::vector<std::string>& names, int64_t rows, int64_t cols,
+                        bool bias) {
+    const DTypeInfo& info = Info(dtype_);
+    if (cols % info.block_elements != 0) {
+      return absl::InvalidArgumentError(
+          StrCat(names.front(), ": a row has ", cols, " values, no multiple of the ",
+                 info.block_elements, " of a ", info.name, " block"));
+    }
+    std::vector<std::byte> bytes(RowBytes(dtype_, cols) * static_cast<size_t>(rows));
+    const float deviation = 1 / std::sqrt(static_cast<float>(cols));
+    for (size_t at = 0; at < bytes.size(); at += static_cast<size_t>(info.block_bytes))
+      FillBlock(dtype_, deviation, random_, bytes.data() + at);
+    const std::byte* data = weights_.Keep(std::move(bytes));
+    const std::byte* zeros = bias ? Vector(rows, 0) : nullptr;
+    for (const std::string& name : names) {
+      weights_.Add(name + ".weight", dtype_, {rows, cols}, data);
+      if (bias) weights_.Add(name + ".bias", DType::kF32, {rows}, zeros);
+    }
+    return absl::OkStatus();
+  }
+
+  const std::byte* Vector(int64_t size, float value) {
+    std::vector<std::byte> bytes(static_cast<size_t>(size) * sizeof(float));
+    for (size_t at = 0; at < bytes.size(); at += sizeof(float)) Put(bytes.data() + at, value);
+    return weights_.Keep(std::move(bytes));
+  }
+
+  DummyWeights& weights_;
+  const ModelConfig& config_;
+  const DType dtype_;
+  std::mt19937_64 random_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WeightSource>> MakeDummyWeights(const std::string& path, DType dtype,
+                                                               uint64_t seed) {
+  if (dtype == DType::kI32)
+    return absl::InvalidArgumentError("i32 is not a dtype of weights");
+  const std::string file_name = (std::filesystem::path(path) / "config.json").string();
+  std::ifstream file(file_name, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (!file) return absl::NotFoundError(StrCat(file_name, ": cannot be read"));
+  absl::StatusOr<Json> json = ParseJson(text);
+  if (!json.ok()) {
+    return absl::Status(json.status().code(),
+                        StrCat(file_name, ": ", std::string(json.status().message())));
+  }
+  auto weights = std::make_unique<DummyWeights>(path, *std::move(json));
+  const absl::StatusOr<ModelConfig> config = LoadModelConfig(*weights);
+  if (!config.ok()) return config.status();
+  if (absl::Status status = DummyMaker(*weights, *config, dtype, seed).Make(); !status.ok())
+    return status;
+  return weights;
+}
+
+}  // namespace fairlead

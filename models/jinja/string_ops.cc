@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/jinja/string_ops.h"
+
+#include <algorithm>
+#include <string>
+
+#include "models/jinja/unicode.h"
+
+namespace fairlead::jinja {
+namespace {
+
+// Appends the range's characters, each mapped by map(char32_t, std::string& out), with their trust.
+template <typename Map>
+void AppendMapped(const Text& text, ByteRange range, TextBuilder& out, Map map) {
+  text.ForEachRun(range.begin, range.end, [&](std::string_view run, bool trusted) {
+    if (!out.budget().Work(8 * run.size())) return;
+    std::string mapped;
+    for (size_t at = 0; at < run.size();) {
+      const DecodedCodePoint c = DecodeAt(run, at);
+      map(c.value, mapped);
+      at += c.size;
+    }
+    out.Append(mapped, trusted);
+  });
+}
+
+constexpr char32_t kCapitalSigma = 0x3a3;
+
+// Whether a capital sigma at `at` ends a word: its small form differs there.
+bool IsFinalSigma(std::string_view text, ByteRange range, size_t at, size_t size) {
+  size_t before = at;
+  bool cased_before = false;
+  while (before > range.begin) {
+    before = PreviousBoundary(text, before);
+    const char32_t c = DecodeAt(text, before).value;
+    if (IsCaseIgnorable(c)) continue;
+    cased_before = IsCased(c);
+    break;
+  }
+  if (!cased_before) return false;
+  for (size_t after = at + size; after < range.end;) {
+    const DecodedCodePoint c = DecodeAt(text, after);
+    if (!IsCaseIgnorable(c.value)) return !IsCased(c.value);
+    after += c.size;
+  }
+  return true;
+}
+
+bool IsLineBreak(char32_t c) {
+  return (c >= 0x0a && c <= 0x0d) || (c >= 0x1c && c <= 0x1e) || c == 0x85 || c == 0x2028 ||
+         c == 0x2029;
+}
+
+bool Holds(std::string_view set, std::string_view character) {
+  return set.find(character) != std::string_view::npos;
+}
+
+std::vector<ByteRange> SplitAtSpaces(std::string_view text, Int limit, Budget& budget) {
+  std::vector<ByteRange> parts;
+  size_t at = 0;
+  while (budget.Step()) {
+    at += StripRange(text.substr(at), std::nullopt, true, false).begin;
+    if (at >= text.size()) break;
+    if (limit >= 0 && static_cast<Int>(parts.size()) >= limit) {
+      const size_t end = at + StripRange(text.substr(at), std::nullopt, false, true).end;
+      parts.push_back({at, end});
+      break;
+    }
+    size_t end = at;
+    while (end < text.size() && !IsSpace(DecodeAt(text, end).value)) {
+      end += DecodeAt(text, end).size;
+    }
+    parts.push_back({at, end});
+    at = end;
+  }
+  return parts;
+}
+
+std::vector<ByteRange> SplitAtSpacesFromRight(std::string_view text, Int limit, Budget& budget) {
+  std::vector<ByteRange> parts;
+  size_t end = text.size();
+  while (budget.Step()) {
+    end = StripRange(text.substr(0, end), std::nullopt, false, true).end;
+    if (end == 0) break;
+    if (limit >= 0 && static_cast<Int>(parts.size()) >= limit) {
+      parts.push_back({StripRange(text.substr(0, end), std::nullopt, true, false).begin, end});
+      break;
+    }
+    size_t begin = end;
+    while (begin > 0) {
+      const size_t previous = PreviousBoundary(text, begin);
+      if (IsSpace(DecodeAt(text, previous).value)) break;
+      begin = previous;
+    }
+    parts.push_back({begin, end});
+    end = begin;
+  }
+  std::reverse(parts.begin(), parts.end());
+  return parts;
+}
+
+}  // namespace
+
+Value Substring(const Value& string, ByteRange range, Budget& budget) {
+  if (range.begin == 0 && range.end == string.text().size()) return string;
+  TextBuilder builder(budget);
+  builder.Append(string.text(), range.begin, range.end);
+  return NewString(std::move(builder), string.string().markup);
+}
+
+ByteRange StripRange(std::string_view text, std::optional<std::string_view> chars, bool left,
+                     bool right) {
+  const auto strips = [&](size_t at) {
+    const DecodedCodePoint c = DecodeAt(text, at);
+    return chars ? Holds(*chars, text.substr(at, c.size)) : IsSpace(c.value);
+  };
+  ByteRange range{0, text.size()};
+  while (left && range.begin < range.end && strips(range.begin)) {
+    range.begin += DecodeAt(text, range.begin).size;
+  }
+  while (right && range.begin < range.end) {
+    const size_t last = PreviousBoundary(text, range.end);
+    if (!strips(last)) break;
+    range.end = last;
+  }
+  return range;
+}
+
+void AppendUpperCase(const Text& text, ByteRange range, TextBuilder& out) {
+  AppendMapped(text, range, out, AppendUpper);
+}
+
+void AppendLowerCase(const Text& text, ByteRange range, TextBuilder& out) {
+  size_t at = range.begin;
+  AppendMapped(text, range, out, [&](char32_t c, std::string& mapped) {
+    if (c == kCapitalSigma) {
+      AppendUtf8(IsFinalSigma(text.bytes(), range, at, 2) ? 0x3c2 : 0x3c3, mapped);
+    } else {
+      AppendLower(c, mapped);
+    }
+    at += DecodeAt(text.bytes(), at).size;
+  });
+}
+
+void AppendSwappedCase(const Text& text, TextBuilder& out) {
+  AppendMapped(text, {0, text.size()}, out, [](char32_t c, std::string& mapped) {
+    if (IsUpper(c)) return AppendLower(c, mapped);
+    if (IsLower(c)) return AppendUpper(c, mapped);
+    AppendUtf8(c, mapped);
+  });
+}
+
+void AppendTitleCase(const Text& text, TextBuilder& out) {
+  bool in_word = false;
+  AppendMapped(text, {0, text.size()}, out, [&in_word](char32_t c, std::string& mapped) {
+    if (in_word) {
+      AppendLower(c, mapped);
+    } else {
+      AppendTitle(c, mapped);
+    }
+    in_word = IsCased(c);
+  });
+}
+
+void AppendCapitalized(const Text& text, TextBuilder& out) {
+  if (text.empty()) return;
+  const size_t first = DecodeAt(text.bytes(), 0).size;
+  AppendMapped(text, {0, first}, out, AppendTitle);
+  AppendLowerCase(text, {first, text.size()}, out);
+}
+
+// Words end at spaces and at - ( { [ <.
+void AppendJinjaTitle(const Text& text, TextBuilder& out) {
+  const std::string& bytes = text.bytes();
+  const auto separates = [](char32_t c) {
+    return IsSpace(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
+  };
+  size_t at = 0;
+  while (at < bytes.size() && out.budget().ok()) {
+    const DecodedCodePoint first = DecodeAt(bytes, at);
+    if (separates(first.value)) {
+      out.Append(text, at, at + first.size);
+      at += first.size;
+      continue;
+    }
+    size_t end = at;
+    while (end < bytes.size() && !separates(DecodeAt(bytes, end).value)) {
+      end += DecodeAt(bytes, end).size;
+    }
+    AppendUpperCase(text, {at, at + first.size}, out);
+    AppendLowerCase(text, {at + first.size, end}, out);
+    at = end;
+  }
+}
+
+std::vector<Line> SplitLines(std::string_view text, Budget& budget) {
+  std::vector<Line> lines;
+  if (!budget.Work(text.size())) return lines;
+  size_t begin = 0;
+  for (size_t at = 0; at < text.size();) {
+    const DecodedCodePoint c = DecodeAt(text, at);
+    size_t next = at + c.size;
+    if (IsLineBreak(c.value)) {
+      if (c.value == '\r' && next < text.size() && text[next] == '\n') ++next;
+      lines.push_back({{begin, at}, {begin, next}});
+      begin = next;
+      if (!budget.Step()) return lines;
+    }
+    at = next;
+  }
+  if (begin < text.size()) lines.push_back({{begin, text.size()}, {begin, text.size()}});
+  return lines;
+}
+
+std::vector<ByteRange> Split(std::string_view text, std::string_view separator, Int limit,
+                             bool from_right, Budget& budget) {
+  std::vector<ByteRange> parts;
+  if (!budget.Work(text.size())) return parts;
+  if (separator.empty()) {
+    return from_right ? SplitAtSpacesFromRight(text, limit, budget)
+                      : SplitAtSpaces(text, limit, budget);
+  }
+  const auto may_split = [&] {
+    return budget.Step() && (limit < 0 || static_cast<Int>(parts.size()) < limit);
+  };
+  if (from_right) {
+    size_t end = text.size();
+    while (may_split()) {
+      const size_t found = end < separator.size() ? std::string_view::npos
+                                                  : text.rfind(separator, end - separator.size());
+      if (found == std::string_view::npos) break;
+      parts.push_back({found + separator.size(), end});
+      end = found;
+    }
+    parts.push_back({0, end});
+    std::reverse(parts.begin(), parts.end());
+    return parts;
+  }
+  size_t begin = 0;
+  while (may_split()) {
+    const size_t found = text.find(separator, begin);
+    if (found == std::string_view::npos) break;
+    parts.push_back({begin, found});
+    begin = found + separator.size();
+  }
+  parts.push_back({begin, text.size()});
+  return parts;
+}
+
+void AppendReplaced(const Text& text, const Text& from, const Text& to, Int limit,
+                    TextBuilder& out) {
+  const std::string& bytes = text.bytes();
+  if (!out.budget().Work(bytes.size())) return;
+  size_t at = 0;
+  Int done = 0;
+  const auto may_replace = [&] { return out.budget().Step() && (limit < 0 || done++ < limit); };
+  if (from.empty()) {  // before every character and at the end
+    while (may_replace()) {
+      out.Append(to);
+      if (at >= bytes.size()) return;
+      const size_t next = at + DecodeAt(bytes, at).size;
+      out.Append(text, at, next);
+      at = next;
+    }
+    out.Append(text, at, bytes.size());
+    return;
+  }
+  while (may_replace()) {
+    const size_t found = bytes.find(from.bytes(), at);
+    if (found == std::string::npos) break;
+    out.Append(text, at, found);
+    out.Append(to);
+    at = found + from.size();
+  }
+  out.Append(text, at, bytes.size());
+}
+
+void AppendAligned(const Text& text, size_t length, Int width, Align align, const Text& fill,
+                   TextBuilder& out) {
+  const Int padding = width - static_cast<Int>(length);
+  if (padding <= 0) return out.Append(text);
+  if (!out.budget().FitsOneString(static_cast<size_t>(std::min<Int>(padding, INT64_MAX)))) return;
+  Int left = align == Align::kLeft ? 0 : padding;
+  if (align == Align::kCenter) left = padding / 2;
+  for (Int i = 0; i < left && out.budget().Step(); ++i) out.Append(fill);
+  out.Append(text);
+  for (Int i = left; i < padding && out.budget().Step(); ++i) out.Append(fill);
+}
+
+}  // namespace fairlead::jinja

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "models/chat_template.h"
+#include "server/commands/command.h"
+#include "server/commands/json_lines.h"
+
+namespace fairlead {
+namespace {
+
+struct RenderOptions {
+  std::string template_file;
+  std::string model;
+};
+
+absl::StatusOr<ChatFormat> LoadTemplate(const RenderOptions& options) {
+  if (options.template_file.empty()) {
+    absl::StatusOr<ChatFormat> format = LoadChatFormatFromPath(options.model);
+    if (format.ok() && format->chat_template == nullptr)
+      return absl::NotFoundError(absl::StrCat(options.model, ": has no chat template"));
+    return format;
+  }
+  std::ifstream file(options.template_file, std::ios::binary);
+  ChatFormat format;
+  format.source.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+  if (!file) return absl::NotFoundError(absl::StrCat(options.template_file, ": cannot be read"));
+  auto parsed = ParseChatTemplate(format.source);
+  if (!parsed.ok()) {
+    return absl::Status(parsed.status().code(),
+                        absl::StrCat(options.template_file, ": ", parsed.status().message()));
+  }
+  format.chat_template = *std::move(parsed);
+  return format;
+}
+
+absl::StatusOr<Json> Render(const ChatFormat& format, const Json& line) {
+  if (!line.is_object()) return absl::InvalidArgumentError("a line must be a JSON object");
+  Json variables = line;
+  if (!variables.contains("bos_token")) variables["bos_token"] = format.bos_token;
+  if (!variables.contains("eos_token")) variables["eos_token"] = format.eos_token;
+  const absl::StatusOr<RenderedPrompt> prompt = format.chat_template->Render(variables);
+  if (!prompt.ok()) return prompt.status();
+  return Json(prompt->text);
+}
+
+absl::Status RunRender(const RenderOptions& options) {
+  if (options.template_file.empty() == options.model.empty())
+    return UsageError("render needs either --template or --model");
+  const absl::StatusOr<ChatFormat> format = LoadTemplate(options);
+  if (!format.ok()) return format.status();
+  return AnswerJsonLines(std::cin, std::cout,
+                         [&format](const Json& line) { return Render(*format, line); });
+}
+
+}  // namespace
+
+void AddRenderCommand(CLI::App& app, Command& chosen) {
+  const auto options = std::make_shared<RenderOptions>();
+  CLI::App& command = *app.add_subcommand(
+      "render",
+      "Chats to prompts: one JSON object a line in (messages, tools, add_generation_prompt, further "
+      "variables), one JSON string a line out");
+  command.add_option("--template", options->template_file, "a file with a Jinja template")
+      ->type_name("FILE");
+  command.add_option("--model", options->model, "a GGUF file or folder: its own template")
+      ->type_name("PATH");
+  command.callback([options, &chosen] { chosen = [options] { return RunRender(*options); }; });
+}
+
+}  // namespace fairlead

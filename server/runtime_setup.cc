@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/runtime_setup.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+#include <utility>
+
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "kernels/check.h"
+#include "kernels/strings.h"
+#include "models/dummy_weights.h"
+#include "models/registry.h"
+#include "server/kv_plan.h"
+
+namespace fairlead {
+namespace {
+
+Numerics NumericsOf(const std::string& name) {
+  if (name == NumericsName(Numerics::kFloat32)) return Numerics::kFloat32;
+  return name == NumericsName(Numerics::kFast) ? Numerics::kFast : Numerics::kPrecise;
+}
+
+double MiB(size_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+absl::Status LoadText(const RuntimeConfig& config, const WeightSource& source, Runtime& runtime) {
+  if (config.skip_tokenizer) return absl::OkStatus();
+  auto tokenizer = config.tokenizer.empty() ? LoadTokenizer(source)
+                                            : LoadTokenizerFromPath(config.tokenizer);
+  if (!tokenizer.ok()) {
+    return absl::Status(tokenizer.status().code(),
+                        StrCat(std::string(tokenizer.status().message()),
+                               " (--tokenizer names another one, --skip-tokenizer serves token ids "
+                               "only)"));
+  }
+  runtime.tokenizer = *std::move(tokenizer);
+  absl::StatusOr<ChatFormat> chat_format = LoadChatFormat(source);
+  if (chat_format.ok()) {
+    runtime.chat_format = *std::move(chat_format);
+    if (runtime.chat_format.chat_template == nullptr)
+      spdlog::warn("the model has no chat template: chat requests will be refused");
+  } else {
+    // Completions are still of use.
+    spdlog::warn("the model's chat template cannot be used, chat requests will be refused: {}",
+                 std::string(chat_format.status().message()));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<KvPlan> PlanMemory(const RuntimeConfig& config, const Runtime& runtime) {
+  const ModelConfig& model = runtime.model->config();
+  const KvShape shape = {.kv_heads = model.kv_heads,
+                         .head_dim = model.head_dim,
+                         .block_tokens = config.block_tokens};
+  const KvPlanInput input = {
+      .block_bytes = runtime.device->KvBlockBytes(shape) * static_cast<size_t>(model.layers),
+      .block_tokens = config.block_tokens,
+      .model_positions = model.max_positions,
+      .max_num_seqs = config.max_num_seqs,
+      .free_bytes = runtime.device->FreeMemory(),
+      .max_model_len = config.max_model_len,
+      .memory = config.kv_cache_memory};
+  absl::StatusOr<KvPlan> plan = PlanKvCache(input);
+  if (!plan.ok()) return plan;
+  if (config.max_model_len && *config.max_model_len > model.max_positions) {
+    spdlog::warn("--max-model-len {} is more than the model's context: {} it is",
+                 *config.max_model_len, model.max_positions);
+  }
+  if (plan->shortened) {
+    spdlog::warn("the KV cache holds {} tokens, less than the model's context of {}: requests may "
+                 "have {} tokens (--kv-cache-memory raises it)",
+                 plan->max_model_len, model.max_positions, plan->max_model_len);
+  }
+  spdlog::info("KV cache: {:.1f} MiB of {:.1f} MiB free, {} tokens; a request may have {}",
+               MiB(plan->bytes), MiB(input.free_bytes),
+               plan->bytes / input.block_bytes * config.block_tokens, plan->max_model_len);
+  return plan;
+}
+
+EngineOptions OptionsOf(const RuntimeConfig& config, const KvPlan& plan) {
+  return {.scheduler = {.max_batched_tokens = config.max_batched_tokens,
+                        .max_num_seqs = config.max_num_seqs},
+          .max_queue = config.max_queue,
+          .kv_cache_bytes = plan.bytes,
+          .max_model_len = plan.max_model_len,
+          .max_logprobs = config.max_logprobs,
+          .block_tokens = config.block_tokens,
+          .prefix_cache = !config.no_prefix_cache};
+}
+
+class WaitingSink final : public TokenSink {
+ public:
+  void PushPromptLogprob(const TokenOutput&) override {}
+  void Push(const TokenOutput&) override {}
+  void Close(const EngineResult& result) override {
+    status_ = result.status;
+    closed_.Notify();
+  }
+  absl::Status Wait() {
+    closed_.WaitForNotification();
+    return status_;
+  }
+
+ private:
+  absl::Status status_;
+  absl::Notification closed_;
+};
+
+}  // namespace
+
+std::string ModelNameOf(const std::string& path) {
+  std::filesystem::path name = std::filesystem::path(path).lexically_normal();
+  if (name.filename().empty()) name = name.parent_path();
+  return name.extension() == ".gguf" ? name.stem().string() : name.filename().string();
+}
+
+int64_t CountParameters(const WeightSource& source) {
+  int64_t total = 0;
+  for (const WeightInfo& tensor : source.tensors()) {
+    int64_t count = 1;
+    for (const int64_t dim : tensor.dim) count *= dim;
+    total += count;
+  }
+  return total;
+}
+
+absl::StatusOr<std::unique_ptr<WeightSource>> OpenModel(const RuntimeConfig& config) {
+  if (config.load_format != "dummy") return OpenWeights(config.model);
+  constexpr uint64_t kSeed = 0;
+  const std::optional<DType> dtype = ParseDType(config.dummy_dtype);
+  FAIRLEAD_CHECK(dtype.has_value());  // the flag's choices
+  spdlog::warn("--load-format dummy: the weights are random numbers, and so are the answers");
+  return MakeDummyWeights(config.model, *dtype, kSeed);
+}
+
+absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config,
+                                                     const std::string& name) {
+  auto runtime = std::make_unique<Runtime>();
+  auto device = OpenDevice(config.device,
+                           {.threads = config.threads, .numerics = NumericsOf(config.numerics)});
+  if (!device.ok()) return device.status();
+  runtime->device = *std::move(device);
+  const DeviceInfo& info = runtime->device->info();
+  spdlog::info("device {}: {}, numerics {}", info.name, info.description,
+               std::string(NumericsName(info.numerics)));
+
+  const absl::Time start = absl::Now();
+  auto source = OpenModel(config);
+  if (!source.ok()) return source.status();
+  const absl::StatusOr<ModelConfig> model_config = LoadModelConfig(**source);
+  if (!model_config.ok()) return model_config.status();
+  const int positions = static_cast<int>(std::min<int64_t>(
+      config.max_model_len.value_or(model_config->max_positions), model_config->max_positions));
+  auto model = LoadModel(**source, *runtime->device, positions);
+  if (!model.ok()) return model.status();
+  runtime->model = *std::move(model);
+  if (absl::Status status = LoadText(config, **source, *runtime); !status.ok()) return status;
+
+  const absl::StatusOr<std::string> architecture = ArchitectureName(**source);
+  runtime->served = {.name = name.empty() ? ModelNameOf(config.model) : name,
+                     .architecture = architecture.value_or(""),
+                     .parameters = CountParameters(**source),
+                     .created = absl::ToUnixSeconds(absl::Now()),
+                     .tokenizer = runtime->tokenizer.get(),
+                     .chat_format = &runtime->chat_format,
+                     .vocab_size = runtime->model->config().vocab,
+                     .max_logprobs = std::min(config.max_logprobs, runtime->model->config().vocab)};
+  spdlog::info("model {}: {}, {} parameters, {:.1f} MiB of weights, loaded in {:.0f} ms",
+               runtime->served.name, runtime->served.architecture, runtime->served.parameters,
+               MiB(runtime->model->weight_bytes()),
+               absl::ToDoubleMilliseconds(absl::Now() - start));
+
+  const absl::StatusOr<KvPlan> plan = PlanMemory(config, *runtime);
+  if (!plan.ok()) return plan.status();
+  runtime->kv_cache_bytes = plan->bytes;
+  auto engine = Engine::Create(*runtime->device, *runtime->model, OptionsOf(config, *plan));
+  if (!engine.ok()) return engine.status();
+  runtime->engine = *std::move(engine);
+  return runtime;
+}
+
+absl::Status WarmUp(Engine& engine) {
+  EngineRequest request;
+  request.prompt = {0};
+  request.sampling.temperature = 0;
+  request.max_tokens = std::min(1, engine.max_model_len() - 1);
+  const auto sink = std::make_shared<WaitingSink>();
+  if (absl::StatusOr<uint64_t> id = engine.Submit(std::move(request), sink); !id.ok())
+    return id.status();
+  return sink->Wait();
+}
+
+}  // namespace fairlead

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// The step loop allocates nothing: this program counts every operator new on the engine's thread,
+// from its first delivery to the last, through decode, chunked prefill, prefix hits, preemption,
+// penalties, logprobs, cancellation and the ends of requests.
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <thread>
+
+#include "gtest/gtest.h"
+#include "tests/runtime/engine_fixture.h"
+
+namespace {
+
+thread_local bool counting = false;
+std::atomic<int64_t> allocations{0};
+
+void* CountedNew(size_t bytes, size_t alignment) {
+  if (counting) allocations.fetch_add(1);
+  void* const p =
+      alignment <= alignof(std::max_align_t)
+          ? std::malloc(bytes)
+          : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  if (p == nullptr) std::abort();
+  return p;
+}
+
+// Not inlined: GCC would see free() take what operator new gave, and warn.
+[[gnu::noinline]] void CountedDelete(void* p) { std::free(p); }
+
+}  // namespace
+
+void* operator new(size_t bytes) { return CountedNew(bytes, 1); }
+void* operator new[](size_t bytes) { return CountedNew(bytes, 1); }
+void* operator new(size_t bytes, std::align_val_t a) {
+  return CountedNew(bytes, static_cast<size_t>(a));
+}
+void* operator new[](size_t bytes, std::align_val_t a) {
+  return CountedNew(bytes, static_cast<size_t>(a));
+}
+void operator delete(void* p) noexcept { CountedDelete(p); }
+void operator delete[](void* p) noexcept { CountedDelete(p); }
+void operator delete(void* p, size_t) noexcept { CountedDelete(p); }
+void operator delete[](void* p, size_t) noexcept { CountedDelete(p); }
+void operator delete(void* p, std::align_val_t) noexcept { CountedDelete(p); }
+void operator delete[](void* p, std::align_val_t) noexcept { CountedDelete(p); }
+void operator delete(void* p, size_t, std::align_val_t) noexcept { CountedDelete(p); }
+void operator delete[](void* p, size_t, std::align_val_t) noexcept { CountedDelete(p); }
+
+namespace fairlead {
+namespace {
+
+// Counts what it is given without allocating, and turns the count of its thread on: the engine's.
+class CountingSink : public TokenSink {
+ public:
+  void PushPromptLogprob(const TokenOutput&) override {
+    counting = true;
+    ++prompt_logprobs;
+  }
+  void Push(const TokenOutput&) override {
+    counting = true;
+    tokens.fetch_add(1);
+    tokens.notify_all();
+  }
+  void Close(const EngineResult& result) override {
+    reason = result.reason;
+    preemptions = result.num_preemptions;
+    cached = result.cached_prompt_tokens;
+    closed.store(true);
+    closed.notify_all();
+  }
+  void WaitForClose() const { closed.wait(false); }
+  void WaitForTokens(int count) const {
+    for (int n = tokens; n < count; n = tokens) tokens.wait(n);
+  }
+
+  int prompt_logprobs = 0;
+  std::atomic<int> tokens{0};
+  FinishReason reason = FinishReason::kStop;
+  int preemptions = 0;
+  int cached = 0;
+  std::atomic<bool> closed{false};
+};
+
+TEST(EngineAllocTest, TheCounterCounts) {
+  const int64_t before = allocations;
+  counting = true;
+  auto* volatile p = new int(3);
+  counting = false;
+  delete p;
+  EXPECT_EQ(allocations, before + 1);
+}
+
+TEST(EngineAllocTest, StepsAllocateNothing) {
+  EngineOptions options = SmallEngine();
+  options.kv_cache_bytes = FakeKvBytes(40, 4);
+  options.scheduler.max_batched_tokens = 10;  // prompts are computed in chunks
+  FakeEngine engine(options);
+  const auto first = std::make_shared<CountingSink>();
+  ASSERT_TRUE(engine->Submit(Greedy(FakePrompt(3, 0), 120), first).ok());
+  first->WaitForTokens(1);  // the engine's thread is counted from here on
+  const int64_t before = allocations;
+
+  std::vector<std::shared_ptr<CountingSink>> sinks;
+  int64_t cancelled = 0;
+  for (int i = 0; i < 40; ++i) {
+    EngineRequest request = Greedy(FakePrompt(20 + i, i % 2), 50);
+    if (i % 2 == 0) request.logprobs = 5;
+    if (i % 3 == 0) request.sampling.repetition_penalty = 1.5f;
+    if (i % 4 == 0) request.sampling.frequency_penalty = 0.5f;
+    if (i % 5 == 0) request.prompt_logprobs = 3;
+    if (i % 7 == 0) request.min_tokens = 10, request.stop_tokens = {1, 2, 3};
+    if (i % 11 == 0) request.sampling.logit_bias = {{5, 2.0f}};
+    if (i % 10 == 4) request.prompt[10] = kPoisonToken;
+    request.priority = i % 3;
+    sinks.push_back(std::make_shared<CountingSink>());
+    const auto id = engine->Submit(std::move(request), sinks.back());
+    ASSERT_TRUE(id.ok());
+    if (i % 8 == 5) {
+      sinks.back()->WaitForTokens(2);
+      engine->Cancel(*id);
+      ++cancelled;
+    }
+    // An idle engine parks and wakes again without an allocation as well.
+    if (i == 20) sinks.back()->WaitForClose();
+  }
+  int preemptions = 0, cached = 0, prompt_logprobs = 0;
+  for (const auto& sink : sinks) {
+    sink->WaitForClose();
+    preemptions += sink->preemptions;
+    cached += sink->cached;
+    prompt_logprobs += sink->prompt_logprobs;
+  }
+  first->WaitForClose();
+  EXPECT_EQ(allocations - before, 0);
+  EXPECT_EQ(first->tokens, 120);
+  EXPECT_GT(cancelled, 0);
+  EXPECT_GT(preemptions, 0);
+  EXPECT_GT(cached, 0);
+  EXPECT_GT(prompt_logprobs, 100);
+  EXPECT_GT(engine->stats().steps, 500);
+}
+
+}  // namespace
+}  // namespace fairlead
