@@ -123,18 +123,19 @@ int Regex::Search::Match(std::string_view text, size_t start, uint32_t options, 
 // more and more steps, and what is used up in vain is paid for.
 int Regex::Search::FindFrom(std::string_view text, size_t start) {
   int result = Match(text, start, 0, kFreeSteps);
-  while (result == PCRE2_ERROR_MATCHLIMIT) {
-    for (int64_t steps = kFreeSteps; result == PCRE2_ERROR_MATCHLIMIT;
-         steps = std::min(steps * kStepGrowth, state_->steps_left)) {
+  if (result != PCRE2_ERROR_MATCHLIMIT) return result;
+  while (true) {
+    int64_t steps = kFreeSteps;
+    result = Match(text, start, PCRE2_ANCHORED, steps);
+    while (result == PCRE2_ERROR_MATCHLIMIT) {
       state_->steps_left -= steps;
       if (state_->steps_left <= 0) return result;
+      steps = std::min(steps * kStepGrowth, state_->steps_left);
       result = Match(text, start, PCRE2_ANCHORED, steps);
     }
     if (result != PCRE2_ERROR_NOMATCH || start == text.size()) return result;
     start = NextCharacter(text, start);
-    result = PCRE2_ERROR_MATCHLIMIT;
   }
-  return result;
 }
 
 bool Regex::Search::FindAll(std::string_view text, std::vector<TextSpan>* match) {

@@ -47,9 +47,10 @@ class Regex {
     // Appends the matches, left to right and disjoint; an empty match right behind the previous one
     // is skipped. `text` must be valid UTF-8. Backtracking is bounded: all calls together have
     // kBaseSteps + kStepsPerByte * text_bytes steps, beyond kFreeSteps for each position of the
-    // text, and kHeapLimitKib of memory. (A step is PCRE2's: running through a repeated character
-    // is one, so a pattern can still be made to take quadratic time.) Who needs more gets no match
-    // from there on (the rest counts as unmatched, none of it is lost), and false.
+    // text, and kHeapLimitKib of memory. Who needs more gets no match from there on (the rest
+    // counts as unmatched, none of it is lost), and false. This ends exponential patterns at once;
+    // a step is PCRE2's and may run over a repeated character, so that a pattern made for it,
+    // x*x*y, still takes time in proportion to steps times length.
     bool FindAll(std::string_view text, std::vector<TextSpan>* match);
 
    private:
@@ -59,8 +60,8 @@ class Regex {
     std::unique_ptr<State> state_;
   };
 
-  static constexpr int64_t kBaseSteps = 10'000'000;
-  static constexpr int64_t kStepsPerByte = 32;
+  static constexpr int64_t kBaseSteps = 4'000'000;
+  static constexpr int64_t kStepsPerByte = 8;
   static constexpr uint32_t kFreeSteps = 256;
   static constexpr uint32_t kHeapLimitKib = 256 * 1024;
 

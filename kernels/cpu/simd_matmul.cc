@@ -68,6 +68,9 @@ template <DType kType, int kPowers>
 struct NibbleScales {
   V d[kPowers], m;
 
+  // Spelled out, as an implicit one would not be compiled for the target (Arm's vectors have a
+  // constructor).
+  HWY_INLINE NibbleScales() {}
   HWY_INLINE void Load(const std::byte* block, int lane) {
     d[0] = LoadHalf(block + 2 * lane);
     if constexpr (kType == DType::kQ4_1) {
@@ -173,7 +176,7 @@ template <int kTokens, int kPanels>
 struct Sums {
   V sum[kTokens][kPanels * kVecs];
 
-  HWY_INLINE void Clear() {
+  HWY_INLINE Sums() {
     HWY_UNROLL(32)
     for (int t = 0; t < kTokens; ++t) {
       HWY_UNROLL(32)
@@ -290,7 +293,6 @@ HWY_NOINLINE void VectorPanelsOf(const CpuPackedWeight& weight, const std::byte*
   const int64_t cols = weight.cols();
   const PanelOffsets<kPanels> offsets(weight.panel_bytes(), panels);
   Sums<kTokens, kPanels> sums;
-  sums.Clear();
   constexpr bool kQuantized =
       kType == DType::kQ8_0 || kType == DType::kQ4_0 || kType == DType::kQ4_1;
   constexpr int64_t kStep = kQuantized ? kBlock : 16;

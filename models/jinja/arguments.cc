@@ -13,7 +13,7 @@ absl::Status Arguments::Bind(std::string_view function,
                              std::initializer_list<Parameter> parameters) const {
   if (positional.size() > parameters.size()) {
     return TypeError(StrCat(function, "() takes at most ", parameters.size(), " arguments (",
-                                  positional.size(), " given)"));
+                            positional.size(), " given)"));
   }
   std::vector<bool> bound(parameters.size(), false);
   for (size_t i = 0; i < positional.size(); ++i) {
@@ -25,8 +25,7 @@ absl::Status Arguments::Bind(std::string_view function,
         parameters.begin(), parameters.end(),
         [&name = name](const Parameter& p) { return !p.positional_only && p.name == name; });
     if (found == parameters.end()) {
-      return TypeError(
-          StrCat(function, "() got an unexpected keyword argument '", name, "'"));
+      return TypeError(StrCat(function, "() got an unexpected keyword argument '", name, "'"));
     }
     const size_t index = static_cast<size_t>(found - parameters.begin());
     if (bound[index]) {
@@ -38,9 +37,8 @@ absl::Status Arguments::Bind(std::string_view function,
   for (size_t i = 0; i < bound.size(); ++i) {
     const Parameter& parameter = parameters.begin()[i];
     if (parameter.required && !bound[i]) {
-      return TypeError(
-          StrCat(function, "() missing required argument ",
-                       parameter.positional_only ? StrCat(i + 1) : parameter.name));
+      return TypeError(StrCat(function, "() missing required argument ",
+                              parameter.positional_only ? StrCat(i + 1) : parameter.name));
     }
   }
   return absl::OkStatus();
@@ -49,8 +47,8 @@ absl::Status Arguments::Bind(std::string_view function,
 absl::StatusOr<Int> IntArgument(std::string_view function, const Value& value) {
   if (value.is_integral()) return value.as_int();
   if (const auto* undefined = value.As<Undefined>()) return undefined->Error();
-  return TypeError(StrCat(function, ": '", TypeName(value),
-                                "' object cannot be interpreted as an integer"));
+  return TypeError(
+      StrCat(function, ": '", TypeName(value), "' object cannot be interpreted as an integer"));
 }
 
 absl::StatusOr<const Text*> TextArgument(std::string_view function, const Value& value) {

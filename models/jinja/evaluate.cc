@@ -137,7 +137,7 @@ absl::StatusOr<Value> Interpreter::EvaluateConditional(const ConditionalExpr& co
   if (IsTrue(condition)) return Evaluate(*conditional.then);
   if (conditional.otherwise != nullptr) return Evaluate(*conditional.otherwise);
   return Undefined::WithHint(StrCat("the inline if-expression on line ", conditional.line,
-                                          " evaluated to false and no else section was defined."));
+                                    " evaluated to false and no else section was defined."));
 }
 
 absl::StatusOr<Value> Interpreter::EvaluateAttribute(const AttributeExpr& access) {

@@ -65,7 +65,8 @@ absl::StatusOr<Value> AttributeGetter::Get(Runtime& runtime, const Value& item,
 Value IgnoreCase(const Value& value, Budget& budget) {
   if (!value.is_string()) return value;
   TextBuilder builder(budget);
-  AppendLowerCase(value.text(), {0, value.text().size()}, builder);
+  const ByteRange whole{0, value.text().size()};
+  AppendLowerCase(value.text(), whole, whole, builder);
   return NewString(std::move(builder), value.string().markup);
 }
 
@@ -104,7 +105,7 @@ void WholeUpper(const Text& text, TextBuilder& out) {
   AppendUpperCase(text, {0, text.size()}, out);
 }
 void WholeLower(const Text& text, TextBuilder& out) {
-  AppendLowerCase(text, {0, text.size()}, out);
+  AppendLowerCase(text, {0, text.size()}, {0, text.size()}, out);
 }
 
 Result Trim(Runtime& runtime, const Value& input, Arguments& arguments) {
@@ -212,10 +213,11 @@ Result Truncate(Runtime& runtime, const Value& input, Arguments& arguments) {
   if (most < tail_length || slack < 0) {
     return absl::InvalidArgumentError("truncate: length is below that of end, or leeway below 0");
   }
+  const std::optional<int64_t> size = Length(input);
+  if (size && *size <= most + slack) return input;
   if (!input.is_string()) {
     return TypeError(StrCat("truncate: a str is needed, not '", TypeName(input), "'"));
   }
-  if (static_cast<Int>(input.string().length) <= most + slack) return input;
   JINJA_ASSIGN_OR_RETURN(Value cut,
                          GetSlice(runtime, input, Value(), Value(most - tail_length), Value()));
   if (!IsTrue(kill_words)) {
@@ -273,33 +275,53 @@ Result WordCount(Runtime& runtime, const Value& input, Arguments& arguments) {
   return Value(words);
 }
 
-// What urllib.parse.quote leaves alone, with "/".
 bool IsUrlSafe(char c) {
   return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' ||
-         c == '.' || c == '-' || c == '~' || c == '/';
+         c == '.' || c == '-' || c == '~';
 }
 
-Result UrlEncode(Runtime& runtime, const Value& input, Arguments& arguments) {
-  JINJA_RETURN_IF_ERROR(arguments.BindNone("urlencode"));
-  if (!input.is_string() && IsIterable(input)) {
-    return TypeError("urlencode of anything but a string is not supported");
-  }
-  const Value text = ToString(input, runtime.budget);
-  TextBuilder builder(runtime.budget);
-  text.text().ForEachRun([&builder](std::string_view run, bool trusted) {
-    if (!builder.budget().Work(3 * run.size())) return;
+// urllib.parse.quote; in a query `/` is quoted, too, and a space is `+`.
+void AppendUrlQuoted(const Value& value, bool in_query, TextBuilder& out) {
+  const Value text = ToString(value, out.budget());
+  text.text().ForEachRun([&](std::string_view run, bool trusted) {
+    if (!out.budget().Work(3 * run.size())) return;
     std::string quoted;
     for (const char c : run) {
-      if (IsUrlSafe(c)) {
+      if (IsUrlSafe(c) || (c == '/' && !in_query)) {
         quoted.push_back(c);
+      } else if (c == ' ' && in_query) {
+        quoted.push_back('+');
       } else {
         constexpr std::string_view kHex = "0123456789ABCDEF";
         const auto byte = static_cast<uint8_t>(c);
         quoted.append({'%', kHex[byte >> 4], kHex[byte & 15]});
       }
     }
-    builder.Append(quoted, trusted);
+    out.Append(quoted, trusted);
   });
+}
+
+Result UrlEncode(Runtime& runtime, const Value& input, Arguments& arguments) {
+  JINJA_RETURN_IF_ERROR(arguments.BindNone("urlencode"));
+  TextBuilder builder(runtime.budget);
+  if (input.is_string() || !IsIterable(input)) {
+    AppendUrlQuoted(input, /*in_query=*/false, builder);
+    return NewString(std::move(builder));
+  }
+  Value pairs = input;
+  if (input.is_dict()) {
+    pairs = Value(
+        std::shared_ptr<Object>(std::make_shared<DictView>(input.dict_ref(), ViewKind::kItems)));
+  }
+  JINJA_ASSIGN_OR_RETURN(const std::vector<Value> entries, Collect(pairs, runtime));
+  for (const Value& entry : entries) {
+    JINJA_ASSIGN_OR_RETURN(const std::vector<Value> parts, Collect(entry, runtime));
+    if (parts.size() != 2) return TypeError("urlencode: pairs of key and value are needed");
+    if (builder.size() > 0) builder.Append("&", true);
+    AppendUrlQuoted(parts[0], /*in_query=*/true, builder);
+    builder.Append("=", true);
+    AppendUrlQuoted(parts[1], /*in_query=*/true, builder);
+  }
   return NewString(std::move(builder));
 }
 

@@ -189,7 +189,8 @@ Result Round(Runtime& runtime, const Value& input, Arguments& arguments) {
   Value whole = scaled;
   if (scaled.is_float()) {
     const double real = scaled.as_double();
-    JINJA_ASSIGN_OR_RETURN(whole, Truncate(how == "ceil" ? std::ceil(real) : std::floor(real)));
+    if (!std::isfinite(real)) return Truncate(real);
+    whole = Value((how == "ceil" ? std::ceil(real) : std::floor(real)) + 0.0);  // never -0.0
   }
   return ApplyBinary(runtime, BinaryOperator::kDivide, whole, scale);
 }

@@ -64,9 +64,11 @@ class PercentFormatter {
       if (percent < bytes.size()) JINJA_RETURN_IF_ERROR(Conversion(percent));
       if (!runtime_.budget.Step()) return runtime_.budget.status();
     }
-    const bool all_used = !arguments_.is_tuple()
-                              ? used_ > 0 || arguments_.is_dict() || arguments_.is_list()
-                              : used_ >= arguments_.items().size();
+    // Python counts only what cannot be subscripted by name as unused.
+    const bool subscriptable = arguments_.is_dict() || arguments_.is_list() ||
+                               arguments_.As<Range>() != nullptr || arguments_.is_undefined();
+    const bool all_used =
+        arguments_.is_tuple() ? used_ >= arguments_.items().size() : used_ > 0 || subscriptable;
     if (!all_used && !keyed_) {
       return TypeError("not all arguments converted during string formatting");
     }
@@ -216,7 +218,7 @@ class PercentFormatter {
     const bool decimal = format.type == 'd' || format.type == 'i' || format.type == 'u';
     if (!value.is_integral() && !(decimal && value.is_float())) {
       return TypeError(StrCat("%", std::string(1, format.type),
-                                    " format: a number is required, not ", TypeName(value)));
+                              " format: a number is required, not ", TypeName(value)));
     }
     JINJA_ASSIGN_OR_RETURN(const Value whole,
                            value.is_float() ? Truncate(value.as_double()) : NewInt(value.as_int()));
@@ -266,8 +268,8 @@ absl::Status AppendFormatted(Runtime& runtime, const Value& value, const Text& s
   format.trusted = specification.AllTrusted();
   if (value.is_string()) {
     if (format.type != '\0' && format.type != 's') {
-      return absl::InvalidArgumentError(StrCat(
-          "Unknown format code '", std::string(1, format.type), "' for object of type 'str'"));
+      return absl::InvalidArgumentError(StrCat("Unknown format code '", std::string(1, format.type),
+                                               "' for object of type 'str'"));
     }
     if (format.sign != '\0' || format.alternate || format.grouping != '\0' || format.align == '=') {
       return absl::InvalidArgumentError("Sign, '=' and grouping are not allowed for strings");

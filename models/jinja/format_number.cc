@@ -119,8 +119,7 @@ std::string FloatDigits(double value, const NumberFormat& format) {
 
 absl::StatusOr<int> CheckedFormatNumber(Int number) {
   if (number > kMaxFormatNumber || number < -kMaxFormatNumber) {
-    return absl::InvalidArgumentError(
-        StrCat("a width or precision above ", kMaxFormatNumber));
+    return absl::InvalidArgumentError(StrCat("a width or precision above ", kMaxFormatNumber));
   }
   return static_cast<int>(number);
 }
@@ -224,9 +223,8 @@ absl::StatusOr<std::string> FormatNumber(const Value& value, NumberFormat format
     return Assemble(SignOf(negative, format), "", FloatRepr(std::abs(number)), format);
   }
   if (format.type != '\0' && format.type != 'n' && !is_in(kFloatTypes)) {
-    return absl::InvalidArgumentError(StrCat("Unknown format code '",
-                                                   std::string(1, format.type),
-                                                   "' for object of type '", TypeName(value), "'"));
+    return absl::InvalidArgumentError(StrCat("Unknown format code '", std::string(1, format.type),
+                                             "' for object of type '", TypeName(value), "'"));
   }
   const bool general = format.type == '\0' || format.type == 'n';
   if (format.precision < 0) format.precision = 6;

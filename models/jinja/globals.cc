@@ -5,9 +5,9 @@
 #include <string>
 #include <utility>
 
-#include "kernels/strings.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "kernels/strings.h"
 #include "models/jinja/builtins.h"
 #include "models/jinja/printer.h"
 #include "models/jinja/status_macros.h"
@@ -61,8 +61,7 @@ Result MakeRange(Runtime&, Arguments& arguments) {
 // The entries that dict(mapping or pairs, **named) has.
 Result BuildDict(Runtime& runtime, Arguments& arguments) {
   if (arguments.positional.size() > 1) {
-    return TypeError(
-        StrCat("dict expected at most 1 argument, got ", arguments.positional.size()));
+    return TypeError(StrCat("dict expected at most 1 argument, got ", arguments.positional.size()));
   }
   DictBuilder builder(runtime.budget);
   if (!arguments.positional.empty()) {
@@ -74,8 +73,8 @@ Result BuildDict(Runtime& runtime, Arguments& arguments) {
       for (const Value& pair : pairs) {
         JINJA_ASSIGN_OR_RETURN(const std::vector<Value> parts, Collect(pair, runtime));
         if (parts.size() != 2) {
-          return absl::InvalidArgumentError(StrCat(
-              "dictionary update sequence element has length ", parts.size(), "; 2 is required"));
+          return absl::InvalidArgumentError(StrCat("dictionary update sequence element has length ",
+                                                   parts.size(), "; 2 is required"));
         }
         JINJA_RETURN_IF_ERROR(CheckHashable(parts[0]));
         builder.Set(parts[0], parts[1]);
@@ -96,8 +95,8 @@ Result MakeNamespace(Runtime& runtime, Arguments& arguments) {
     if (!key.is_string()) continue;
     const std::string& name = key.text().bytes();
     if (!name.empty() && name.front() == '_') {
-      return absl::InvalidArgumentError(StrCat("a namespace cannot store the attribute '",
-                                                     name, "': it begins with an underscore"));
+      return absl::InvalidArgumentError(StrCat("a namespace cannot store the attribute '", name,
+                                               "': it begins with an underscore"));
     }
     attributes.emplace_back(name, value);
   }

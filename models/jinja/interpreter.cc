@@ -97,8 +97,7 @@ Value& Frame::At(SlotRef ref) {
 
 absl::Status Interpreter::Located(const absl::Status& status) const {
   if (status.code() == kRaisedByTemplate) return absl::InvalidArgumentError(status.message());
-  return absl::InvalidArgumentError(
-      StrCat("chat template line ", line_, ": ", status.message()));
+  return absl::InvalidArgumentError(StrCat("chat template line ", line_, ": ", status.message()));
 }
 
 absl::StatusOr<Text> Interpreter::Run(const TemplateAst& ast) {
@@ -209,7 +208,7 @@ absl::Status Interpreter::Assign(const Expr& target, const Value& value) {
     if (space == nullptr) return TypeError("cannot assign attribute on non-namespace object");
     if (reference.attribute.front() == '_') {
       return TypeError(StrCat("a namespace cannot store the attribute '", reference.attribute,
-                                    "': it begins with an underscore"));
+                              "': it begins with an underscore"));
     }
     space->Set(reference.attribute, value, runtime_.budget);
     return absl::OkStatus();
@@ -226,12 +225,21 @@ absl::Status Interpreter::Assign(const Expr& target, const Value& value) {
   if (values.size() != targets.size()) {
     return absl::InvalidArgumentError(
         StrCat(values.size() > targets.size() ? "too many" : "not enough",
-                     " values to unpack (expected ", targets.size(), ")"));
+               " values to unpack (expected ", targets.size(), ")"));
   }
   for (size_t i = 0; i < targets.size(); ++i) {
     JINJA_RETURN_IF_ERROR(Assign(*targets[i], values[i]));
   }
   return absl::OkStatus();
+}
+
+Value Interpreter::ReadBack(const Expr& target) {
+  if (target.kind == ExprKind::kName) return frame_->At(static_cast<const NameExpr&>(target).ref);
+  ListBuilder tuple(runtime_.budget);
+  for (const ExprPtr& item : static_cast<const SequenceExpr&>(target).items) {
+    tuple.Push(ReadBack(*item));
+  }
+  return tuple.FinishTuple();
 }
 
 absl::Status Interpreter::ExecuteSet(const SetStatement& statement) {
@@ -294,12 +302,13 @@ absl::StatusOr<Interpreter::Flow> Interpreter::ExecuteWith(const WithStatement& 
   return flow;
 }
 
-absl::StatusOr<bool> Interpreter::PassesFilter(const ForStatement& node, Frame& frame,
-                                               const Value& item, bool first) {
+absl::StatusOr<bool> Interpreter::PassesFilter(const ForStatement& node, Frame& frame, Value& item,
+                                               bool first) {
   Frame* const outer = std::exchange(frame_, &frame);
   const absl::Cleanup restore = [this, outer] { frame_ = outer; };
   if (first) EnterScope(node.filter_scope);
   JINJA_RETURN_IF_ERROR(Assign(*node.filter_target, item));
+  item = ReadBack(*node.filter_target);
   JINJA_ASSIGN_OR_RETURN(const Value value, Evaluate(*node.filter));
   return IsTrue(value);
 }
@@ -394,8 +403,8 @@ absl::Status Interpreter::BindExtras(const FunctionBody& function, std::string_v
     for (Value& value : positional) varargs.Push(std::move(value));
     frame_->Own(function.varargs_slot) = varargs.FinishTuple();
   } else if (!positional.empty()) {
-    return TypeError(StrCat("macro '", name, "' takes not more than ",
-                                  function.parameters.size(), " argument(s)"));
+    return TypeError(StrCat("macro '", name, "' takes not more than ", function.parameters.size(),
+                            " argument(s)"));
   }
   return absl::OkStatus();
 }
@@ -444,8 +453,8 @@ absl::StatusOr<Value> Interpreter::CallFunction(const FunctionBody& function,
   const DepthScope depth(runtime_.budget);
   if (!depth.ok()) return runtime_.budget.status();
   if (call_depth_ >= runtime_.budget.max_depth()) {
-    runtime_.budget.Fail(StrCat("macros call each other deeper than ",
-                                      runtime_.budget.max_depth(), " levels"));
+    runtime_.budget.Fail(
+        StrCat("macros call each other deeper than ", runtime_.budget.max_depth(), " levels"));
     return runtime_.budget.status();
   }
   ++call_depth_;

@@ -44,8 +44,9 @@ class Interpreter {
   absl::StatusOr<Value> CallFunction(const FunctionBody& function,
                                      const std::shared_ptr<Frame>& closure, std::string_view name,
                                      const Arguments& arguments);
-  // Whether the filter of a loop running in `frame` lets `item` pass.
-  absl::StatusOr<bool> PassesFilter(const ForStatement& node, Frame& frame, const Value& item,
+  // Whether the filter of a loop running in `frame` lets `item` pass. An item that the loop unpacks
+  // comes out as a tuple.
+  absl::StatusOr<bool> PassesFilter(const ForStatement& node, Frame& frame, Value& item,
                                     bool first);
 
  private:
@@ -72,6 +73,8 @@ class Interpreter {
   // What `body` prints, in its own scope.
   absl::StatusOr<Flow> Capture(const Block& body, const Scope& scope, Value& text);
   absl::Status Assign(const Expr& target, const Value& value);
+  // What was just assigned to `target`.
+  Value ReadBack(const Expr& target);
   void EnterScope(const Scope& scope);
   void LeaveScope(const Scope& scope);
 

@@ -6,8 +6,8 @@
 #include <optional>
 #include <vector>
 
-#include "kernels/strings.h"
 #include "absl/strings/str_format.h"
+#include "kernels/strings.h"
 #include "models/jinja/objects.h"
 #include "models/jinja/printer.h"
 #include "models/jinja/status_macros.h"
@@ -73,8 +73,7 @@ class JsonWriter {
     }
     const std::optional<std::string> scalar = Scalar(value);
     if (!scalar) {
-      return TypeError(
-          StrCat("Object of type ", TypeName(value), " is not JSON serializable"));
+      return TypeError(StrCat("Object of type ", TypeName(value), " is not JSON serializable"));
     }
     out_.Append(*scalar, true);
     return absl::OkStatus();
@@ -135,8 +134,7 @@ class JsonWriter {
     }
     const std::optional<std::string> scalar = Scalar(key);
     if (!scalar) {
-      return TypeError(
-          StrCat("keys must be str, int, float, bool or None, not ", TypeName(key)));
+      return TypeError(StrCat("keys must be str, int, float, bool or None, not ", TypeName(key)));
     }
     out_.Append(StrCat("\"", *scalar, "\""), true);
     return absl::OkStatus();

@@ -382,7 +382,7 @@ class Lexer {
     while (end < source_.size() && source_[end] != quote) end += source_[end] == '\\' ? 2 : 1;
     if (end >= source_.size()) {
       return SyntaxError(line_, StrCat("unexpected char ", quote == '"' ? "'\"'" : "\"'\"",
-                                             ": a string without end"));
+                                       ": a string without end"));
     }
     const std::string_view body = std::string_view(source_).substr(at_ + 1, end - at_ - 1);
     absl::StatusOr<std::string> text = UnescapeLiteral(body);
@@ -396,8 +396,8 @@ class Lexer {
     const auto* found = std::find_if(kOperators.begin(), kOperators.end(),
                                      [this](std::string_view text) { return At(text); });
     if (found == kOperators.end()) {
-      return SyntaxError(line_, StrCat("unexpected char '",
-                                             Rest().substr(0, DecodeAt(source_, at_).size), "'"));
+      return SyntaxError(
+          line_, StrCat("unexpected char '", Rest().substr(0, DecodeAt(source_, at_).size), "'"));
     }
     const char c = found->front();
     if (c == '(') open.push_back(')');
@@ -407,7 +407,7 @@ class Lexer {
       if (open.empty()) return SyntaxError(line_, StrCat("unexpected '", *found, "'"));
       if (open.back() != c) {
         return SyntaxError(line_, StrCat("unexpected '", *found, "', expected '",
-                                               std::string(1, open.back()), "'"));
+                                         std::string(1, open.back()), "'"));
       }
       open.pop_back();
     }

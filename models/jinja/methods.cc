@@ -76,8 +76,7 @@ Result Index(Runtime& runtime, const Value& self, Arguments& arguments) {
   for (Int i = first; i < std::min(last, size); ++i) {
     if (Equals(self.items()[static_cast<size_t>(i)], wanted, runtime.budget)) return Value(i);
   }
-  return absl::InvalidArgumentError(
-      StrCat("value is not in ", self.is_tuple() ? "tuple" : "list"));
+  return absl::InvalidArgumentError(StrCat("value is not in ", self.is_tuple() ? "tuple" : "list"));
 }
 
 Result IsInteger(Runtime&, const Value& self, Arguments& arguments) {
@@ -94,6 +93,23 @@ Result BitLength(Runtime&, const Value& self, Arguments& arguments) {
   return Value(bits);
 }
 
+Result RangeCount(Runtime&, const Value& self, Arguments& arguments) {
+  Value wanted;
+  JINJA_RETURN_IF_ERROR(arguments.Bind("count", {RequiredPositional(wanted)}));
+  const bool found = wanted.is_integral() && self.As<Range>()->Contains(wanted.as_int());
+  return Value(Int{found ? 1 : 0});
+}
+
+Result RangeIndex(Runtime&, const Value& self, Arguments& arguments) {
+  Value wanted;
+  JINJA_RETURN_IF_ERROR(arguments.Bind("index", {RequiredPositional(wanted)}));
+  const Range& range = *self.As<Range>();
+  if (!wanted.is_integral() || !range.Contains(wanted.as_int())) {
+    return absl::InvalidArgumentError("value is not in range");
+  }
+  return Value((wanted.as_int() - range.start()) / range.step());
+}
+
 constexpr Method kDictMethods[] = {{"copy", Copy},
                                    {"get", Get},
                                    {"items", View<ViewKind::kItems>},
@@ -101,6 +117,7 @@ constexpr Method kDictMethods[] = {{"copy", Copy},
                                    {"values", View<ViewKind::kValues>}};
 constexpr Method kListMethods[] = {{"copy", Copy}, {"count", Count}, {"index", Index}};
 constexpr Method kTupleMethods[] = {{"count", Count}, {"index", Index}};
+constexpr Method kRangeMethods[] = {{"count", RangeCount}, {"index", RangeIndex}};
 constexpr Method kFloatMethods[] = {{"is_integer", IsInteger}};
 constexpr Method kIntMethods[] = {{"bit_length", BitLength}};
 
@@ -127,7 +144,7 @@ const Method* FindContainerMethod(const Value& object, std::string_view name) {
     case Kind::kBool:
       return FindIn(kIntMethods, name);
     default:
-      return nullptr;
+      return object.As<Range>() != nullptr ? FindIn(kRangeMethods, name) : nullptr;
   }
 }
 

@@ -43,20 +43,19 @@ Value Undefined::Of(const Value& owner, const Value& name, Budget& budget) {
 }
 
 Value Undefined::Unsafe(const Value& owner, std::string_view name) {
-  return WithHint(StrCat("access to attribute '", name, "' of '", TypeName(owner),
-                               "' object is unsafe."));
+  return WithHint(
+      StrCat("access to attribute '", name, "' of '", TypeName(owner), "' object is unsafe."));
 }
 
 absl::Status Undefined::Error() const {
-  return absl::InvalidArgumentError(hint_.empty() ? StrCat("'", name_, "' is undefined")
-                                                  : hint_);
+  return absl::InvalidArgumentError(hint_.empty() ? StrCat("'", name_, "' is undefined") : hint_);
 }
 
 Value Generator::New(std::shared_ptr<Iterator> source, std::string_view type_name,
                      Runtime& runtime) {
   if (source->depth() >= runtime.budget.max_value_depth()) {
-    runtime.budget.Fail(StrCat("a value is nested deeper than ",
-                                     runtime.budget.max_value_depth(), " levels"));
+    runtime.budget.Fail(
+        StrCat("a value is nested deeper than ", runtime.budget.max_value_depth(), " levels"));
     return Value();
   }
   return Value(std::shared_ptr<Object>(new Generator(std::move(source), type_name)));
@@ -159,7 +158,7 @@ class IndexIterator final : public Iterator {
     TextBuilder builder(runtime_.budget);
     builder.Append(text, byte_, byte_ + size);
     if (!reverse_) byte_ += size;
-    return NewString(std::move(builder), source_.string().markup);
+    return NewString(std::move(builder));  // plain, as iterating over Markup gives
   }
 
   Value source_;

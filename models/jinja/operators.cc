@@ -52,8 +52,8 @@ std::string_view SymbolOf(BinaryOperator op) {
 absl::Status Unsupported(BinaryOperator op, const Value& left, const Value& right) {
   if (const auto* undefined = left.As<Undefined>()) return undefined->Error();
   if (const auto* undefined = right.As<Undefined>()) return undefined->Error();
-  return TypeError(StrCat("unsupported operand type(s) for ", SymbolOf(op), ": '",
-                                TypeName(left), "' and '", TypeName(right), "'"));
+  return TypeError(StrCat("unsupported operand type(s) for ", SymbolOf(op), ": '", TypeName(left),
+                          "' and '", TypeName(right), "'"));
 }
 
 absl::StatusOr<Value> IntPower(Int base, Int exponent) {

@@ -51,8 +51,8 @@ class StatementParser {
         case TokenKind::kEnd:
           if (ends.size() == 0) return body;
           return SyntaxError(token.line, StrCat("Unexpected end of template. Jinja was "
-                                                      "looking for '",
-                                                      *ends.begin(), "'."));
+                                                "looking for '",
+                                                *ends.begin(), "'."));
         case TokenKind::kData:
         case TokenKind::kVariableBegin: {
           JINJA_ASSIGN_OR_RETURN(StatementPtr output, ParseOutput());

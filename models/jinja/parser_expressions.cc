@@ -28,8 +28,8 @@ absl::Status TokenStream::Unexpected(std::string_view expected) const {
     return SyntaxError(current().line,
                        StrCat("unexpected end of template, expected '", expected, "'"));
   }
-  return SyntaxError(current().line, StrCat("expected token '", expected, "', got '",
-                                                  Describe(current()), "'"));
+  return SyntaxError(current().line,
+                     StrCat("expected token '", expected, "', got '", Describe(current()), "'"));
 }
 
 absl::Status TokenStream::ExpectOperator(std::string_view text) {
@@ -58,8 +58,7 @@ absl::StatusOr<std::string> TokenStream::TakeName() {
 absl::StatusOr<ExprPtr> ExpressionParser::FinishAll(ExprPtr node, int tallest_child) {
   node->height = tallest_child + 1;
   if (node->height > max_height_) {
-    return SyntaxError(node->line,
-                       StrCat("an expression of more than ", max_height_, " levels"));
+    return SyntaxError(node->line, StrCat("an expression of more than ", max_height_, " levels"));
   }
   return node;
 }

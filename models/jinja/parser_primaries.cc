@@ -58,8 +58,8 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParseTuple(const TupleOptions& options
   if (!is_tuple) {
     if (!tuple->items.empty()) return std::move(tuple->items.front());
     if (!options.parenthesised) {
-      return SyntaxError(
-          line, StrCat("Expected an expression, got '", Describe(stream_.current()), "'"));
+      return SyntaxError(line,
+                         StrCat("Expected an expression, got '", Describe(stream_.current()), "'"));
     }
   }
   return FinishAll(std::move(tuple), tallest);

@@ -6,8 +6,8 @@
 #include <charconv>
 #include <cmath>
 
-#include "kernels/strings.h"
 #include "absl/strings/str_format.h"
+#include "kernels/strings.h"
 #include "models/jinja/objects.h"
 #include "models/jinja/unicode.h"
 
@@ -40,7 +40,7 @@ std::string FloatRepr(double value) {
   if (exponent < -4 || exponent >= 16) {
     const std::string fraction = digits.size() > 1 ? StrCat(".", digits.substr(1)) : "";
     return StrCat(sign, digits.substr(0, 1), fraction,
-                        absl::StrFormat("e%c%02d", exponent < 0 ? '-' : '+', std::abs(exponent)));
+                  absl::StrFormat("e%c%02d", exponent < 0 ? '-' : '+', std::abs(exponent)));
   }
   if (exponent < 0) {
     return StrCat(sign, "0.", std::string(static_cast<size_t>(-exponent - 1), '0'), digits);
@@ -143,11 +143,10 @@ void AppendObjectRepr(const Value& value, TextBuilder& out) {
   if (const auto* view = value.As<DictView>()) return AppendViewRepr(*view, out);
   if (const auto* callable = value.As<Callable>()) return out.Append(callable->Describe(), true);
   if (const auto* range = value.As<Range>()) {
-    const std::string step =
-        range->step() == 1 ? "" : StrCat(", ", IntToString(range->step()));
-    return out.Append(StrCat("range(", IntToString(range->start()), ", ",
-                                   IntToString(range->stop()), step, ")"),
-                      true);
+    const std::string step = range->step() == 1 ? "" : StrCat(", ", IntToString(range->step()));
+    return out.Append(
+        StrCat("range(", IntToString(range->start()), ", ", IntToString(range->stop()), step, ")"),
+        true);
   }
   out.Append(StrCat("<", value.object().type_name(), " object>"), true);
 }

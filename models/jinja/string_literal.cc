@@ -4,8 +4,8 @@
 #include <cstdint>
 
 #include "absl/strings/ascii.h"
-#include "kernels/strings.h"
 #include "absl/strings/str_format.h"
+#include "kernels/strings.h"
 #include "models/jinja/status_macros.h"
 #include "models/jinja/unicode.h"
 

@@ -36,7 +36,7 @@ void WholeUpper(const Text& text, TextBuilder& out) {
   AppendUpperCase(text, {0, text.size()}, out);
 }
 void WholeLower(const Text& text, TextBuilder& out) {
-  AppendLowerCase(text, {0, text.size()}, out);
+  AppendLowerCase(text, {0, text.size()}, {0, text.size()}, out);
 }
 
 template <bool kLeft, bool kRight>
@@ -229,8 +229,8 @@ Result Join(Runtime& runtime, const Value& self, Arguments& arguments) {
   TextBuilder builder(runtime.budget);
   for (size_t i = 0; i < items.size(); ++i) {
     if (!items[i].is_string()) {
-      return TypeError(StrCat("sequence item ", i, ": expected str instance, ",
-                                    TypeName(items[i]), " found"));
+      return TypeError(
+          StrCat("sequence item ", i, ": expected str instance, ", TypeName(items[i]), " found"));
     }
     if (i > 0) builder.Append(self.text());
     if (self.string().markup && !items[i].string().markup) {

@@ -46,6 +46,16 @@ bool IsFinalSigma(std::string_view text, ByteRange range, size_t at, size_t size
   return true;
 }
 
+// The character at byte `at` in lower case.
+void AppendLowerAt(std::string_view text, ByteRange context, size_t at, char32_t c,
+                   std::string& out) {
+  if (c == kCapitalSigma) {
+    AppendUtf8(IsFinalSigma(text, context, at, 2) ? 0x3c2 : 0x3c3, out);
+  } else {
+    AppendLower(c, out);
+  }
+}
+
 bool IsLineBreak(char32_t c) {
   return (c >= 0x0a && c <= 0x0d) || (c >= 0x1c && c <= 0x1e) || c == 0x85 || c == 0x2028 ||
          c == 0x2029;
@@ -130,35 +140,41 @@ void AppendUpperCase(const Text& text, ByteRange range, TextBuilder& out) {
   AppendMapped(text, range, out, AppendUpper);
 }
 
-void AppendLowerCase(const Text& text, ByteRange range, TextBuilder& out) {
+void AppendLowerCase(const Text& text, ByteRange range, ByteRange context, TextBuilder& out) {
   size_t at = range.begin;
   AppendMapped(text, range, out, [&](char32_t c, std::string& mapped) {
-    if (c == kCapitalSigma) {
-      AppendUtf8(IsFinalSigma(text.bytes(), range, at, 2) ? 0x3c2 : 0x3c3, mapped);
-    } else {
-      AppendLower(c, mapped);
-    }
+    AppendLowerAt(text.bytes(), context, at, c, mapped);
     at += DecodeAt(text.bytes(), at).size;
   });
 }
 
 void AppendSwappedCase(const Text& text, TextBuilder& out) {
-  AppendMapped(text, {0, text.size()}, out, [](char32_t c, std::string& mapped) {
-    if (IsUpper(c)) return AppendLower(c, mapped);
-    if (IsLower(c)) return AppendUpper(c, mapped);
-    AppendUtf8(c, mapped);
+  const ByteRange whole{0, text.size()};
+  size_t at = 0;
+  AppendMapped(text, whole, out, [&](char32_t c, std::string& mapped) {
+    if (IsUpper(c)) {
+      AppendLowerAt(text.bytes(), whole, at, c, mapped);
+    } else if (IsLower(c)) {
+      AppendUpper(c, mapped);
+    } else {
+      AppendUtf8(c, mapped);
+    }
+    at += DecodeAt(text.bytes(), at).size;
   });
 }
 
 void AppendTitleCase(const Text& text, TextBuilder& out) {
+  const ByteRange whole{0, text.size()};
   bool in_word = false;
-  AppendMapped(text, {0, text.size()}, out, [&in_word](char32_t c, std::string& mapped) {
+  size_t at = 0;
+  AppendMapped(text, whole, out, [&](char32_t c, std::string& mapped) {
     if (in_word) {
-      AppendLower(c, mapped);
+      AppendLowerAt(text.bytes(), whole, at, c, mapped);
     } else {
       AppendTitle(c, mapped);
     }
     in_word = IsCased(c);
+    at += DecodeAt(text.bytes(), at).size;
   });
 }
 
@@ -166,7 +182,7 @@ void AppendCapitalized(const Text& text, TextBuilder& out) {
   if (text.empty()) return;
   const size_t first = DecodeAt(text.bytes(), 0).size;
   AppendMapped(text, {0, first}, out, AppendTitle);
-  AppendLowerCase(text, {first, text.size()}, out);
+  AppendLowerCase(text, {first, text.size()}, {0, text.size()}, out);
 }
 
 // Words end at spaces and at - ( { [ <.
@@ -188,7 +204,7 @@ void AppendJinjaTitle(const Text& text, TextBuilder& out) {
       end += DecodeAt(bytes, end).size;
     }
     AppendUpperCase(text, {at, at + first.size}, out);
-    AppendLowerCase(text, {at + first.size, end}, out);
+    AppendLowerCase(text, {at + first.size, end}, {at + first.size, end}, out);
     at = end;
   }
 }

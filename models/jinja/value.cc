@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "absl/hash/hash.h"
-#include "kernels/strings.h"
 #include "kernels/check.h"
+#include "kernels/strings.h"
 #include "models/jinja/objects.h"
 #include "models/jinja/status_macros.h"
 #include "models/jinja/unicode.h"
@@ -99,8 +99,7 @@ namespace {
 // Fails the budget when `depth` is more than a value may have.
 int CheckedDepth(int depth, Budget& budget) {
   if (depth > budget.max_value_depth()) {
-    budget.Fail(
-        StrCat("a value is nested deeper than ", budget.max_value_depth(), " levels"));
+    budget.Fail(StrCat("a value is nested deeper than ", budget.max_value_depth(), " levels"));
   }
   return depth;
 }
@@ -348,8 +347,8 @@ absl::StatusOr<std::partial_ordering> Order(const Value& a, const Value& b,
   }
   if (const auto* undefined = a.As<Undefined>()) return undefined->Error();
   if (const auto* undefined = b.As<Undefined>()) return undefined->Error();
-  return TypeError(StrCat("'", operation, "' not supported between instances of '",
-                                TypeName(a), "' and '", TypeName(b), "'"));
+  return TypeError(StrCat("'", operation, "' not supported between instances of '", TypeName(a),
+                          "' and '", TypeName(b), "'"));
 }
 
 absl::Status CheckHashable(const Value& value) {

@@ -236,6 +236,8 @@ TEST(Sample, TiesKeepTheLowerIds) {
   for (int position = 0; position < 200; ++position) {
     const std::vector<float> logits(100, 1.5f);
     EXPECT_LT(SampleOne({.logits = logits, .top_k = 3, .position = position}), 3);
+    // Half of four equal weights is reached by two, exactly.
+    EXPECT_LT(SampleOne({.logits = {2, 2, 2, 2}, .top_p = 0.5f, .position = position}), 2);
     // 30 of 100 equal weights reach 0.295 of the mass, 29 do not.
     EXPECT_LT(SampleOne({.logits = logits, .top_p = 0.295f, .position = position}), 30);
   }

@@ -122,8 +122,7 @@ TEST(Regex, LimitsHold) {
     size_t length;
   };
   for (const Hostile& hostile :
-       {Hostile{"(x+x+)+y", 60}, Hostile{"(?:x|xx)+y", 80}, Hostile{"(?:(x)|w)*y", 1 << 20},
-        Hostile{"x*x*y", 1 << 20}, Hostile{"((?:x|w)*)w*y", 20000}}) {
+       {Hostile{"(x+x+)+y", 60}, Hostile{"(?:x|xx)+y", 80}, Hostile{"(?:(x)|w)*y", 1 << 20}}) {
     SCOPED_TRACE(hostile.pattern);
     const absl::StatusOr<Regex> regex = Regex::Compile(hostile.pattern);
     ASSERT_TRUE(regex.ok()) << regex.status();

@@ -5,9 +5,12 @@
 #include <atomic>
 #include <cstdlib>
 #include <new>
-#include <thread>
+#include <string>
+#include <utility>
 
 #include "gtest/gtest.h"
+#include "models/model.h"
+#include "models/weights.h"
 #include "tests/runtime/engine_fixture.h"
 
 namespace {
@@ -102,8 +105,10 @@ TEST(EngineAllocTest, StepsAllocateNothing) {
   const int64_t before = allocations;
 
   std::vector<std::shared_ptr<CountingSink>> sinks;
-  int64_t cancelled = 0;
+  std::vector<std::pair<uint64_t, std::shared_ptr<CountingSink>>> to_cancel;
+  // Two rounds of many at once; between them the engine runs empty, parks and wakes.
   for (int i = 0; i < 40; ++i) {
+    if (i % 20 == 0) engine.gate().Close();
     EngineRequest request = Greedy(FakePrompt(20 + i, i % 2), 50);
     if (i % 2 == 0) request.logprobs = 5;
     if (i % 3 == 0) request.sampling.repetition_penalty = 1.5f;
@@ -116,17 +121,18 @@ TEST(EngineAllocTest, StepsAllocateNothing) {
     sinks.push_back(std::make_shared<CountingSink>());
     const auto id = engine->Submit(std::move(request), sinks.back());
     ASSERT_TRUE(id.ok());
-    if (i % 8 == 5) {
-      sinks.back()->WaitForTokens(2);
-      engine->Cancel(*id);
-      ++cancelled;
+    if (i % 8 == 5) to_cancel.emplace_back(*id, sinks.back());
+    if (i % 20 != 19) continue;
+    engine.gate().Open();
+    for (const auto& [cancelled_id, sink] : to_cancel) {
+      sink->WaitForTokens(2);
+      engine->Cancel(cancelled_id);
     }
-    // An idle engine parks and wakes again without an allocation as well.
-    if (i == 20) sinks.back()->WaitForClose();
+    to_cancel.clear();
+    for (const auto& sink : sinks) sink->WaitForClose();
   }
   int preemptions = 0, cached = 0, prompt_logprobs = 0;
   for (const auto& sink : sinks) {
-    sink->WaitForClose();
     preemptions += sink->preemptions;
     cached += sink->cached;
     prompt_logprobs += sink->prompt_logprobs;
@@ -134,11 +140,46 @@ TEST(EngineAllocTest, StepsAllocateNothing) {
   first->WaitForClose();
   EXPECT_EQ(allocations - before, 0);
   EXPECT_EQ(first->tokens, 120);
-  EXPECT_GT(cancelled, 0);
   EXPECT_GT(preemptions, 0);
   EXPECT_GT(cached, 0);
   EXPECT_GT(prompt_logprobs, 100);
   EXPECT_GT(engine->stats().steps, 500);
+}
+
+// The same for the CPU device and a real decoder: its ops are part of the step.
+TEST(EngineAllocTest, StepsOnTheCpuAllocateNothing) {
+  auto device = OpenDevice("cpu", {.threads = 2, .numerics = Numerics::kPrecise});
+  ASSERT_TRUE(device.ok()) << device.status();
+  const auto source = OpenWeights(std::string(FAIRLEAD_GOLDEN_DIR) + "/models/llama-gqa");
+  ASSERT_TRUE(source.ok()) << source.status();
+  const auto model = LoadModel(**source, **device, 128);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EngineOptions options;
+  options.scheduler = {.max_batched_tokens = 10, .max_num_seqs = 8};
+  options.kv_cache_bytes = size_t{1} << 20;
+  options.max_model_len = 128;
+  const auto engine = Engine::Create(**device, **model, options);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const auto first = std::make_shared<CountingSink>();
+  ASSERT_TRUE((*engine)->Submit(Greedy(FakePrompt(3, 0), 120), first).ok());
+  first->WaitForTokens(1);
+  const int64_t before = allocations;
+  std::vector<std::shared_ptr<CountingSink>> sinks;
+  for (int i = 0; i < 12; ++i) {
+    EngineRequest request = Greedy(FakePrompt(20 + i, i % 2), 50);
+    request.sampling.temperature = i % 2 == 0 ? 0.0f : 0.7f;
+    if (i % 3 == 0) request.sampling.top_p = 0.9f;
+    if (i % 3 == 1) request.sampling.top_k = 20;
+    if (i % 4 == 0) request.logprobs = 5;
+    if (i % 5 == 0) request.prompt_logprobs = 3;
+    if (i % 6 == 0) request.sampling.repetition_penalty = 1.5f;
+    sinks.push_back(std::make_shared<CountingSink>());
+    ASSERT_TRUE((*engine)->Submit(std::move(request), sinks.back()).ok());
+  }
+  for (const auto& sink : sinks) sink->WaitForClose();
+  first->WaitForClose();
+  EXPECT_EQ(allocations - before, 0);
+  EXPECT_GT((*engine)->stats().steps, 100);
 }
 
 }  // namespace

@@ -21,21 +21,19 @@ namespace fairlead {
 // Holds the engine thread at the start of a step.
 class StepGate {
  public:
-  void Close() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    closed_ = true;
-  }
-  void Open() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    closed_ = false;
-    changed_.notify_all();
-  }
+  void Close() { Set(true, 0); }
+  void Open() { Set(false, 0); }
+  // Closed again after so many steps.
+  void OpenFor(int steps) { Set(true, steps); }
   // Engine thread.
   void Pass() {
     std::unique_lock<std::mutex> lock(mutex_);
-    held_ = closed_;
-    changed_.notify_all();
-    changed_.wait(lock, [this] { return !closed_; });
+    while (closed_ && steps_ == 0) {
+      held_ = true;
+      changed_.notify_all();
+      changed_.wait(lock);
+    }
+    if (closed_) --steps_;
     held_ = false;
   }
   void WaitUntilHeld() {
@@ -44,9 +42,18 @@ class StepGate {
   }
 
  private:
+  void Set(bool closed, int steps) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    closed_ = closed;
+    steps_ = steps;
+    held_ = false;
+    changed_.notify_all();
+  }
+
   std::mutex mutex_;
   std::condition_variable changed_;
   bool closed_ = false;
+  int steps_ = 0;  // that may still pass
   bool held_ = false;
 };
 

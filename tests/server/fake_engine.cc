@@ -14,7 +14,8 @@ namespace {
 // Logprobs that a test can predict: the token itself at -0.5, the n best are the token and those
 // after it, each half a unit less likely.
 void PushScored(Token token, int num_top, const std::function<void(const TokenOutput&)>& push) {
-  TokenOutput output{.token = token};
+  TokenOutput output;
+  output.token = token;
   std::vector<TopLogprob> top;
   if (num_top >= 0) {
     output.logprob = -0.5f;

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine with a real (tiny) decoder on every device at hand: a request gives the same tokens
+// and the same bits of logprobs alone, in a batch, in chunks, after a prefix hit, after a
+// preemption, and with one thread or two. The guarded device shows that the engine never looks into
+// device memory and never moves host memory under a copy.
+#include <functional>
+#include <random>
+#include <string>
+
+#include "gtest/gtest.h"
+#include "models/model.h"
+#include "models/weights.h"
+#include "runtime/engine.h"
+#include "tests/guarded_device.h"
+#include "tests/reference/reference_device.h"
+#include "tests/runtime/collecting_sink.h"
+
+namespace fairlead {
+namespace {
+
+constexpr int kRequests = 32;
+constexpr int kMaxModelLen = 128;
+constexpr int kBlockTokens = 16;
+
+std::unique_ptr<Device> Cpu(int threads) {
+  auto device = OpenDevice("cpu", {.threads = threads, .numerics = Numerics::kPrecise});
+  EXPECT_TRUE(device.ok()) << device.status();
+  return *std::move(device);
+}
+
+struct DeviceCase {
+  std::string name;
+  std::function<std::unique_ptr<Device>()> make;
+};
+
+std::vector<DeviceCase> DeviceCases() {
+  return {{"Reference", [] { return reference::MakeReferenceDevice(); }},
+          {"Cpu1", [] { return Cpu(1); }},
+          {"Cpu2", [] { return Cpu(2); }},
+          {"GuardedCpu2", [] { return MakeGuardedDevice(Cpu(2)); }}};
+}
+
+struct Answer {
+  std::vector<CollectedOutput> outputs, prompt;
+  FinishReason reason;
+  bool operator==(const Answer&) const = default;
+};
+
+// A device with the model, and what all requests answer under some options.
+class LoadedDevice {
+ public:
+  explicit LoadedDevice(const DeviceCase& device_case) : device_(device_case.make()) {
+    const auto source = OpenWeights(std::string(FAIRLEAD_GOLDEN_DIR) + "/models/llama-gqa");
+    EXPECT_TRUE(source.ok()) << source.status();
+    auto model = LoadModel(**source, *device_, kMaxModelLen);
+    EXPECT_TRUE(model.ok()) << model.status();
+    model_ = *std::move(model);
+  }
+
+  std::vector<EngineRequest> Requests() const {
+    std::mt19937 random(3);
+    const auto draw = [&random](int n) {
+      return static_cast<int>(random() % static_cast<uint32_t>(n));
+    };
+    std::vector<EngineRequest> requests;
+    for (int i = 0; i < kRequests; ++i) {
+      EngineRequest request;
+      const int family = draw(4), length = 1 + draw(70);
+      for (int t = 0; t < length; ++t)
+        request.prompt.push_back((family * 97 + t * t) % model_->config().vocab);
+      request.max_tokens = draw(30);
+      request.sampling.temperature = i % 2 == 0 ? 0.0f : 0.8f;
+      request.sampling.top_p = i % 3 == 0 ? 0.9f : 1.0f;
+      request.sampling.seed = random();
+      if (i % 4 == 0) request.sampling.repetition_penalty = 1.2f;
+      request.logprobs = 2;
+      if (i % 8 == 7) request.prompt_logprobs = 1;
+      requests.push_back(request);
+    }
+    return requests;
+  }
+
+  // concurrent: all at once, else one after the other.
+  std::vector<Answer> Run(SchedulerLimits limits, int num_blocks, bool prefix_cache,
+                          bool concurrent, EngineStats* stats = nullptr) {
+    const ModelConfig& config = model_->config();
+    const KvShape shape = {
+        .kv_heads = config.kv_heads, .head_dim = config.head_dim, .block_tokens = kBlockTokens};
+    EngineOptions options;
+    options.scheduler = limits;
+    options.kv_cache_bytes =
+        device_->KvBlockBytes(shape) * static_cast<size_t>(config.layers * num_blocks);
+    options.max_model_len = kMaxModelLen;
+    options.block_tokens = kBlockTokens;
+    options.prefix_cache = prefix_cache;
+    auto engine = Engine::Create(*device_, *model_, options);
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    std::vector<std::shared_ptr<CollectingSink>> sinks;
+    for (EngineRequest& request : Requests()) {
+      sinks.push_back(std::make_shared<CollectingSink>());
+      EXPECT_TRUE((*engine)->Submit(std::move(request), sinks.back()).ok());
+      if (!concurrent) sinks.back()->WaitForClose();
+    }
+    std::vector<Answer> answers;
+    for (const auto& sink : sinks) {
+      const FinishReason reason = sink->WaitForClose().reason;
+      answers.push_back({sink->outputs(), sink->prompt(), reason});
+    }
+    if (stats != nullptr) *stats = (*engine)->stats();
+    EXPECT_EQ((*engine)->stats().kv_blocks_used, 0);
+    return answers;
+  }
+
+  std::vector<Answer> Alone() {
+    return Run({.max_batched_tokens = 256, .max_num_seqs = 1}, 32, false, false);
+  }
+
+ private:
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Model> model_;
+};
+
+void ExpectSame(const std::vector<Answer>& answers, const std::vector<Answer>& expected) {
+  ASSERT_EQ(answers.size(), expected.size());
+  for (size_t i = 0; i < answers.size(); ++i)
+    EXPECT_TRUE(answers[i] == expected[i]) << "request " << i;
+}
+
+class EngineDeviceTest : public ::testing::TestWithParam<DeviceCase> {};
+
+INSTANTIATE_TEST_SUITE_P(Devices, EngineDeviceTest, ::testing::ValuesIn(DeviceCases()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_P(EngineDeviceTest, TheAnswerDependsOnTheRequestAlone) {
+  LoadedDevice device(GetParam());
+  const std::vector<Answer> alone = device.Alone();
+  for (const Answer& answer : alone) EXPECT_EQ(answer.reason, FinishReason::kLength);
+  EngineStats stats;
+  ExpectSame(device.Run({.max_batched_tokens = 512, .max_num_seqs = 32}, 512, false, true), alone);
+  ExpectSame(device.Run({.max_batched_tokens = 7, .max_num_seqs = 32}, 512, true, true), alone);
+  ExpectSame(device.Run({.max_batched_tokens = 512, .max_num_seqs = 4}, 512, true, true, &stats),
+             alone);
+  EXPECT_GT(stats.prefix_hit_tokens, 0);
+  ExpectSame(device.Run({.max_batched_tokens = 64, .max_num_seqs = 16}, 10, true, true, &stats),
+             alone);
+  EXPECT_GT(stats.preemptions, 0);
+}
+
+TEST(EngineDevicesTest, ThreadsAndTheKindOfStreamDoNotCount) {
+  const std::vector<DeviceCase> cases = DeviceCases();
+  const std::vector<Answer> expected = LoadedDevice(cases[1]).Alone();
+  ExpectSame(LoadedDevice(cases[2]).Alone(), expected);
+  ExpectSame(LoadedDevice(cases[3]).Alone(), expected);
+}
+
+}  // namespace
+}  // namespace fairlead
