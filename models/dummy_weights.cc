@@ -18,7 +18,8 @@ namespace {
 
 class DummyWeights final : public WeightSource {
  public:
-  DummyWeights(std::string path, Json config) : path_(std::move(path)), config_(std::move(config)) {}
+  DummyWeights(std::string path, Json config)
+      : path_(std::move(path)), config_(std::move(config)) {}
 
   WeightFormat format() const override { return WeightFormat::kSafetensors; }
   const std::string& path() const override { return path_; }
@@ -63,8 +64,8 @@ void Put(std::byte* at, T value) {
 // One block of random values whose standard deviation is `deviation`: uniform, so that every bit
 // pattern of a quantised block comes up.
 void FillBlock(DType dtype, float deviation, std::mt19937_64& random, std::byte* block) {
-  // A uniform variable on [-1, 1] deviates by 1 / sqrt(3), one on 2n + 1 whole numbers by n / sqrt(3)
-  // (n + 1/2 for an even number of them).
+  // A uniform variable on [-1, 1] deviates by 1 / sqrt(3), one on 2n + 1 whole numbers by n /
+  // sqrt(3) (n + 1/2 for an even number of them).
   const float reach = deviation * std::sqrt(3.0f);
   const auto uniform = [&] {
     return reach * (static_cast<float>(random() >> 40) * 0x1p-23f - 1.0f);
@@ -101,8 +102,7 @@ class DummyMaker {
 
   absl::Status Make() {
     const int64_t hidden = config_.hidden;
-    absl::Status status =
-        Matrices({"model.embed_tokens"}, config_.vocab, hidden, /*bias=*/false);
+    absl::Status status = Matrices({"model.embed_tokens"}, config_.vocab, hidden, /*bias=*/false);
     if (!config_.tied_head)
       status.Update(Matrices({"lm_head"}, config_.vocab, hidden, /*bias=*/false));
     const int64_t q_rows = int64_t{config_.heads} * config_.head_dim;
@@ -140,9 +140,9 @@ class DummyMaker {
                         bool bias) {
     const DTypeInfo& info = Info(dtype_);
     if (cols % info.block_elements != 0) {
-      return absl::InvalidArgumentError(
-          StrCat(names.front(), ": a row has ", cols, " values, no multiple of the ",
-                 info.block_elements, " of a ", info.name, " block"));
+      return absl::InvalidArgumentError(StrCat(names.front(), ": a row has ", cols,
+                                               " values, no multiple of the ", info.block_elements,
+                                               " of a ", info.name, " block"));
     }
     std::vector<std::byte> bytes(RowBytes(dtype_, cols) * static_cast<size_t>(rows));
     const float deviation = 1 / std::sqrt(static_cast<float>(cols));
@@ -173,8 +173,7 @@ class DummyMaker {
 
 absl::StatusOr<std::unique_ptr<WeightSource>> MakeDummyWeights(const std::string& path, DType dtype,
                                                                uint64_t seed) {
-  if (dtype == DType::kI32)
-    return absl::InvalidArgumentError("i32 is not a dtype of weights");
+  if (dtype == DType::kI32) return absl::InvalidArgumentError("i32 is not a dtype of weights");
   const std::string file_name = (std::filesystem::path(path) / "config.json").string();
   std::ifstream file(file_name, std::ios::binary);
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};

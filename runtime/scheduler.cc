@@ -35,7 +35,6 @@ Scheduler::Scheduler(const SchedulerLimits& limits, KvCache& cache, int max_sequ
       nonfinite_status_(absl::InternalError("the model's logits were not finite")) {
   FAIRLEAD_CHECK(limits.max_batched_tokens >= 1 && limits.max_num_seqs >= 1);
   running_.reserve(limits.max_num_seqs);
-  served_.reserve(limits.max_num_seqs);
   plan_.rows.reserve(limits.max_num_seqs);
   waiting_.reserve(max_sequences);
 }
@@ -84,8 +83,8 @@ const StepPlan& Scheduler::Plan(absl::Time now) {
   // Blocks that were just taken from one sequence are meant for those that run, not for the next in
   // line.
   if (num_preemptions_ == preemptions_before) PlanWaiting(now);
-  ServeLeftOutFirst();
-  FAIRLEAD_CHECK(!plan_.rows.empty() || (running_.empty() && waiting_.empty()));
+  FAIRLEAD_CHECK(plan_.rows.size() == running_.size());   // nobody is left out
+  FAIRLEAD_CHECK(!running_.empty() || waiting_.empty());  // and something always runs
   return plan_;
 }
 
@@ -128,7 +127,7 @@ bool Scheduler::Advance(const PlannedRow& row, absl::Span<const Token> sampled,
 }
 
 void Scheduler::PlanRunning() {
-  for (size_t i = 0; i < running_.size() && budget() > 0;) {
+  for (size_t i = 0; i < running_.size();) {
     Sequence& sequence = *running_[i];
     // Blocks for all the tokens a sequence has were reserved when it started or by its last Grow.
     const int tokens = static_cast<int>(sequence.tokens.size());
@@ -171,22 +170,6 @@ void Scheduler::RemoveRow(const Sequence& sequence) {
   if (it == plan_.rows.end()) return;
   plan_.num_tokens -= it->num_tokens;
   plan_.rows.erase(it);
-}
-
-void Scheduler::ServeLeftOutFirst() {
-  // Rows stand in the order of running_, so one pass tells who has none.
-  size_t row = 0, left_out = 0;
-  for (auto& sequence : running_) {
-    if (row < plan_.rows.size() && plan_.rows[row].sequence == sequence.get()) {
-      served_.push_back(std::move(sequence));
-      ++row;
-    } else {
-      running_[left_out++] = std::move(sequence);
-    }
-  }
-  FAIRLEAD_CHECK(row == plan_.rows.size());
-  std::move(served_.begin(), served_.end(), running_.begin() + left_out);
-  served_.clear();
 }
 
 bool Scheduler::Reserve(Sequence& sequence) {

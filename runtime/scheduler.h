@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decides who runs. A pure state machine: no device, thread, clock or I/O, so that tests can
 // simulate a day in a second. Engine thread only. Continuous batching with chunked prefill: every
-// Plan hands out at most max_batched_tokens, to running sequences first (whoever was left out of
-// one Plan stands before those who were not in the next, so none starves when the budget is smaller
-// than their number), then to waiting ones by priority and arrival.
+// Plan hands out at most max_batched_tokens, to running sequences first, then to waiting ones by
+// priority and arrival. A waiting one starts only when every running one has got all it needs and
+// some budget is left. So all but the one that started last want a single token, and all of them
+// are in every plan, even when the budget is smaller than max_num_seqs or a prompt.
 //
 // Memory: a sequence is admitted when blocks for all the tokens it has are there, one spare block
 // for each running sequence on top. When a running one needs a block and none is left, the
@@ -81,7 +82,6 @@ class Scheduler {
   void PlanWaiting(absl::Time now);
   void AddRow(Sequence& sequence);
   void RemoveRow(const Sequence& sequence);
-  void ServeLeftOutFirst();
 
   // Reserves blocks for all of a waiting sequence's tokens. False when there are not enough, and
   // then nothing has changed.
@@ -98,9 +98,8 @@ class Scheduler {
   const SchedulerLimits limits_;
   KvCache& cache_;
   const absl::Status nonfinite_status_;  // made once: a status with a message allocates
-  Sequences running_;                    // in the order in which the next Plan serves them
+  Sequences running_;                    // in the order in which they started
   Sequences waiting_;                    // by priority, then arrival
-  Sequences served_;                     // ServeLeftOutFirst's scratch
   StepPlan plan_;
   int64_t num_preemptions_ = 0;
   int64_t num_prompt_tokens_ = 0;

@@ -114,8 +114,7 @@ void ActiveRequest::Submit(PreparedRequest prepared, const std::string& model_na
       Complete(error_);
     }
   }
-  // Tokens may have come before the lock was free, and a Cancel before the choices were there.
-  if (cancelled_) Cancel();
+  // Tokens, or a Cancel, may have come while the choices were not there yet.
   delivery_.Wake(shared_from_this());
 }
 
@@ -128,10 +127,10 @@ void ActiveRequest::Refuse(const absl::Status& status) {
   delivery_.Wake(shared_from_this());
 }
 
+// Takes no lock: a sink may call it from inside OnEvent or OnDone.
 void ActiveRequest::Cancel() {
   cancelled_ = true;
-  const std::lock_guard<std::mutex> lock(mutex_);
-  for (const auto& choice : choices_) CancelChoice(*choice);
+  delivery_.Wake(shared_from_this());
 }
 
 void ActiveRequest::CancelChoice(Choice& choice) {
@@ -213,6 +212,7 @@ void ActiveRequest::Deliver() {
     bool all_closed = true;
     bool all_finished = true;
     for (const auto& choice : choices_) {
+      if (cancelled_) CancelChoice(*choice);
       DeliverChoice(*choice);
       all_closed &= choice->closed;
       all_finished &= choice->finished;

@@ -37,14 +37,15 @@ absl::StatusOr<FlagTexts> ReadYamlNodes(const std::string& path, const std::stri
   const YAML::Node root = YAML::Load(text);
   FlagTexts texts;
   if (root.IsNull()) return texts;
-  if (!root.IsMap()) return YamlError(path, root.Mark().line, "must be a mapping of names to values");
+  if (!root.IsMap())
+    return YamlError(path, root.Mark().line, "must be a mapping of names to values");
   for (const auto& entry : root) {
     const int line = entry.first.Mark().line;
     const std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "";
     if (Find(flags, key) == nullptr) {
-      return YamlError(path, line,
-                       StrCat("unknown key '", key,
-                              "'; the keys are the flags of `fairlead serve --help`"));
+      return YamlError(
+          path, line,
+          StrCat("unknown key '", key, "'; the keys are the flags of `fairlead serve --help`"));
     }
     if (!entry.second.IsScalar())
       return YamlError(path, line, StrCat("'", key, "' must have one plain value"));
@@ -64,15 +65,15 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
                &c.tokenizer),
       SwitchFlag("skip-tokenizer", "serve token ids only", &c.skip_tokenizer),
       ChoiceFlag("device", {"auto", "cpu"}, "where to compute", &c.device),
-      ChoiceFlag("numerics", {"float32", "precise", "fast"}, "speed against fidelity",
-                 &c.numerics),
+      ChoiceFlag("numerics", {"float32", "precise", "fast"}, "speed against fidelity", &c.numerics),
       IntFlag("threads", 0, 4096, "CPU threads; 0: one per core", &c.threads),
-      IntFlag("max-batched-tokens", 1, kMany, "tokens of one step, so the size of a prompt's chunks",
-              &c.max_batched_tokens),
+      IntFlag("max-batched-tokens", 1, kMany,
+              "tokens of one step, so the size of a prompt's chunks", &c.max_batched_tokens),
       IntFlag("max-num-seqs", 1, 65536, "sequences that run at once", &c.max_num_seqs),
       IntFlag("max-queue", 0, kMany, "requests that may wait; one more is refused", &c.max_queue),
-      MemoryFlag("kv-cache-memory", "bytes or % of free memory; default: 25%, or less if that is "
-                                    "enough",
+      MemoryFlag("kv-cache-memory",
+                 "bytes or % of free memory; default: 25%, or less if that is "
+                 "enough",
                  &c.kv_cache_memory),
       OptionalIntFlag("max-model-len", 1, kMaxContext,
                       "tokens of a request, prompt and output together; default: the model's",

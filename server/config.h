@@ -29,8 +29,9 @@ struct RuntimeConfig {
   int max_batched_tokens = 256;
   int max_num_seqs = 64;
   int max_queue = 512;
-  std::optional<MemorySize> kv_cache_memory;  // absent: 25 % of what is free, at most what is of use
-  std::optional<int64_t> max_model_len;       // absent: the model's, or what the cache holds
+  std::optional<MemorySize>
+      kv_cache_memory;                   // absent: 25 % of what is free, at most what is of use
+  std::optional<int64_t> max_model_len;  // absent: the model's, or what the cache holds
   int max_logprobs = 20;
   bool no_prefix_cache = false;
   int block_tokens = 16;

@@ -52,15 +52,15 @@ absl::Status SetNumber(std::string_view text, T low, T high, const char* kind, P
 }
 
 absl::Status SetInteger(std::string_view text, int64_t low, int64_t high, int64_t& field) {
-  return SetNumber<int64_t>(text, low, high, "a whole number",
-                            [](absl::string_view t, int64_t* v) { return absl::SimpleAtoi(t, v); },
-                            field);
+  return SetNumber<int64_t>(
+      text, low, high, "a whole number",
+      [](absl::string_view t, int64_t* v) { return absl::SimpleAtoi(t, v); }, field);
 }
 
 absl::Status SetDouble(std::string_view text, double low, double high, double& field) {
-  return SetNumber<double>(text, low, high, "a number",
-                           [](absl::string_view t, double* v) { return absl::SimpleAtod(t, v); },
-                           field);
+  return SetNumber<double>(
+      text, low, high, "a number",
+      [](absl::string_view t, double* v) { return absl::SimpleAtod(t, v); }, field);
 }
 
 }  // namespace
@@ -166,30 +166,32 @@ Flag IntFlag(std::string name, int low, int high, std::string help, int* field) 
 
 Flag OptionalIntFlag(std::string name, int64_t low, int64_t high, std::string help,
                      std::optional<int64_t>* field) {
-  return {.name = std::move(name),
-          .value = "N",
-          .help = std::move(help),
-          .set = [low, high, field](
-                     std::string_view text) { return SetInteger(text, low, high, field->emplace()); },
-          .get = [field] { return field->has_value() ? Json(**field) : Json(nullptr); }};
+  return {
+      .name = std::move(name),
+      .value = "N",
+      .help = std::move(help),
+      .set = [low, high, field](
+                 std::string_view text) { return SetInteger(text, low, high, field->emplace()); },
+      .get = [field] { return field->has_value() ? Json(**field) : Json(nullptr); }};
 }
 
 Flag OptionalNumberFlag(std::string name, double low, double high, std::string help,
                         std::optional<double>* field) {
-  return {.name = std::move(name),
-          .value = "X",
-          .help = std::move(help),
-          .set = [low, high, field](
-                     std::string_view text) { return SetDouble(text, low, high, field->emplace()); },
-          .get = [field] { return field->has_value() ? Json(**field) : Json(nullptr); }};
+  return {
+      .name = std::move(name),
+      .value = "X",
+      .help = std::move(help),
+      .set = [low, high, field](
+                 std::string_view text) { return SetDouble(text, low, high, field->emplace()); },
+      .get = [field] { return field->has_value() ? Json(**field) : Json(nullptr); }};
 }
 
 Flag NumberFlag(std::string name, double low, double high, std::string help, double* field) {
   return {.name = std::move(name),
           .value = "X",
           .help = std::move(help),
-          .set = [low, high, field](
-                     std::string_view text) { return SetDouble(text, low, high, *field); },
+          .set = [low, high,
+                  field](std::string_view text) { return SetDouble(text, low, high, *field); },
           .get = [field] { return Json(*field); }};
 }
 

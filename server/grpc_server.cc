@@ -181,7 +181,8 @@ class GrpcServerImpl final : public GrpcServer, public grpc::CallbackGenericServ
   void Drain(absl::Time deadline) override;
 
  private:
-  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override;
+  grpc::ServerGenericBidiReactor* CreateReactor(
+      grpc::GenericCallbackServerContext* context) override;
   // Whether the call may go on, and who makes it. OK only with a method.
   absl::Status Admit(const grpc::GenericCallbackServerContext& context, const Method* method,
                      Principal& principal) const;
@@ -226,10 +227,10 @@ grpc::ServerGenericBidiReactor* GrpcServerImpl::CreateReactor(
   const auto found = Methods().find(context->method());
   const Method* method = found == Methods().end() ? nullptr : &found->second;
   // Never a name that a client made up: it becomes a label of a metric.
-  GrpcCall::Finished finished = [this, route = method == nullptr ? "other" : found->first](
-                                    const absl::Status& status) {
-    metrics_.Responded("grpc", route, absl::StatusCodeToString(status.code()));
-  };
+  GrpcCall::Finished finished =
+      [this, route = method == nullptr ? "other" : found->first](const absl::Status& status) {
+        metrics_.Responded("grpc", route, absl::StatusCodeToString(status.code()));
+      };
   Caller caller;
   if (absl::Status status = Admit(*context, method, caller.principal); !status.ok()) {
     const auto call = std::make_shared<RefusedCall>();
@@ -273,8 +274,9 @@ absl::Status GrpcServerImpl::Listen(const GrpcServerOptions& options) {
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port_ == 0) {
     server_ = nullptr;
-    return absl::UnavailableError(StrCat("cannot listen on ", address,
-                                         " for gRPC: the address is in use or not ours"));
+    return absl::UnavailableError(
+        StrCat("cannot listen on ", address,
+               " for gRPC: address already in use, or not one of this machine's"));
   }
   return absl::OkStatus();
 }

@@ -26,13 +26,12 @@ size_t Budget(const KvPlanInput& input, int64_t max_model_len) {
 }  // namespace
 
 absl::StatusOr<KvPlan> PlanKvCache(const KvPlanInput& input) {
-  const int64_t wanted = std::min<int64_t>(input.max_model_len.value_or(input.model_positions),
-                                           input.model_positions);
+  const int64_t wanted =
+      std::min<int64_t>(input.max_model_len.value_or(input.model_positions), input.model_positions);
   KvPlan plan{.bytes = Budget(input, wanted), .max_model_len = static_cast<int>(wanted)};
   const size_t needed = BytesFor(input, wanted);
   if (plan.bytes >= needed) return plan;
-  const int64_t held =
-      static_cast<int64_t>(plan.bytes / input.block_bytes) * input.block_tokens;
+  const int64_t held = static_cast<int64_t>(plan.bytes / input.block_bytes) * input.block_tokens;
   if (input.max_model_len || held == 0) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the KV cache of ", plan.bytes, " bytes holds ", held, " tokens; a request of ", wanted,

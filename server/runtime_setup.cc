@@ -28,8 +28,8 @@ double MiB(size_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
 absl::Status LoadText(const RuntimeConfig& config, const WeightSource& source, Runtime& runtime) {
   if (config.skip_tokenizer) return absl::OkStatus();
-  auto tokenizer = config.tokenizer.empty() ? LoadTokenizer(source)
-                                            : LoadTokenizerFromPath(config.tokenizer);
+  auto tokenizer =
+      config.tokenizer.empty() ? LoadTokenizer(source) : LoadTokenizerFromPath(config.tokenizer);
   if (!tokenizer.ok()) {
     return absl::Status(tokenizer.status().code(),
                         StrCat(std::string(tokenizer.status().message()),
@@ -52,9 +52,8 @@ absl::Status LoadText(const RuntimeConfig& config, const WeightSource& source, R
 
 absl::StatusOr<KvPlan> PlanMemory(const RuntimeConfig& config, const Runtime& runtime) {
   const ModelConfig& model = runtime.model->config();
-  const KvShape shape = {.kv_heads = model.kv_heads,
-                         .head_dim = model.head_dim,
-                         .block_tokens = config.block_tokens};
+  const KvShape shape = {
+      .kv_heads = model.kv_heads, .head_dim = model.head_dim, .block_tokens = config.block_tokens};
   const KvPlanInput input = {
       .block_bytes = runtime.device->KvBlockBytes(shape) * static_cast<size_t>(model.layers),
       .block_tokens = config.block_tokens,
@@ -70,9 +69,10 @@ absl::StatusOr<KvPlan> PlanMemory(const RuntimeConfig& config, const Runtime& ru
                  *config.max_model_len, model.max_positions);
   }
   if (plan->shortened) {
-    spdlog::warn("the KV cache holds {} tokens, less than the model's context of {}: requests may "
-                 "have {} tokens (--kv-cache-memory raises it)",
-                 plan->max_model_len, model.max_positions, plan->max_model_len);
+    spdlog::warn(
+        "the KV cache holds {} tokens, less than the model's context of {}: requests may "
+        "have {} tokens (--kv-cache-memory raises it)",
+        plan->max_model_len, model.max_positions, plan->max_model_len);
   }
   spdlog::info("KV cache: {:.1f} MiB of {:.1f} MiB free, {} tokens; a request may have {}",
                MiB(plan->bytes), MiB(input.free_bytes),

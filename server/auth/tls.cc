@@ -36,8 +36,8 @@ absl::StatusOr<std::string> ReadFile(const char* what, const std::string& path) 
     return absl::NotFoundError(absl::StrCat(what, " ", path, ": cannot be read"));
   std::string bytes = text.str();
   if (bytes.size() > kMaxFileBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(what, " ", path, ": has ", bytes.size(),
-                                                   " bytes; at most ", kMaxFileBytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, " ", path, ": has ", bytes.size(), " bytes; at most ", kMaxFileBytes));
   }
   return bytes;
 }
@@ -90,15 +90,14 @@ absl::StatusOr<TlsIdentity> LoadTlsIdentity(const std::string& certificate_path,
   const BioPtr bio = Memory(*key_pem);
   const KeyPtr key(PEM_read_bio_PrivateKey(bio.get(), nullptr, NoPassphrase, nullptr));
   if (key == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "TLS key ", key_path, ": holds no PEM private key without a passphrase (", TakeReason(),
-        ")"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("TLS key ", key_path, ": holds no PEM private key without a passphrase (",
+                     TakeReason(), ")"));
   }
   if (X509_check_private_key(certificate->get(), key.get()) != 1) {
     ERR_clear_error();
-    return absl::InvalidArgumentError(
-        absl::StrCat("TLS key ", key_path, ": does not belong to the first certificate of ",
-                     certificate_path));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "TLS key ", key_path, ": does not belong to the first certificate of ", certificate_path));
   }
   return TlsIdentity{*std::move(chain), *std::move(key_pem)};
 }

@@ -105,7 +105,8 @@ class RemotePartner final : public Partner {
     }
     const Json& choices = event->value("choices", Json::array());
     for (const Json& choice : choices) {
-      if (!choice.is_object() || !choice.contains("delta") || !choice["delta"].is_object()) continue;
+      if (!choice.is_object() || !choice.contains("delta") || !choice["delta"].is_object())
+        continue;
       const Json content = choice["delta"].value("content", Json());
       if (!content.is_string()) continue;
       Print(content.get<std::string>());
@@ -130,7 +131,8 @@ absl::StatusOr<std::unique_ptr<Partner>> MakePartner(const ChatOptions& options,
                                                      const std::vector<Flag>& sampling) {
   if (!options.url.empty()) {
     absl::StatusOr<Url> url = ParseUrl(options.url);
-    if (!url.ok()) return UsageError({url.status().message().data(), url.status().message().size()});
+    if (!url.ok())
+      return UsageError({url.status().message().data(), url.status().message().size()});
     absl::StatusOr<std::string> key = ReadKey(options.url_key_file);
     if (!key.ok()) return key.status();
     return std::make_unique<RemotePartner>(*std::move(url), *std::move(key), sampling);
@@ -153,7 +155,7 @@ absl::Status Converse(Partner& partner, const std::string& system) {
     if (absl::StripAsciiWhitespace(line).empty()) continue;
     turns.push_back({"user", line});
     const absl::StatusOr<std::string> answer = partner.Answer(turns);
-    Print("\n");
+    if (answer.ok() || is_terminal) Print("\n");
     if (!answer.ok()) {
       if (!is_terminal) return answer.status();
       std::fprintf(stderr, "refused: %s\n", std::string(answer.status().message()).c_str());

@@ -78,21 +78,21 @@ Json AnswerJson(const LocalAnswer& answer) {
   const pb::Usage& usage = response.usage();
   const auto& ids = choice.token_ids();
   // The first token comes with the prompt; the rest is decoding.
-  return {{"text", choice.text()},
-          {"token_ids", std::vector<int32_t>(ids.begin(), ids.end())},
-          {"finish_reason",
-           choice.finish().reason() == pb::FINISH_REASON_LENGTH ? "length" : "stop"},
-          {"seed", response.started().seed()},
-          {"usage",
-           {{"prompt_tokens", usage.prompt_tokens()},
-            {"completion_tokens", usage.completion_tokens()},
-            {"total_tokens", usage.prompt_tokens() + usage.completion_tokens()}}},
-          {"timings",
-           {{"first_token_ms", absl::ToDoubleMilliseconds(answer.first_token)},
-            {"total_ms", absl::ToDoubleMilliseconds(answer.total)},
-            {"prompt_tokens_per_second", PerSecond(usage.prompt_tokens(), answer.first_token)},
-            {"decode_tokens_per_second", PerSecond(std::max(usage.completion_tokens() - 1, 0),
-                                                   answer.total - answer.first_token)}}}};
+  return {
+      {"text", choice.text()},
+      {"token_ids", std::vector<int32_t>(ids.begin(), ids.end())},
+      {"finish_reason", choice.finish().reason() == pb::FINISH_REASON_LENGTH ? "length" : "stop"},
+      {"seed", response.started().seed()},
+      {"usage",
+       {{"prompt_tokens", usage.prompt_tokens()},
+        {"completion_tokens", usage.completion_tokens()},
+        {"total_tokens", usage.prompt_tokens() + usage.completion_tokens()}}},
+      {"timings",
+       {{"first_token_ms", absl::ToDoubleMilliseconds(answer.first_token)},
+        {"total_ms", absl::ToDoubleMilliseconds(answer.total)},
+        {"prompt_tokens_per_second", PerSecond(usage.prompt_tokens(), answer.first_token)},
+        {"decode_tokens_per_second", PerSecond(std::max(usage.completion_tokens() - 1, 0),
+                                               answer.total - answer.first_token)}}}};
 }
 
 absl::Status RunGenerate(GenerateOptions& options) {
@@ -109,11 +109,17 @@ absl::Status RunGenerate(GenerateOptions& options) {
     std::fputs(text.c_str(), stdout);
     std::fflush(stdout);
   };
+  bool mid_line = false;
   std::function<void(const std::string&)> on_text;
-  if (!options.json) on_text = print;
+  if (!options.json) {
+    on_text = [&](const std::string& text) {
+      print(text);
+      mid_line = true;
+    };
+  }
   const absl::StatusOr<LocalAnswer> answer = (*service)->Generate(*request, on_text);
   if (!answer.ok()) {
-    if (!options.json) print("\n");
+    if (mid_line) print("\n");
     return answer.status();
   }
   if (options.json) {

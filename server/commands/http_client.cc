@@ -3,6 +3,7 @@
 
 #include <openssl/ssl.h>
 
+#include <algorithm>
 #include <array>
 #include <boost/asio/connect.hpp>
 #include <boost/asio/io_context.hpp>
@@ -12,6 +13,8 @@
 #include <boost/asio/ssl/stream.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
+#include <cstdint>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -34,8 +37,7 @@ absl::Status Unavailable(const Url& url, const error_code& error) {
 // Splits a stream of bytes into lines and hands on those of events.
 class EventLines {
  public:
-  explicit EventLines(const std::function<void(const std::string&)>& on_data)
-      : on_data_(on_data) {}
+  explicit EventLines(const std::function<void(const std::string&)>& on_data) : on_data_(on_data) {}
 
   void Add(const char* data, size_t size) {
     pending_.append(data, size);
@@ -67,14 +69,15 @@ absl::Status RemoteError(int status, const std::string& body) {
 }
 
 template <typename Stream>
-absl::Status Exchange(const Url& url, Stream& stream, const http::request<http::string_body>& request,
+absl::Status Exchange(const Url& url, Stream& stream,
+                      const http::request<http::string_body>& request,
                       const std::function<void(const std::string&)>& on_data) {
   error_code error;
   http::write(stream, request, error);
   if (error) return Unavailable(url, error);
   boost::beast::flat_buffer buffer;
   http::response_parser<http::buffer_body> parser;
-  parser.body_limit(boost::none);
+  parser.body_limit(std::numeric_limits<uint64_t>::max());
   http::read_header(stream, buffer, parser, error);
   if (error) return Unavailable(url, error);
   const int status = static_cast<int>(parser.get().result_int());
@@ -147,8 +150,8 @@ absl::StatusOr<Url> ParseUrl(const std::string& text) {
   url.prefix = std::string(prefix);
   const size_t colon = authority.rfind(':');
   const size_t bracket = authority.rfind(']');
-  const bool has_port = colon != absl::string_view::npos &&
-                        (bracket == absl::string_view::npos || colon > bracket);
+  const bool has_port =
+      colon != absl::string_view::npos && (bracket == absl::string_view::npos || colon > bracket);
   url.port = has_port ? std::string(authority.substr(colon + 1)) : (url.tls ? "443" : "80");
   if (has_port) authority = authority.substr(0, colon);
   if (absl::ConsumePrefix(&authority, "[")) absl::ConsumeSuffix(&authority, "]");

@@ -46,10 +46,10 @@ uint64_t WeightBytes(const WeightSource& source) {
 }
 
 Json ModelShape(const ModelConfig& config) {
-  return {{"layers", config.layers},         {"hidden", config.hidden},
-          {"heads", config.heads},           {"kv_heads", config.kv_heads},
-          {"head_dim", config.head_dim},     {"ffn", config.ffn},
-          {"vocabulary", config.vocab},      {"context", config.max_positions},
+  return {{"layers", config.layers},      {"hidden", config.hidden},
+          {"heads", config.heads},        {"kv_heads", config.kv_heads},
+          {"head_dim", config.head_dim},  {"ffn", config.ffn},
+          {"vocabulary", config.vocab},   {"context", config.max_positions},
           {"tied_head", config.tied_head}};
 }
 
@@ -57,13 +57,14 @@ absl::StatusOr<Json> Memory(const InspectOptions& options, const WeightSource& s
                             const ModelConfig& config) {
   const auto device = OpenDevice("cpu", {.threads = 1});
   if (!device.ok()) return device.status();
-  const int context = options.context > 0 ? std::min(options.context, config.max_positions)
-                                          : config.max_positions;
+  const int context =
+      options.context > 0 ? std::min(options.context, config.max_positions) : config.max_positions;
   const size_t block = (*device)->KvBlockBytes({.kv_heads = config.kv_heads,
                                                 .head_dim = config.head_dim,
                                                 .block_tokens = kBlockTokens}) *
                        static_cast<size_t>(config.layers);
-  const size_t per_request = block * ((static_cast<size_t>(context) + kBlockTokens - 1) / kBlockTokens);
+  const size_t per_request =
+      block * ((static_cast<size_t>(context) + kBlockTokens - 1) / kBlockTokens);
   const size_t kv = per_request * static_cast<size_t>(options.concurrency);
   return Json{{"weights", WeightBytes(source)},
               {"kv_per_token", block / kBlockTokens},

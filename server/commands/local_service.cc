@@ -96,8 +96,7 @@ void SetUpLog(const std::string& level) {
   logger->flush_on(spdlog::level::debug);
   spdlog::set_default_logger(std::move(logger));
   // gRPC's own lines are about what clients do; what fails here comes back as a status.
-  gpr_set_log_function(
-      [](gpr_log_func_args* line) { spdlog::debug("grpc: {}", line->message); });
+  gpr_set_log_function([](gpr_log_func_args* line) { spdlog::debug("grpc: {}", line->message); });
 }
 
 }  // namespace fairlead

@@ -61,10 +61,10 @@ absl::Status RunRender(const RenderOptions& options) {
 
 void AddRenderCommand(CLI::App& app, Command& chosen) {
   const auto options = std::make_shared<RenderOptions>();
-  CLI::App& command = *app.add_subcommand(
-      "render",
-      "Chats to prompts: one JSON object a line in (messages, tools, add_generation_prompt, further "
-      "variables), one JSON string a line out");
+  CLI::App& command = *app.add_subcommand("render",
+                                          "Chats to prompts: one JSON object a line in (messages, "
+                                          "tools, add_generation_prompt, further "
+                                          "variables), one JSON string a line out");
   command.add_option("--template", options->template_file, "a file with a Jinja template")
       ->type_name("FILE");
   command.add_option("--model", options->model, "a GGUF file or folder: its own template")

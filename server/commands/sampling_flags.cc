@@ -30,8 +30,7 @@ void FillRequest(const SamplingConfig& config, v1::GenerateRequest& request) {
   if (config.temperature) sampling.set_temperature(number(config.temperature));
   if (config.top_p) sampling.set_top_p(number(config.top_p));
   if (config.min_p) sampling.set_min_p(number(config.min_p));
-  if (config.repetition_penalty)
-    sampling.set_repetition_penalty(number(config.repetition_penalty));
+  if (config.repetition_penalty) sampling.set_repetition_penalty(number(config.repetition_penalty));
   if (config.presence_penalty) sampling.set_presence_penalty(number(config.presence_penalty));
   if (config.frequency_penalty) sampling.set_frequency_penalty(number(config.frequency_penalty));
   if (config.top_k) sampling.set_top_k(static_cast<int32_t>(*config.top_k));

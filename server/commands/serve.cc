@@ -67,18 +67,17 @@ absl::Status LoadService(const ServeConfig& config, Serving& serving) {
   serving.runtime = *std::move(runtime);
   if (absl::Status status = WarmUp(*serving.runtime->engine); !status.ok()) return status;
   const DeviceInfo& device = serving.runtime->device->info();
-  serving.metrics = std::make_unique<Metrics>(
-      BuildInfo{.version = std::string(kVersion),
-                .device = device.name,
-                .device_description = device.description,
-                .model = serving.runtime->served.name,
-                .numerics = std::string(NumericsName(device.numerics))});
+  serving.metrics =
+      std::make_unique<Metrics>(BuildInfo{.version = std::string(kVersion),
+                                          .device = device.name,
+                                          .device_description = device.description,
+                                          .model = serving.runtime->served.name,
+                                          .numerics = std::string(NumericsName(device.numerics))});
   const Engine& engine = *serving.runtime->engine;
   serving.metrics->SetEngine([&engine] { return engine.stats(); }, config.runtime.block_tokens);
   const int threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 4);
-  serving.service = std::make_unique<GenerateService>(serving.runtime->served,
-                                                      *serving.runtime->engine, *serving.metrics,
-                                                      threads);
+  serving.service = std::make_unique<GenerateService>(
+      serving.runtime->served, *serving.runtime->engine, *serving.metrics, threads);
   return absl::OkStatus();
 }
 
@@ -93,14 +92,15 @@ void Resolve(const Serving& serving, ServeConfig& config) {
 absl::Status StartHttp(const ServeOptions& options, Serving& serving) {
   const ServeConfig& config = options.config;
   if (config.http.off()) return absl::OkStatus();
-  HttpServerOptions http{.host = config.http.host,
-                         .port = config.http.port,
-                         .limits = {},
-                         .tls = serving.tls.get(),
-                         .config = ConfigJson(options.flags),
-                         .version = std::string(kVersion),
-                         .fingerprint = StrCat("fairlead-", kVersion, "-",
-                                               NumericsName(serving.runtime->device->info().numerics))};
+  HttpServerOptions http{
+      .host = config.http.host,
+      .port = config.http.port,
+      .limits = {},
+      .tls = serving.tls.get(),
+      .config = ConfigJson(options.flags),
+      .version = std::string(kVersion),
+      .fingerprint = StrCat("fairlead-", kVersion, "-",
+                            NumericsName(serving.runtime->device->info().numerics))};
   http.limits.max_connections = config.max_connections;
   http.limits.max_body_bytes = config.max_body_size;
   auto server = HttpServer::Start(http, *serving.keys, *serving.service, *serving.metrics);

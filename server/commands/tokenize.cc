@@ -29,7 +29,8 @@ absl::StatusOr<Json> Encode(const Tokenizer& tokenizer, const TokenizeOptions& o
 
 absl::StatusOr<Json> Decode(const Tokenizer& tokenizer, const TokenizeOptions& options,
                             const Json& ids) {
-  if (!ids.is_array()) return absl::InvalidArgumentError("a line must be a JSON array of token ids");
+  if (!ids.is_array())
+    return absl::InvalidArgumentError("a line must be a JSON array of token ids");
   std::vector<Token> tokens;
   tokens.reserve(ids.size());
   for (const Json& item : ids) {
@@ -44,8 +45,7 @@ absl::Status RunTokenize(const TokenizeOptions& options) {
   const auto tokenizer = LoadTokenizerFromPath(options.tokenizer);
   if (!tokenizer.ok()) return tokenizer.status();
   return AnswerJsonLines(std::cin, std::cout, [&](const Json& line) {
-    return options.decode ? Decode(**tokenizer, options, line)
-                          : Encode(**tokenizer, options, line);
+    return options.decode ? Decode(**tokenizer, options, line) : Encode(**tokenizer, options, line);
   });
 }
 
@@ -55,7 +55,8 @@ void AddTokenizeCommand(CLI::App& app, Command& chosen) {
   const auto options = std::make_shared<TokenizeOptions>();
   CLI::App& command = *app.add_subcommand(
       "tokenize", "Text to token ids and back: one JSON value a line in, one a line out");
-  command.add_option("--tokenizer", options->tokenizer, "a GGUF file, a folder or a tokenizer.json")
+  command
+      .add_option("--tokenizer", options->tokenizer, "a GGUF file, a folder or a tokenizer.json")
       ->required()
       ->type_name("PATH");
   command.add_flag("--decode", options->decode, "lines are arrays of token ids");

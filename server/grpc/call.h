@@ -49,8 +49,8 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
   virtual bool TakeMessage(grpc::ByteBuffer& out) = 0;
 
   void ReadNext() { StartRead(&request_); }
-  // Writes what TakeMessage gives, or finishes, if the transport is free. Call it after each change,
-  // without mutex_.
+  // Writes what TakeMessage gives, or finishes, if the transport is free. Call it after each
+  // change, without mutex_.
   void Pump();
 
   std::mutex mutex_;  // guards what TakeMessage reads

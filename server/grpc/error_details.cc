@@ -23,7 +23,8 @@ bool IsWorthRetrying(absl::StatusCode code) {
 grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   // Proto strings and the grpc-message header are UTF-8; a message may quote what a client sent.
-  const std::string message = ReplaceInvalidUtf8({status.message().data(), status.message().size()});
+  const std::string message =
+      ReplaceInvalidUtf8({status.message().data(), status.message().size()});
   google::rpc::Status out;
   if (const std::string field = ErrorParam(status); !field.empty()) {
     google::rpc::BadRequest details;

@@ -13,8 +13,7 @@ constexpr int kMaxJoinedTokens = 256;
 void Append(pb::Delta& delta, pb::Delta& more) {
   delta.mutable_text()->append(more.text());
   delta.mutable_token_ids()->MergeFrom(more.token_ids());
-  for (pb::TokenLogprob& logprob : *more.mutable_logprobs())
-    delta.add_logprobs()->Swap(&logprob);
+  for (pb::TokenLogprob& logprob : *more.mutable_logprobs()) delta.add_logprobs()->Swap(&logprob);
   delta.set_num_tokens(delta.num_tokens() + more.num_tokens());
 }
 

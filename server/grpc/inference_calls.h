@@ -64,9 +64,9 @@ class GenerateOnceCall final : public GenerateCallBase {
   void Complete(const absl::Status& status) override;
   bool TakeMessage(grpc::ByteBuffer& out) override;
 
-  pb::GenerateResponse response_;       // the service's thread, until complete_
-  std::map<int, pb::Choice> choices_;   // by index
-  bool complete_ = false;               // guarded by mutex_: response_ is waiting to be written
+  pb::GenerateResponse response_;      // the service's thread, until complete_
+  std::map<int, pb::Choice> choices_;  // by index
+  bool complete_ = false;              // guarded by mutex_: response_ is waiting to be written
 };
 
 }  // namespace fairlead

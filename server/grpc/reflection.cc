@@ -76,7 +76,8 @@ class ReflectionCall final : public QueuedCall {
       case Request::kAllExtensionNumbersOfType: {
         const Descriptor* type =
             Pool().FindMessageTypeByName(request.all_extension_numbers_of_type());
-        if (type == nullptr) return AnswerError(absl::StatusCode::kNotFound, "no such type", response);
+        if (type == nullptr)
+          return AnswerError(absl::StatusCode::kNotFound, "no such type", response);
         std::vector<const FieldDescriptor*> extensions;
         Pool().FindAllExtensions(type, &extensions);
         auto& numbers = *response.mutable_all_extension_numbers_response();
@@ -96,8 +97,7 @@ class ReflectionCall final : public QueuedCall {
   }
 
   static void AnswerFile(const FileDescriptor* file, Response& response) {
-    if (file == nullptr)
-      return AnswerError(absl::StatusCode::kNotFound, "not found", response);
+    if (file == nullptr) return AnswerError(absl::StatusCode::kNotFound, "not found", response);
     std::set<const FileDescriptor*> seen;
     AddFiles(*file, seen, *response.mutable_file_descriptor_response());
   }
@@ -125,8 +125,8 @@ std::shared_ptr<GrpcCall> MakeReflectionV1AlphaCall(const std::vector<std::strin
                                                     LongCalls& calls) {
   namespace v1alpha = grpc::reflection::v1alpha;
   return std::make_shared<
-      ReflectionCall<v1alpha::ServerReflectionRequest, v1alpha::ServerReflectionResponse>>(
-      services, calls);
+      ReflectionCall<v1alpha::ServerReflectionRequest, v1alpha::ServerReflectionResponse>>(services,
+                                                                                           calls);
 }
 
 }  // namespace fairlead

@@ -12,7 +12,8 @@
 
 namespace fairlead {
 
-// A call of ServerReflectionInfo; `services` are the full names it lists. Both arguments outlive it.
+// A call of ServerReflectionInfo; `services` are the full names it lists. Both arguments outlive
+// it.
 std::shared_ptr<GrpcCall> MakeReflectionV1Call(const std::vector<std::string>& services,
                                                LongCalls& calls);
 std::shared_ptr<GrpcCall> MakeReflectionV1AlphaCall(const std::vector<std::string>& services,

@@ -55,8 +55,8 @@ TEST(DummyWeights, EqualSeedsGiveEqualBytes) {
 }
 
 TEST(DummyWeights, EveryDtypeHasTheDeviationItPromises) {
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
-                            DType::kQ4_1}) {
+  for (const DType dtype :
+       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
     const auto weights = MakeDummyWeights(Folder(kConfig), dtype, 1);
     ASSERT_TRUE(weights.ok()) << weights.status();
     const WeightInfo* tensor = (*weights)->Find("model.layers.0.mlp.down_proj.weight");
@@ -76,9 +76,8 @@ TEST(DummyWeights, EveryDtypeHasTheDeviationItPromises) {
 TEST(DummyWeights, ErrorsSayWhatIsWrong) {
   EXPECT_EQ(MakeDummyWeights("/no/such/folder", DType::kF32, 1).status().code(),
             absl::StatusCode::kNotFound);
-  EXPECT_THAT(
-      std::string(MakeDummyWeights(Folder("{"), DType::kF32, 1).status().message()),
-      HasSubstr("config.json"));
+  EXPECT_THAT(std::string(MakeDummyWeights(Folder("{"), DType::kF32, 1).status().message()),
+              HasSubstr("config.json"));
   std::string odd = kConfig;
   odd.replace(odd.find("128"), 3, "100");
   const auto status = MakeDummyWeights(Folder(odd), DType::kQ8_0, 1).status();

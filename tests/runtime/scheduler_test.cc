@@ -158,30 +158,25 @@ TEST_F(SchedulerTest, MaxTokensZeroComputesThePromptAlone) {
   EXPECT_EQ(finished_[0]->num_output_tokens(), 0);
 }
 
-TEST_F(SchedulerTest, WhoWasLeftOutGoesFirst) {
-  Make({.max_batched_tokens = 6, .max_num_seqs = 4}, 32);
+TEST_F(SchedulerTest, EveryRunningSequenceIsInEveryPlan) {
+  Make({.max_batched_tokens = 6, .max_num_seqs = 8}, 32);
   Add(1, 2, {.max_tokens = 9});
   Add(2, 2, {.max_tokens = 9});
   EXPECT_THAT(Step(), ElementsAre(Row{1, 0, 2, true}, Row{2, 0, 2, true}));
-  // The prompt takes what two decodes leave.
-  Add(3, 20);
-  EXPECT_THAT(Step(), ElementsAre(Row{1, 2, 1, true}, Row{2, 2, 1, true}, Row{3, 0, 4, false}));
-  EXPECT_THAT(Step(), ElementsAre(Row{1, 3, 1, true}, Row{2, 3, 1, true}, Row{3, 4, 4, false}));
+  // A long prompt takes what the decodes leave, and who comes after it waits until it leaves
+  // something.
+  Add(3, 10, {.max_tokens = 9});
+  Add(4, 20, {.max_tokens = 9, .priority = -1});
+  Add(5, 1, {.max_tokens = 9});
+  EXPECT_THAT(Step(), ElementsAre(Row{1, 2, 1, true}, Row{2, 2, 1, true}, Row{4, 0, 4, false}));
+  for (int first = 4; first < 20; first += 4) {
+    const int decoded = 2 + first / 4;
+    EXPECT_THAT(Step(), ElementsAre(Row{1, decoded, 1, true}, Row{2, decoded, 1, true},
+                                    Row{4, first, 4, first == 16}));
+  }
 }
 
-TEST_F(SchedulerTest, ALongPromptThatStandsFirstDelaysOthersByOneStep) {
-  Make({.max_batched_tokens = 6, .max_num_seqs = 4}, 32);
-  Add(1, 10, {.max_tokens = 9});
-  Step();  // 6 of 10
-  Add(2, 20, {.max_tokens = 9});
-  EXPECT_THAT(Step(), ElementsAre(Row{1, 6, 4, true}, Row{2, 0, 2, false}));
-  Add(3, 1, {.max_tokens = 9, .priority = -1});
-  // 2 takes what is left, so that 3 has to wait although it is before both: budgets go to who runs
-  // first.
-  EXPECT_THAT(Step(), ElementsAre(Row{1, 10, 1, true}, Row{2, 2, 5, false}));
-}
-
-TEST_F(SchedulerTest, ABudgetOfOneServesEveryoneInTurn) {
+TEST_F(SchedulerTest, ABudgetOfOneFinishesEveryone) {
   Make({.max_batched_tokens = 1, .max_num_seqs = 3}, 32);
   Add(1, 2, {.max_tokens = 3});
   Add(2, 2, {.max_tokens = 3});
@@ -196,6 +191,14 @@ TEST_F(SchedulerTest, ABudgetOfOneServesEveryoneInTurn) {
   EXPECT_THAT(order, ElementsAre(1, 2));
   EXPECT_EQ(tokens[1], 4);
   EXPECT_EQ(tokens[2], 4);
+}
+
+TEST_F(SchedulerTest, MoreSeatsThanBudget) {
+  Make({.max_batched_tokens = 2, .max_num_seqs = 8}, 32);
+  for (uint64_t id = 1; id <= 4; ++id) Add(id, 1, {.max_tokens = 2});
+  EXPECT_THAT(Step(), ElementsAre(Row{1, 0, 1, true}, Row{2, 0, 1, true}));
+  EXPECT_THAT(Step(), ElementsAre(Row{1, 1, 1, true}, Row{2, 1, 1, true}));
+  EXPECT_THAT(Step(), ElementsAre(Row{3, 0, 1, true}, Row{4, 0, 1, true}));
 }
 
 TEST_F(SchedulerTest, PriorityThenArrival) {

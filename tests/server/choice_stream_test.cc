@@ -6,7 +6,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <thread>
+#include <utility>
 
 #include "tests/server/fake_model.h"
 
@@ -17,8 +19,10 @@ using ::testing::ElementsAre;
 
 class ChoiceStreamTest : public testing::Test {
  protected:
-  ChoiceStream& Make(ChoiceOptions options) {
-    if (options.max_tokens == 0) options.max_tokens = 64;
+  ChoiceStream& Make(const std::function<void(ChoiceOptions&)>& fill = [](ChoiceOptions&) {}) {
+    ChoiceOptions options;
+    options.max_tokens = 64;
+    fill(options);
     stream_.emplace(std::move(options), &tokenizer_, [this] { ++wakes_; });
     return *stream_;
   }
@@ -47,7 +51,7 @@ class ChoiceStreamTest : public testing::Test {
 };
 
 TEST_F(ChoiceStreamTest, DeltasStandForTheirTokens) {
-  ChoiceStream& stream = Make({.index = 2});
+  ChoiceStream& stream = Make([](ChoiceOptions& o) { o.index = 2; });
   Push("ab");
   auto progress = stream.Take();
   ASSERT_TRUE(progress.delta.has_value());
@@ -68,7 +72,7 @@ TEST_F(ChoiceStreamTest, DeltasStandForTheirTokens) {
 }
 
 TEST_F(ChoiceStreamTest, NeverHalfACharacter) {
-  ChoiceStream& stream = Make({});
+  ChoiceStream& stream = Make();
   const std::string euro = "\xe2\x82\xac";
   PushToken(0xe2);
   EXPECT_FALSE(stream.Take().delta.has_value());
@@ -84,7 +88,10 @@ TEST_F(ChoiceStreamTest, NeverHalfACharacter) {
 }
 
 TEST_F(ChoiceStreamTest, EosIsCountedAndNotShown) {
-  ChoiceStream& stream = Make({.stop_tokens = {FakeTokenizer::kEos}, .return_token_ids = true});
+  ChoiceStream& stream = Make([](ChoiceOptions& o) {
+    o.stop_tokens = {FakeTokenizer::kEos};
+    o.return_token_ids = true;
+  });
   Push("a");
   PushToken(FakeTokenizer::kEos);
   Close(FinishReason::kStop);
@@ -97,7 +104,7 @@ TEST_F(ChoiceStreamTest, EosIsCountedAndNotShown) {
 }
 
 TEST_F(ChoiceStreamTest, AStopTokenOfTheRequestIsNamed) {
-  ChoiceStream& stream = Make({.stop_tokens = {'x', FakeTokenizer::kEos}});
+  ChoiceStream& stream = Make([](ChoiceOptions& o) { o.stop_tokens = {'x', FakeTokenizer::kEos}; });
   Push("ax");
   Close(FinishReason::kStop);
   const auto progress = stream.Take();
@@ -106,7 +113,7 @@ TEST_F(ChoiceStreamTest, AStopTokenOfTheRequestIsNamed) {
 }
 
 TEST_F(ChoiceStreamTest, AStopStringAcrossTokensEndsTheText) {
-  ChoiceStream& stream = Make({.stop_strings = {"END"}});
+  ChoiceStream& stream = Make([](ChoiceOptions& o) { o.stop_strings = {"END"}; });
   Push("oneEN");
   auto progress = stream.Take();
   EXPECT_FALSE(progress.stop_string_matched);
@@ -125,13 +132,16 @@ TEST_F(ChoiceStreamTest, AStopStringAcrossTokensEndsTheText) {
 }
 
 TEST_F(ChoiceStreamTest, TheStopStringIsTextWhenAskedFor) {
-  ChoiceStream& stream = Make({.stop_strings = {"END"}, .include_stop_text = true});
+  ChoiceStream& stream = Make([](ChoiceOptions& o) {
+    o.stop_strings = {"END"};
+    o.include_stop_text = true;
+  });
   Push("oneENDmore");
   EXPECT_EQ(stream.Take().delta->text(), "oneEND");
 }
 
 TEST_F(ChoiceStreamTest, WhatWasHeldBackComesAtTheEnd) {
-  ChoiceStream& stream = Make({.stop_strings = {"END"}});
+  ChoiceStream& stream = Make([](ChoiceOptions& o) { o.stop_strings = {"END"}; });
   Push("oneEN");
   std::string text;
   if (auto progress = stream.Take(); progress.delta) text += progress.delta->text();
@@ -141,7 +151,7 @@ TEST_F(ChoiceStreamTest, WhatWasHeldBackComesAtTheEnd) {
 }
 
 TEST_F(ChoiceStreamTest, LogprobsHaveTheBytesOfTheirTokens) {
-  ChoiceStream& stream = Make({.logprobs = 2});
+  ChoiceStream& stream = Make([](ChoiceOptions& o) { o.logprobs = 2; });
   PushToken(0xe2);
   const auto progress = stream.Take();
   ASSERT_TRUE(progress.delta.has_value());
@@ -156,7 +166,10 @@ TEST_F(ChoiceStreamTest, LogprobsHaveTheBytesOfTheirTokens) {
 }
 
 TEST_F(ChoiceStreamTest, PromptLogprobsComeOnceAndStartWithNone) {
-  ChoiceStream& stream = Make({.prompt = {'a', 'b', 'c'}, .prompt_logprobs = 1});
+  ChoiceStream& stream = Make([](ChoiceOptions& o) {
+    o.prompt = {'a', 'b', 'c'};
+    o.prompt_logprobs = 1;
+  });
   for (const Token token : {'b', 'c'}) {
     const TopLogprob top[] = {{token, -0.5f}};
     TokenOutput output{.token = token, .logprob = -0.5f, .rank = 1, .top = top};
@@ -173,7 +186,7 @@ TEST_F(ChoiceStreamTest, PromptLogprobsComeOnceAndStartWithNone) {
 }
 
 TEST_F(ChoiceStreamTest, AFailureIsNoFinish) {
-  ChoiceStream& stream = Make({});
+  ChoiceStream& stream = Make();
   Push("a");
   Close(FinishReason::kError, absl::InternalError("not finite"));
   const auto progress = stream.Take();
@@ -183,7 +196,9 @@ TEST_F(ChoiceStreamTest, AFailureIsNoFinish) {
 }
 
 TEST_F(ChoiceStreamTest, WithoutATokenizerThereAreIds) {
-  stream_.emplace(ChoiceOptions{.max_tokens = 4}, nullptr, [] {});
+  ChoiceOptions options;
+  options.max_tokens = 4;
+  stream_.emplace(std::move(options), nullptr, [] {});
   Push("ab");
   const auto progress = stream_->Take();
   EXPECT_EQ(progress.delta->text(), "");
@@ -192,7 +207,10 @@ TEST_F(ChoiceStreamTest, WithoutATokenizerThereAreIds) {
 
 TEST_F(ChoiceStreamTest, EngineAndDeliveryRunAtTheSameTime) {
   constexpr int kTokens = 20000;
-  ChoiceStream& stream = Make({.max_tokens = kTokens, .logprobs = 2});
+  ChoiceStream& stream = Make([](ChoiceOptions& o) {
+    o.max_tokens = kTokens;
+    o.logprobs = 2;
+  });
   std::thread engine([this] {
     for (int i = 0; i < kTokens; ++i) PushToken('a' + i % 26);
     Close(FinishReason::kLength);

@@ -52,8 +52,13 @@ grpc::Status CallAny(const GrpcFixture& fixture, const std::string& method,
   return status;
 }
 
-const char* const kWrongKeys[] = {"", "Bearer", "Bearer wrong", "Basic right-key", "right-key",
-                                  "Bearer right-key2", "Bearer right-ke"};
+const char* const kWrongKeys[] = {"",
+                                  "Bearer",
+                                  "Bearer wrong",
+                                  "Basic right-key",
+                                  "right-key",
+                                  "Bearer right-key2",
+                                  "Bearer right-ke"};
 
 TEST(GrpcAccess, EveryMethodButHealthNeedsAKey) {
   GrpcFixture fixture(GrpcFixture::OneKey("right-key"));
@@ -75,7 +80,8 @@ TEST(GrpcAccess, EveryMethodButHealthNeedsAKey) {
         << method;
   }
   EXPECT_TRUE(fixture.engine.requests().empty());
-  EXPECT_THAT(fixture.metrics.Scrape(), HasSubstr(R"(fairlead_auth_denied_total{protocol="grpc"})"));
+  EXPECT_THAT(fixture.metrics.Scrape(),
+              HasSubstr(R"(fairlead_auth_denied_total{protocol="grpc"})"));
 }
 
 TEST(GrpcAccess, TheListOfMethodsIsComplete) {
@@ -147,8 +153,8 @@ TEST(GrpcAccess, HealthIsPublicAndFollowsServing) {
   };
   for (const bool serving : {false, true, false}) {
     if (serving) fixture.server->SetServing(true);
-    const int expected = serving ? health::HealthCheckResponse::SERVING
-                                 : health::HealthCheckResponse::NOT_SERVING;
+    const int expected =
+        serving ? health::HealthCheckResponse::SERVING : health::HealthCheckResponse::NOT_SERVING;
     for (const char* name : {"", "fairlead.v1.Inference", "readiness"})
       EXPECT_EQ(check(name), expected) << name;
     EXPECT_EQ(check("liveness"), static_cast<int>(health::HealthCheckResponse::SERVING));
@@ -245,8 +251,7 @@ TEST(GrpcAccess, ReflectionCanBeOff) {
   for (const char* version : {"v1", "v1alpha"}) {
     const std::string method =
         std::string("/grpc.reflection.") + version + ".ServerReflection/ServerReflectionInfo";
-    EXPECT_EQ(CallAny(fixture, method, std::nullopt).error_code(),
-              grpc::StatusCode::UNIMPLEMENTED);
+    EXPECT_EQ(CallAny(fixture, method, std::nullopt).error_code(), grpc::StatusCode::UNIMPLEMENTED);
   }
 }
 

@@ -312,8 +312,7 @@ TEST(GrpcServer, PortInUseIsAnError) {
   GrpcFixture fixture;
   GrpcServerOptions options;
   options.port = fixture.server->port();
-  const auto second =
-      GrpcServer::Start(options, fixture.keys, fixture.service, fixture.metrics);
+  const auto second = GrpcServer::Start(options, fixture.keys, fixture.service, fixture.metrics);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(second.status().message()),
               HasSubstr(std::to_string(fixture.server->port())));
@@ -324,8 +323,7 @@ TEST(GrpcServer, AnswersAreCountedByRouteAndCode) {
   fixture.engine.AnswerWith(TokensOf("x"));
   ASSERT_TRUE(Generate(fixture, Prompt("hi", 1)).status.ok());
   fixture.server->Drain(absl::InfiniteFuture());
-  EXPECT_THAT(fixture.metrics.Scrape(),
-              HasSubstr(R"(route="/fairlead.v1.Inference/Generate")"));
+  EXPECT_THAT(fixture.metrics.Scrape(), HasSubstr(R"(route="/fairlead.v1.Inference/Generate")"));
 }
 
 }  // namespace

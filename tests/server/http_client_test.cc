@@ -16,9 +16,9 @@
 namespace fairlead {
 namespace {
 
+using boost::asio::ip::tcp;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using boost::asio::ip::tcp;
 
 TEST(HttpClient, Urls) {
   const auto url = ParseUrl("http://example.org/api/");
@@ -32,7 +32,8 @@ TEST(HttpClient, Urls) {
   EXPECT_EQ(ParseUrl("http://[::1]:8000")->host, "::1");
   EXPECT_EQ(ParseUrl("http://[::1]:8000")->port, "8000");
   EXPECT_EQ(ParseUrl("http://[::1]")->port, "80");
-  for (const char* text : {"", "h:80", "ftp://h", "http://", "http://:80", "http://h:", "http://h:x"})
+  for (const char* text :
+       {"", "h:80", "ftp://h", "http://", "http://:80", "http://h:", "http://h:x"})
     EXPECT_FALSE(ParseUrl(text).ok()) << text;
 }
 

@@ -24,8 +24,8 @@ absl::StatusOr<KeyStore> Load(const std::string& text) {
 }
 
 TEST(Keys, PlainAndHashedKeysAreEqual) {
-  for (const std::string& line : {std::string("secret"), std::string("sha256:") + kSecretHash,
-                                  std::string("  secret \r")}) {
+  for (const std::string& line :
+       {std::string("secret"), std::string("sha256:") + kSecretHash, std::string("  secret \r")}) {
     const auto keys = Load("# a comment\n\n" + line + "\nother\n");
     ASSERT_TRUE(keys.ok()) << keys.status();
     EXPECT_FALSE(keys->anonymous());

@@ -160,7 +160,8 @@ TEST(OpenAiCompletionRequest, PromptsOfEveryKind) {
 }
 
 TEST(OpenAiCompletionRequest, LogprobsAndEcho) {
-  const auto request = Completion(R"({"prompt": "x", "logprobs": 3, "echo": true, "max_tokens": 0})");
+  const auto request =
+      Completion(R"({"prompt": "x", "logprobs": 3, "echo": true, "max_tokens": 0})");
   ASSERT_TRUE(request.ok());
   EXPECT_TRUE(request->logprobs);
   EXPECT_TRUE(request->echo);
@@ -181,8 +182,8 @@ TEST(OpenAiTokenizeRequest, TextOrChat) {
   EXPECT_TRUE(text->has_add_special_tokens());
   EXPECT_FALSE(text->add_special_tokens());
   EXPECT_TRUE(text->return_token_strs());
-  const auto chat = ParseTokenizeRequest(
-      *ParseJson(R"({"messages": [{"role": "user", "content": "x"}]})"));
+  const auto chat =
+      ParseTokenizeRequest(*ParseJson(R"({"messages": [{"role": "user", "content": "x"}]})"));
   ASSERT_TRUE(chat.ok());
   EXPECT_EQ(chat->chat().messages_size(), 1);
   EXPECT_EQ(ErrorParam(ParseTokenizeRequest(Json::object()).status()), "prompt");

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Events as OpenAI's answers: whole bodies and chunks, compared as JSON with what the API documents.
+// Events as OpenAI's answers: whole bodies and chunks, compared as JSON with what the API
+// documents.
 #include "server/openai_response.h"
 
 #include <gtest/gtest.h>
@@ -30,7 +31,8 @@ pb::TokenLogprob Logprob(int token, float logprob, int rank, const std::string& 
   return out;
 }
 
-pb::GenerateEvent Delta(int choice, const std::string& text, std::vector<pb::TokenLogprob> logprobs = {},
+pb::GenerateEvent Delta(int choice, const std::string& text,
+                        std::vector<pb::TokenLogprob> logprobs = {},
                         std::vector<int32_t> ids = {}) {
   pb::GenerateEvent event;
   pb::Delta& delta = *event.mutable_delta();
@@ -187,12 +189,16 @@ TEST(OpenAiAnswer, LegacyLogprobsWithEcho) {
   *second.add_top() = Logprob(9, -0.5f, 1, "z");
   *prompt.mutable_prompt_logprobs()->add_tokens() = second;
   answer.Add(0, Started(2));
-  answer.Add(0, Delta(0, "\xc3\xa4" "b"));  // the echo
+  answer.Add(0, Delta(0,
+                      "\xc3\xa4"
+                      "b"));  // the echo
   answer.Add(0, prompt);
   answer.Add(0, Delta(0, "c", {Logprob(3, -0.25f, 1, "c")}));
   answer.Add(0, Finish(0, pb::FINISH_REASON_STOP));
   const Json choice = answer.Body()["choices"][0];
-  EXPECT_EQ(choice["text"], "\xc3\xa4" "bc");
+  EXPECT_EQ(choice["text"],
+            "\xc3\xa4"
+            "bc");
   EXPECT_EQ(choice["logprobs"], Parse(R"({
     "tokens": ["\u00e4", "b", "c"], "token_logprobs": [null, -1.0, -0.25],
     "top_logprobs": [null, {"z": -0.5, "b": -1.0}, {"c": -0.25}], "text_offset": [0, 1, 2]})"));

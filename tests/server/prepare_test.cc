@@ -98,11 +98,11 @@ TEST_F(PrepareTest, EveryBadValueNamesItsField) {
       {"max_tokens", [](auto& r) { r.mutable_stop()->set_max_tokens(2147483647); }, "2147483650"},
       {"min_tokens", [](auto& r) { r.mutable_stop()->set_min_tokens(-1); }, "-1"},
       {"min_tokens", [](auto& r) { r.mutable_stop()->set_min_tokens(17); }, "17"},
-      {"stop", [](auto& r) { r.mutable_stop()->add_stop(""); }, "empty"},
+      {"stop", [](auto& r) { r.mutable_stop()->add_stop(std::string()); }, "empty"},
       {"stop", [](auto& r) { r.mutable_stop()->add_stop(std::string(1025, 'x')); }, "1025"},
       {"stop",
        [](auto& r) {
-         for (int i = 0; i < 17; ++i) r.mutable_stop()->add_stop("x");
+         for (int i = 0; i < 17; ++i) r.mutable_stop()->add_stop(std::string("x"));
        },
        "17"},
       {"stop_token_ids", [](auto& r) { r.mutable_stop()->add_stop_token_ids(258); }, "258"},
@@ -228,7 +228,7 @@ TEST_F(PrepareTest, WithoutATokenizerThereAreIdsOnly) {
   ASSERT_TRUE(prepared.ok()) << prepared.status();
   EXPECT_THAT(prepared->engine.prompt, ElementsAre(5));
   EXPECT_TRUE(prepared->engine.stop_tokens.empty());
-  request.mutable_stop()->add_stop("x");
+  request.mutable_stop()->add_stop(std::string("x"));
   EXPECT_EQ(ErrorParam(Prepare(request).status()), "stop");
 }
 

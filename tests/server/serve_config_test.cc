@@ -63,9 +63,9 @@ TEST(ServeConfig, DefaultsAreTheDocumentedOnes) {
 }
 
 TEST(ServeConfig, CommandLineWinsOverYaml) {
-  const Parsed parsed =
-      Parse({"--max-queue", "7", "--no-prefix-cache"},
-            "model: from-yaml\nmax-queue: 9\ngrpc: off\nallow-anonymous: true\ndrain-timeout: 1.5\n");
+  const Parsed parsed = Parse(
+      {"--max-queue", "7", "--no-prefix-cache"},
+      "model: from-yaml\nmax-queue: 9\ngrpc: off\nallow-anonymous: true\ndrain-timeout: 1.5\n");
   ASSERT_TRUE(parsed.status.ok()) << parsed.status;
   EXPECT_EQ(parsed.config.runtime.model, "from-yaml");
   EXPECT_EQ(parsed.config.runtime.max_queue, 7);
@@ -124,9 +124,15 @@ TEST(ServeConfig, ValuesOutOfRangeNameTheValueAndTheRange) {
 
 TEST(ServeConfig, MemorySizes) {
   const std::pair<const char*, uint64_t> sizes[] = {
-      {"512MiB", 512ull << 20}, {"2G", 2ull << 30},         {"1500000", 1500000},
-      {"1kb", 1000},            {"1.5GiB", 3ull << 29},     {"1t", 1ull << 40},
-      {"3MB", 3'000'000},       {"100KiB", 100ull << 10},   {"7b", 7},
+      {"512MiB", 512ull << 20},
+      {"2G", 2ull << 30},
+      {"1500000", 1500000},
+      {"1kb", 1000},
+      {"1.5GiB", 3ull << 29},
+      {"1t", 1ull << 40},
+      {"3MB", 3'000'000},
+      {"100KiB", 100ull << 10},
+      {"7b", 7},
   };
   for (const auto& [text, bytes] : sizes) {
     MemorySize size;
@@ -165,8 +171,9 @@ TEST(ServeConfig, ListenAddresses) {
     EXPECT_EQ(address.IsLoopback(), c.loopback) << c.text;
     EXPECT_EQ(address.ToString(), c.text);
   }
-  for (const char* text : {"", ":8000", "host", "host:", "host:x", "host:65536", "host:-1", "::1:80",
-                           "[::1]", "[::1:80", "[host]:80", "a b:80", "host:8 0", "[]:1"}) {
+  for (const char* text :
+       {"", ":8000", "host", "host:", "host:x", "host:65536", "host:-1", "::1:80", "[::1]",
+        "[::1:80", "[host]:80", "a b:80", "host:8 0", "[]:1"}) {
     ListenAddress address;
     EXPECT_FALSE(ParseListenAddress(text, address).ok()) << text;
   }
