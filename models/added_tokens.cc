@@ -75,8 +75,9 @@ int32_t AddedTokenMatcher::Child(int32_t node, unsigned char byte) const {
 
 absl::Status AddedTokenMatcher::Add(const AddedToken& token, std::string_view text) {
   const auto refuse = [&](std::string_view why) {
-    return absl::InvalidArgumentError(StrCat(
-        "added token ", token.id, " \"", absl::CHexEscape(AbslView(text.substr(0, 80))), "\" ", why));
+    return absl::InvalidArgumentError(StrCat("added token ", token.id, " \"",
+                                             absl::CHexEscape(AbslView(text.substr(0, 80))), "\" ",
+                                             why));
   };
   if (text.empty()) return refuse("has no text");
   if (text.size() > kMaxTextBytes)
@@ -93,8 +94,7 @@ absl::Status AddedTokenMatcher::Add(const AddedToken& token, std::string_view te
     node = child;
   }
   if (token_at_[node] >= 0) {
-    return refuse(
-        StrCat("is matched by the same text as token ", token_[token_at_[node]].id));
+    return refuse(StrCat("is matched by the same text as token ", token_[token_at_[node]].id));
   }
   token_at_[node] = static_cast<int32_t>(token_.size());
   token_.push_back(token);

@@ -58,8 +58,8 @@ absl::StatusOr<std::unique_ptr<BpeModel>> BpeModel::Create(const Vocabulary& voc
     const std::optional<Token> merged = vocabulary.Find(joined);
     if (!left || !right || !merged) {
       const std::string_view missing = !left ? rule[i].left : !right ? rule[i].right : joined;
-      return absl::InvalidArgumentError(StrCat("merge ", i, ": \"", absl::CHexEscape(AbslView(missing)),
-                                                     "\" is not in the vocabulary"));
+      return absl::InvalidArgumentError(StrCat(
+          "merge ", i, ": \"", absl::CHexEscape(AbslView(missing)), "\" is not in the vocabulary"));
     }
     // A pair that is listed twice has the later rank, as in the reference.
     model->merge_[PairKey(*left, *right)] = {static_cast<uint32_t>(i), *merged};

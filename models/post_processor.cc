@@ -84,8 +84,8 @@ absl::Status PostProcessor::Add(const Json& json) {
   if (type != "TemplateProcessing" && type != "RobertaProcessing" && type != "BertProcessing") {
     return absl::UnimplementedError(
         StrCat("post_processor type \"", type,
-                     "\" is unknown; known: Sequence, ByteLevel, TemplateProcessing, "
-                     "RobertaProcessing, BertProcessing"));
+               "\" is unknown; known: Sequence, ByteLevel, TemplateProcessing, "
+               "RobertaProcessing, BertProcessing"));
   }
   absl::StatusOr<Template> parsed =
       type == "TemplateProcessing" ? ParseTemplate(json) : ParseClsSep(json);

@@ -114,8 +114,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerJson(const std::string& 
 
 absl::Status SentencePieceUnknown(const std::string& path) {
   return absl::UnimplementedError(StrCat(path,
-                                               ": a SentencePiece model; known: tokenizer.json, a "
-                                               "GGUF file with tokenizer.ggml.model gpt2"));
+                                         ": a SentencePiece model; known: tokenizer.json, a "
+                                         "GGUF file with tokenizer.ggml.model gpt2"));
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadFolder(const fs::path& folder) {

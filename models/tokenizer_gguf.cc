@@ -80,8 +80,8 @@ absl::StatusOr<const PreTokenizerKind*> FindKind(const std::string& name) {
       known.emplace_back(candidate);
     }
   }
-  return absl::UnimplementedError(StrCat(
-      "tokenizer.ggml.pre \"", name, "\" is unknown; known: ", absl::StrJoin(known, ", ")));
+  return absl::UnimplementedError(
+      StrCat("tokenizer.ggml.pre \"", name, "\" is unknown; known: ", absl::StrJoin(known, ", ")));
 }
 
 absl::Status Malformed(std::string_view key, std::string_view what) {
@@ -104,13 +104,12 @@ absl::Status ReadTokens(const Json& metadata, BpeTokenizerParts* parts) {
   if (!types.ok()) return types.status();
   if (*types != nullptr && (*types)->size() != (*tokens)->size()) {
     return Malformed("token_type", StrCat("has ", (*types)->size(), " entries for ",
-                                                (*tokens)->size(), " tokens"));
+                                          (*tokens)->size(), " tokens"));
   }
   parts->vocabulary.reserve((*tokens)->size());
   for (size_t i = 0; i < (*tokens)->size(); ++i) {
     const Json& token = (**tokens)[i];
-    if (!token.is_string())
-      return Malformed("tokens", StrCat("entry ", i, " is not a string"));
+    if (!token.is_string()) return Malformed("tokens", StrCat("entry ", i, " is not a string"));
     const auto& text = token.get_ref<const std::string&>();
     parts->vocabulary.push_back({text, static_cast<int64_t>(i)});
     if (*types == nullptr) continue;
@@ -135,8 +134,7 @@ absl::Status ReadMerges(const Json& metadata, BpeTokenizerParts* parts) {
         merge.is_string() ? std::string_view(merge.get_ref<const std::string&>()) : "";
     const size_t space = text.find(' ');
     if (space == std::string_view::npos || text.find(' ', space + 1) != std::string_view::npos) {
-      return Malformed("merges",
-                       StrCat("entry ", parts->merges.size(), " is not \"left right\""));
+      return Malformed("merges", StrCat("entry ", parts->merges.size(), " is not \"left right\""));
     }
     parts->merges.push_back({text.substr(0, space), text.substr(space + 1)});
   }

@@ -144,7 +144,7 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
     const size_t space = text.find(' ');
     if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
       return Fail(StrCat("merge ", file.merges.size(), " \"", text.substr(0, 80),
-                               "\" is not \"left right\""));
+                         "\" is not \"left right\""));
     }
     file.merges.emplace_back(text.substr(0, space), text.substr(space + 1));
     return true;

@@ -18,12 +18,11 @@ absl::StatusOr<std::unique_ptr<Vocabulary>> Vocabulary::Create(absl::Span<const 
   for (const Entry& e : entry) {
     if (e.id < 0 || e.id >= kMaxTokens) {
       return absl::InvalidArgumentError(StrCat("vocabulary: token \"",
-                                                     absl::CHexEscape(AbslView(e.text)), "\" has id ", e.id,
-                                                     "; ids are from 0 to ", kMaxTokens - 1));
+                                               absl::CHexEscape(AbslView(e.text)), "\" has id ",
+                                               e.id, "; ids are from 0 to ", kMaxTokens - 1));
     }
     if (!IsValidUtf8(e.text)) {
-      return absl::InvalidArgumentError(
-          StrCat("vocabulary: token ", e.id, " is not valid UTF-8"));
+      return absl::InvalidArgumentError(StrCat("vocabulary: token ", e.id, " is not valid UTF-8"));
     }
     end = std::max(end, e.id + 1);
     text_bytes += e.text.size();
@@ -37,9 +36,9 @@ absl::StatusOr<std::unique_ptr<Vocabulary>> Vocabulary::Create(absl::Span<const 
   for (const Entry& e : entry) {
     Slot& slot = v.slot_[e.id];
     if (slot.used) {
-      return absl::InvalidArgumentError(StrCat("vocabulary: id ", e.id, " belongs to both \"",
-                                                     absl::CHexEscape(AbslView(slot.spelling)), "\" and \"",
-                                                     absl::CHexEscape(AbslView(e.text)), "\""));
+      return absl::InvalidArgumentError(StrCat(
+          "vocabulary: id ", e.id, " belongs to both \"", absl::CHexEscape(AbslView(slot.spelling)),
+          "\" and \"", absl::CHexEscape(AbslView(e.text)), "\""));
     }
     const size_t spelling_begin = v.spelling_.size();
     const size_t bytes_begin = v.bytes_.size();
@@ -49,11 +48,12 @@ absl::StatusOr<std::unique_ptr<Vocabulary>> Vocabulary::Create(absl::Span<const 
     slot.bytes = std::string_view(v.bytes_).substr(bytes_begin);
     slot.used = true;
     if (e.text.empty()) continue;
-    const auto [found, inserted] = v.id_of_.try_emplace(AbslView(slot.spelling), static_cast<Token>(e.id));
+    const auto [found, inserted] =
+        v.id_of_.try_emplace(AbslView(slot.spelling), static_cast<Token>(e.id));
     if (!inserted) {
       return absl::InvalidArgumentError(StrCat("vocabulary: token \"",
-                                                     absl::CHexEscape(AbslView(e.text)), "\" has the ids ",
-                                                     found->second, " and ", e.id));
+                                               absl::CHexEscape(AbslView(e.text)),
+                                               "\" has the ids ", found->second, " and ", e.id));
     }
   }
   v.model_tokens_ = static_cast<int>(entry.size());

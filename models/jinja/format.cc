@@ -364,22 +364,31 @@ class BraceFormatter {
     return AppendFormatted(runtime_, value, specification.TakeText(), out);
   }
 
-  absl::StatusOr<Value> First(std::string_view name) {
-    const bool number = !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
+  static bool IsNumber(std::string_view name) {
+    return !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
       return absl::ascii_isdigit(static_cast<unsigned char>(c));
     });
-    if (name.empty() || number) {
-      if (numbering_ != Numbering::kUnknown &&
-          (numbering_ == Numbering::kAutomatic) != name.empty()) {
-        return absl::InvalidArgumentError(
-            "cannot mix automatic field numbering and manual field specification");
-      }
-      numbering_ = name.empty() ? Numbering::kAutomatic : Numbering::kManual;
+  }
+
+  // Of the whole field: "" takes the next argument, a number that one; the two do not mix.
+  absl::Status CheckNumbering(std::string_view path) {
+    if (!path.empty() && !IsNumber(path)) return absl::OkStatus();
+    const Numbering wanted = path.empty() ? Numbering::kAutomatic : Numbering::kManual;
+    if (numbering_ != Numbering::kUnknown && numbering_ != wanted) {
+      return absl::InvalidArgumentError(
+          "cannot mix automatic field numbering and manual field specification");
+    }
+    numbering_ = wanted;
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<Value> First(std::string_view name, bool automatic) {
+    if (automatic || IsNumber(name)) {
       size_t index = 0;
       for (const char c : name) {
         index = std::min<size_t>(index * 10 + static_cast<size_t>(c - '0'), 1u << 30);
       }
-      if (name.empty()) index = next_++;
+      if (automatic) index = next_++;
       if (index >= arguments_.positional.size()) {
         return absl::InvalidArgumentError(
             StrCat("Replacement index ", index, " out of range for positional args tuple"));
@@ -395,7 +404,8 @@ class BraceFormatter {
   // `name`, `name.attribute`, `name[key]` and so on.
   absl::StatusOr<Value> Lookup(std::string_view path) {
     const size_t first_end = std::min(path.find_first_of(".["), path.size());
-    JINJA_ASSIGN_OR_RETURN(Value value, First(path.substr(0, first_end)));
+    JINJA_RETURN_IF_ERROR(CheckNumbering(path));
+    JINJA_ASSIGN_OR_RETURN(Value value, First(path.substr(0, first_end), path.empty()));
     size_t at = first_end;
     while (at < path.size()) {
       if (!runtime_.budget.Step()) return runtime_.budget.status();
@@ -413,9 +423,7 @@ class BraceFormatter {
         return absl::InvalidArgumentError("malformed field in format string");
       }
       const std::string_view key = path.substr(at + 1, end - at - 1);
-      const bool number = std::all_of(key.begin(), key.end(), [](char c) {
-        return absl::ascii_isdigit(static_cast<unsigned char>(c));
-      });
+      const bool number = IsNumber(key);
       Int index = 0;
       for (const char c : number ? key : "") index = std::min<Int>(index * 10 + (c - '0'), kMaxInt);
       JINJA_ASSIGN_OR_RETURN(

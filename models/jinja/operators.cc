@@ -10,6 +10,7 @@
 #include "models/jinja/format.h"
 #include "models/jinja/printer.h"
 #include "models/jinja/status_macros.h"
+#include "models/jinja/string_ops.h"
 
 namespace fairlead::jinja {
 
@@ -162,26 +163,14 @@ absl::StatusOr<Value> FloatArithmetic(BinaryOperator op, double left, double rig
 }
 
 absl::StatusOr<Value> Repeat(Runtime& runtime, const Value& sequence, Int count) {
-  Budget& budget = runtime.budget;
-  const Int times = count < 0 ? 0 : count;
-  const Int unit = sequence.is_string() ? static_cast<Int>(sequence.text().size())
-                                        : static_cast<Int>(sequence.items().size());
-  // Refuses before building; an empty sequence repeats for nothing.
-  if (unit > 0 && times > INT64_MAX / unit) {
-    budget.Fail("the template builds too long a sequence");
-    return budget.status();
-  }
-  const int64_t rounds = unit == 0 ? 0 : static_cast<int64_t>(times);
   if (sequence.is_string()) {
-    if (!budget.FitsOneString(static_cast<size_t>(unit) * static_cast<size_t>(rounds))) {
-      return budget.status();
-    }
-    TextBuilder builder(budget);
-    for (int64_t i = 0; i < rounds && budget.Step(); ++i) builder.Append(sequence.text());
+    TextBuilder builder(runtime.budget);
+    AppendRepeated(sequence.text(), count, builder);
     return NewString(std::move(builder), sequence.string().markup);
   }
-  ListBuilder builder(budget);
-  for (int64_t i = 0; i < rounds && budget.ok(); ++i) {
+  ListBuilder builder(runtime.budget);
+  const Int rounds = sequence.items().empty() ? 0 : count;
+  for (Int i = 0; i < rounds && runtime.budget.ok(); ++i) {
     for (const Value& item : sequence.items()) builder.Push(item);
   }
   return sequence.is_tuple() ? builder.FinishTuple() : builder.FinishList();

@@ -291,16 +291,33 @@ void AppendReplaced(const Text& text, const Text& from, const Text& to, Int limi
   out.Append(text, at, bytes.size());
 }
 
+void AppendRepeated(const Text& text, Int count, TextBuilder& out) {
+  constexpr size_t kChunkBytes = 4096;
+  if (text.empty() || count <= 0) return;
+  if (count > static_cast<Int>(INT64_MAX / text.size()) ||
+      !out.budget().FitsOneString(text.size() * static_cast<size_t>(count))) {
+    out.budget().FitsOneString(SIZE_MAX);
+    return;
+  }
+  Text chunk = text;
+  Int in_chunk = 1;
+  while (chunk.size() < kChunkBytes && 2 * in_chunk <= count) {
+    chunk.Append(Text(chunk), 0, chunk.size());
+    in_chunk *= 2;
+  }
+  for (; count >= in_chunk && out.budget().ok(); count -= in_chunk) out.Append(chunk);
+  for (; count > 0 && out.budget().ok(); --count) out.Append(text);
+}
+
 void AppendAligned(const Text& text, size_t length, Int width, Align align, const Text& fill,
                    TextBuilder& out) {
   const Int padding = width - static_cast<Int>(length);
   if (padding <= 0) return out.Append(text);
-  if (!out.budget().FitsOneString(static_cast<size_t>(std::min<Int>(padding, INT64_MAX)))) return;
   Int left = align == Align::kLeft ? 0 : padding;
   if (align == Align::kCenter) left = padding / 2;
-  for (Int i = 0; i < left && out.budget().Step(); ++i) out.Append(fill);
+  AppendRepeated(fill, left, out);
   out.Append(text);
-  for (Int i = left; i < padding && out.budget().Step(); ++i) out.Append(fill);
+  AppendRepeated(fill, padding - left, out);
 }
 
 }  // namespace fairlead::jinja

@@ -50,6 +50,9 @@ std::vector<ByteRange> Split(std::string_view text, std::string_view separator, 
 void AppendReplaced(const Text& text, const Text& from, const Text& to, Int limit,
                     TextBuilder& out);
 
+// The text `count` times, at a cost that depends on the bytes alone.
+void AppendRepeated(const Text& text, Int count, TextBuilder& out);
+
 // The text padded with `fill` to `width` code points; kCenter puts the smaller half on the left.
 enum class Align { kLeft, kRight, kCenter };
 void AppendAligned(const Text& text, size_t length, Int width, Align align, const Text& fill,

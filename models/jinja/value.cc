@@ -113,7 +113,11 @@ std::shared_ptr<List> ListBuilder::Build() {
   charge_.Grow(sizeof(List));
   auto list = std::make_shared<List>();
   int depth = 0;
-  for (const Value& item : items_) depth = std::max(depth, DepthOf(item));
+  list->hashable = true;
+  for (const Value& item : items_) {
+    depth = std::max(depth, DepthOf(item));
+    list->hashable = list->hashable && CheckHashable(item).ok();
+  }
   list->depth = CheckedDepth(depth + 1, *budget_);
   // Too deep a value would not die safely; the rendering fails at its next node anyway.
   if (budget_->ok()) list->items = std::move(items_);
@@ -355,14 +359,14 @@ absl::Status CheckHashable(const Value& value) {
   if (value.is_list() || value.is_dict()) {
     return TypeError(StrCat("unhashable type: '", TypeName(value), "'"));
   }
-  if (value.is_tuple()) {
-    for (const Value& item : value.items()) JINJA_RETURN_IF_ERROR(CheckHashable(item));
+  if (value.is_tuple() && !value.list().hashable) {
+    return TypeError("unhashable type: a tuple that holds a list or dict");
   }
   return absl::OkStatus();
 }
 
 size_t HashOf(const Value& value, Budget& budget) {
-  budget.Step();
+  if (!budget.Step()) return 0;
   switch (value.kind()) {
     case Kind::kBool:
     case Kind::kInt:

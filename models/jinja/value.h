@@ -112,8 +112,9 @@ struct String {
 struct List {
   std::vector<Value> items;
   bool tuple = false;
-  bool group = false;  // groupby's named tuple (grouper, list)
-  int depth = 1;       // levels of containers, this one included
+  bool group = false;     // groupby's named tuple (grouper, list)
+  bool hashable = false;  // a tuple of hashable items
+  int depth = 1;          // levels of containers, this one included
   MemoryCharge charge;
 };
 

@@ -73,7 +73,7 @@ class DeterminismTest(unittest.TestCase):
 
     def test_after_preemption(self):
         # Room for few sequences at once: they are thrown out and computed again.
-        with harness.Server("--kv-cache-memory", "10MiB", "--max-model-len", "160", "--no-prefix-cache") as server:
+        with harness.Server("--kv-cache-memory", "5MiB", "--max-model-len", "160", "--no-prefix-cache") as server:
             self.expect_same(ask_all(server, self.requests, 32))
             self.assertGreater(server.metrics()["fairlead_preemptions_total"], 0)
 

@@ -19,6 +19,15 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr int kContext = 64;
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// What to do to a good request, and what the answer then names.
+struct Case {
+  const char* field;
+  std::function<void(pb::GenerateRequest&)> spoil;
+  const char* message;  // part of it
+};
 
 class PrepareTest : public testing::Test {
  protected:
@@ -56,42 +65,35 @@ TEST_F(PrepareTest, Defaults) {
 }
 
 TEST_F(PrepareTest, EveryBadValueNamesItsField) {
-  const float kNan = std::numeric_limits<float>::quiet_NaN();
-  const float kInfinity = std::numeric_limits<float>::infinity();
-  struct Case {
-    const char* field;
-    std::function<void(pb::GenerateRequest&)> spoil;
-    const char* message;  // part of it
-  };
   const std::vector<Case> cases = {
       {"temperature", [](auto& r) { r.mutable_sampling()->set_temperature(-0.1f); }, "0 to 2"},
       {"temperature", [](auto& r) { r.mutable_sampling()->set_temperature(2.1f); }, "2.1"},
-      {"temperature", [=](auto& r) { r.mutable_sampling()->set_temperature(kNan); }, "nan"},
-      {"temperature", [=](auto& r) { r.mutable_sampling()->set_temperature(kInfinity); }, "inf"},
+      {"temperature", [](auto& r) { r.mutable_sampling()->set_temperature(kNan); }, "nan"},
+      {"temperature", [](auto& r) { r.mutable_sampling()->set_temperature(kInfinity); }, "inf"},
       {"top_p", [](auto& r) { r.mutable_sampling()->set_top_p(0); }, "above 0"},
       {"top_p", [](auto& r) { r.mutable_sampling()->set_top_p(1.5f); }, "1.5"},
-      {"top_p", [=](auto& r) { r.mutable_sampling()->set_top_p(kNan); }, "nan"},
+      {"top_p", [](auto& r) { r.mutable_sampling()->set_top_p(kNan); }, "nan"},
       {"min_p", [](auto& r) { r.mutable_sampling()->set_min_p(-1); }, "0 to 1"},
-      {"min_p", [=](auto& r) { r.mutable_sampling()->set_min_p(kNan); }, "nan"},
+      {"min_p", [](auto& r) { r.mutable_sampling()->set_min_p(kNan); }, "nan"},
       {"top_k", [](auto& r) { r.mutable_sampling()->set_top_k(-2); }, "-2"},
       {"repetition_penalty", [](auto& r) { r.mutable_sampling()->set_repetition_penalty(0); },
        "above 0"},
-      {"repetition_penalty", [=](auto& r) { r.mutable_sampling()->set_repetition_penalty(kNan); },
+      {"repetition_penalty", [](auto& r) { r.mutable_sampling()->set_repetition_penalty(kNan); },
        "nan"},
       {"presence_penalty", [](auto& r) { r.mutable_sampling()->set_presence_penalty(3); },
        "-2 to 2"},
-      {"presence_penalty", [=](auto& r) { r.mutable_sampling()->set_presence_penalty(kNan); },
+      {"presence_penalty", [](auto& r) { r.mutable_sampling()->set_presence_penalty(kNan); },
        "nan"},
       {"frequency_penalty", [](auto& r) { r.mutable_sampling()->set_frequency_penalty(-3); },
        "-2 to 2"},
-      {"frequency_penalty", [=](auto& r) { r.mutable_sampling()->set_frequency_penalty(kNan); },
+      {"frequency_penalty", [](auto& r) { r.mutable_sampling()->set_frequency_penalty(kNan); },
        "nan"},
       {"logit_bias", [](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[258] = 1; },
        "258"},
       {"logit_bias", [](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[-1] = 1; }, "-1"},
       {"logit_bias", [](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[1] = 101; },
        "-100 to 100"},
-      {"logit_bias", [=](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[1] = kNan; },
+      {"logit_bias", [](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[1] = kNan; },
        "nan"},
       {"max_tokens", [](auto& r) { r.mutable_stop()->set_max_tokens(-1); }, "-1"},
       {"max_tokens", [](auto& r) { r.mutable_stop()->set_max_tokens(62); }, "65 in all"},
