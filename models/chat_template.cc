@@ -25,9 +25,8 @@ class Converter {
 
   absl::StatusOr<Value> Convert(const Json& json, bool trusted, int depth = 0) {
     if (depth > runtime_.budget.max_value_depth()) {
-      return absl::InvalidArgumentError(
-          StrCat("chat template variables are nested deeper than ",
-                       runtime_.budget.max_value_depth(), " levels"));
+      return absl::InvalidArgumentError(StrCat("chat template variables are nested deeper than ",
+                                               runtime_.budget.max_value_depth(), " levels"));
     }
     switch (json.type()) {
       case Json::value_t::string:
@@ -176,11 +175,10 @@ std::vector<TextPiece> RenderedPrompt::Pieces() const {
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ParseChatTemplate(std::string_view source,
                                                                 const ChatTemplateLimits& limits) {
-  constexpr size_t kLongestTemplate = 4u << 20;
+  constexpr size_t kLongestTemplate = 1u << 20;
   if (source.size() > kLongestTemplate) {
     return absl::InvalidArgumentError(StrCat("the chat template has ", source.size(),
-                                                   " bytes; at most ", kLongestTemplate,
-                                                   " are allowed"));
+                                             " bytes; at most ", kLongestTemplate, " are allowed"));
   }
   if (!jinja::IsValidUtf8(source)) {
     return absl::InvalidArgumentError("the chat template is not valid UTF-8");

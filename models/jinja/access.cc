@@ -76,6 +76,8 @@ bool IsHiddenAttribute(std::string_view name) {
 absl::StatusOr<std::optional<Value>> FindAttribute(Runtime& runtime, const Value& object,
                                                    std::string_view name) {
   if (const auto* space = object.As<Namespace>()) {
+    constexpr size_t kWorkPerAttribute = 16;
+    runtime.budget.Work(kWorkPerAttribute * space->attributes().size());
     const Value* found = space->Find(name);
     if (found == nullptr) return std::nullopt;
     if (!name.empty() && name.front() == '_') return Undefined::Unsafe(object, name);
@@ -93,6 +95,10 @@ absl::StatusOr<std::optional<Value>> FindAttribute(Runtime& runtime, const Value
   if (object.is_tuple() && object.list().group) {
     if (name == "grouper") return object.items()[0];
     if (name == "list") return object.items()[1];
+  }
+  if (object.is_number()) {
+    if (name == "real") return object.is_bool() ? Value(object.as_int()) : object;
+    if (name == "imag") return object.is_float() ? Value(0.0) : Value(Int{0});
   }
   if (IsMutatingMethod(object, name)) return Undefined::Unsafe(object, name);
   return FindMethod(runtime, object, name);

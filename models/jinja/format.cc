@@ -395,6 +395,7 @@ class BraceFormatter {
       }
       return arguments_.positional[index];
     }
+    runtime_.budget.Work(16 * arguments_.named.size());
     for (const auto& [key, value] : arguments_.named) {
       if (key == name) return value;
     }

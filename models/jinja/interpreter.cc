@@ -119,6 +119,9 @@ Value Interpreter::Resolve(const std::string& name) const {
 }
 
 void Interpreter::EnterScope(const Scope& scope) {
+  // Names cost a little even where the body does not come to them.
+  constexpr size_t kWorkPerName = 32;
+  runtime_.budget.Work(kWorkPerName * scope.size());
   for (const ScopeLoad& load : scope) {
     switch (load.action) {
       case ScopeLoad::Action::kUnset:
@@ -210,6 +213,8 @@ absl::Status Interpreter::Assign(const Expr& target, const Value& value) {
       return TypeError(StrCat("a namespace cannot store the attribute '", reference.attribute,
                               "': it begins with an underscore"));
     }
+    constexpr size_t kWorkPerAttribute = 16;
+    runtime_.budget.Work(kWorkPerAttribute * space->attributes().size());
     space->Set(reference.attribute, value, runtime_.budget);
     return absl::OkStatus();
   }
@@ -413,6 +418,8 @@ absl::Status Interpreter::BindParameters(const FunctionBody& function, std::stri
                                          const Arguments& arguments) {
   std::vector<std::pair<std::string, Value>> named = arguments.named;
   std::vector<bool> given(function.parameters.size(), false);
+  runtime_.budget.Work(function.parameters.size() * (named.size() + 1));
+  if (!runtime_.budget.ok()) return runtime_.budget.status();
   for (size_t i = 0; i < function.parameters.size(); ++i) {
     const MacroParameter& parameter = function.parameters[i];
     if (i < arguments.positional.size()) {

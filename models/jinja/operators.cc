@@ -247,7 +247,7 @@ absl::StatusOr<bool> Contains(Runtime& runtime, const Value& item, const Value& 
           StrCat("'in <string>' requires string as left operand, not ", TypeName(item)));
     }
     budget.Work(container.text().size());
-    return container.text().bytes().find(item.text().bytes()) != std::string::npos;
+    return FindFirst(container.text().bytes(), item.text().bytes()) != std::string_view::npos;
   }
   const auto* view = container.As<DictView>();
   if (container.is_dict() || (view != nullptr && view->kind() == ViewKind::kKeys)) {

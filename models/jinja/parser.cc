@@ -200,6 +200,9 @@ class StatementParser {
                  function.parameters.back().default_value != nullptr) {
         return SyntaxError(line, "non-default argument follows default argument");
       }
+      if (function.parameters.size() >= kMostParameters) {
+        return SyntaxError(line, "too many parameters");
+      }
       for (const MacroParameter& other : function.parameters) {
         if (other.name == parameter.name) {
           return SyntaxError(line, StrCat("duplicate argument '", parameter.name, "'"));

@@ -297,6 +297,9 @@ absl::Status ExpressionParser::ParseArgument(CallArguments& arguments) {
     if (arguments.double_star != nullptr) return invalid();
     std::string name = stream_.Take().text;
     stream_.Take();
+    if (arguments.named.size() >= kMostParameters) {
+      return SyntaxError(line, "too many keyword arguments");
+    }
     for (const auto& [other, value] : arguments.named) {
       if (other == name) {
         return SyntaxError(line, StrCat("keyword argument repeated: ", name));

@@ -47,6 +47,9 @@ class TokenStream {
   size_t at_ = 0;
 };
 
+// Of a macro, or keyword arguments of a call; doubles are looked for among them one by one.
+inline constexpr size_t kMostParameters = 1000;
+
 class ExpressionParser {
  public:
   ExpressionParser(TokenStream& stream, int max_depth)

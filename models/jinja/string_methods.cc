@@ -96,7 +96,7 @@ Result Partition(Runtime& runtime, const Value& self, Arguments& arguments) {
   if (by->empty()) return absl::InvalidArgumentError("empty separator");
   const std::string& bytes = self.text().bytes();
   runtime.budget.Work(bytes.size());
-  const size_t found = kFromRight ? bytes.rfind(by->bytes()) : bytes.find(by->bytes());
+  const size_t found = kFromRight ? FindLast(bytes, by->bytes()) : FindFirst(bytes, by->bytes());
   Budget& budget = runtime.budget;
   const Value empty = NewTrusted("", budget);
   if (found == std::string::npos) {
@@ -172,7 +172,7 @@ absl::StatusOr<Int> FindIndex(Runtime& runtime, std::string_view name, const Val
   if (!window) return Int{-1};
   const std::string_view bytes = self.text().bytes();
   const std::string_view part = bytes.substr(window->begin, window->end - window->begin);
-  const size_t found = from_right ? part.rfind(text->bytes()) : part.find(text->bytes());
+  const size_t found = from_right ? FindLast(part, text->bytes()) : FindFirst(part, text->bytes());
   if (found == std::string_view::npos) return Int{-1};
   return static_cast<Int>(CountCodePoints(bytes.substr(0, window->begin + found)));
 }
@@ -202,8 +202,8 @@ Result Count(Runtime& runtime, const Value& self, Arguments& arguments) {
       std::string_view(self.text().bytes()).substr(window->begin, window->end - window->begin);
   if (text->empty()) return Value(static_cast<Int>(CountCodePoints(part)) + 1);
   Int count = 0;
-  for (size_t at = part.find(text->bytes()); at != std::string_view::npos;
-       at = part.find(text->bytes(), at + text->size())) {
+  for (size_t at = FindFirst(part, text->bytes()); at != std::string_view::npos;
+       at = FindFirst(part, text->bytes(), at + text->size())) {
     ++count;
   }
   return Value(count);

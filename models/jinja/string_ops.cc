@@ -2,6 +2,7 @@
 #include "models/jinja/string_ops.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "models/jinja/unicode.h"
@@ -13,12 +14,17 @@ namespace {
 template <typename Map>
 void AppendMapped(const Text& text, ByteRange range, TextBuilder& out, Map map) {
   text.ForEachRun(range.begin, range.end, [&](std::string_view run, bool trusted) {
-    if (!out.budget().Work(8 * run.size())) return;
+    constexpr size_t kFlushBytes = 4096;
+    if (!out.budget().Work(4 * run.size())) return;
     std::string mapped;
     for (size_t at = 0; at < run.size();) {
       const DecodedCodePoint c = DecodeAt(run, at);
       map(c.value, mapped);
       at += c.size;
+      if (mapped.size() < kFlushBytes) continue;
+      if (!out.budget().ok()) return;
+      out.Append(mapped, trusted);
+      mapped.clear();
     }
     out.Append(mapped, trusted);
   });
@@ -61,8 +67,16 @@ bool IsLineBreak(char32_t c) {
          c == 0x2029;
 }
 
-bool Holds(std::string_view set, std::string_view character) {
-  return set.find(character) != std::string_view::npos;
+// The characters of a set, sorted.
+std::u32string SetOf(std::string_view characters) {
+  std::u32string set;
+  for (size_t at = 0; at < characters.size();) {
+    const DecodedCodePoint c = DecodeAt(characters, at);
+    set.push_back(c.value);
+    at += c.size;
+  }
+  std::sort(set.begin(), set.end());
+  return set;
 }
 
 std::vector<ByteRange> SplitAtSpaces(std::string_view text, Int limit, Budget& budget) {
@@ -111,6 +125,22 @@ std::vector<ByteRange> SplitAtSpacesFromRight(std::string_view text, Int limit, 
 
 }  // namespace
 
+size_t FindFirst(std::string_view text, std::string_view wanted, size_t from) {
+  if (from > text.size()) return std::string_view::npos;
+  if (wanted.empty()) return from;
+  const void* found =
+      ::memmem(text.data() + from, text.size() - from, wanted.data(), wanted.size());
+  return found == nullptr ? std::string_view::npos
+                          : static_cast<size_t>(static_cast<const char*>(found) - text.data());
+}
+
+size_t FindLast(std::string_view text, std::string_view wanted) {
+  const std::string reversed_text(text.rbegin(), text.rend());
+  const std::string reversed_wanted(wanted.rbegin(), wanted.rend());
+  const size_t found = FindFirst(reversed_text, reversed_wanted);
+  return found == std::string_view::npos ? found : text.size() - found - wanted.size();
+}
+
 Value Substring(const Value& string, ByteRange range, Budget& budget) {
   if (range.begin == 0 && range.end == string.text().size()) return string;
   TextBuilder builder(budget);
@@ -120,9 +150,10 @@ Value Substring(const Value& string, ByteRange range, Budget& budget) {
 
 ByteRange StripRange(std::string_view text, std::optional<std::string_view> chars, bool left,
                      bool right) {
+  const std::u32string set = chars ? SetOf(*chars) : std::u32string();
   const auto strips = [&](size_t at) {
-    const DecodedCodePoint c = DecodeAt(text, at);
-    return chars ? Holds(*chars, text.substr(at, c.size)) : IsSpace(c.value);
+    const char32_t c = DecodeAt(text, at).value;
+    return chars ? std::binary_search(set.begin(), set.end(), c) : IsSpace(c);
   };
   ByteRange range{0, text.size()};
   while (left && range.begin < range.end && strips(range.begin)) {
@@ -240,21 +271,17 @@ std::vector<ByteRange> Split(std::string_view text, std::string_view separator, 
     return budget.Step() && (limit < 0 || static_cast<Int>(parts.size()) < limit);
   };
   if (from_right) {
-    size_t end = text.size();
-    while (may_split()) {
-      const size_t found = end < separator.size() ? std::string_view::npos
-                                                  : text.rfind(separator, end - separator.size());
-      if (found == std::string_view::npos) break;
-      parts.push_back({found + separator.size(), end});
-      end = found;
-    }
-    parts.push_back({0, end});
+    // Splits the reversed text from the left, then turns the parts round.
+    const std::string reversed_text(text.rbegin(), text.rend());
+    const std::string reversed_separator(separator.rbegin(), separator.rend());
+    parts = Split(reversed_text, reversed_separator, limit, false, budget);
+    for (ByteRange& part : parts) part = {text.size() - part.end, text.size() - part.begin};
     std::reverse(parts.begin(), parts.end());
     return parts;
   }
   size_t begin = 0;
   while (may_split()) {
-    const size_t found = text.find(separator, begin);
+    const size_t found = FindFirst(text, separator, begin);
     if (found == std::string_view::npos) break;
     parts.push_back({begin, found});
     begin = found + separator.size();
@@ -282,7 +309,7 @@ void AppendReplaced(const Text& text, const Text& from, const Text& to, Int limi
     return;
   }
   while (may_replace()) {
-    const size_t found = bytes.find(from.bytes(), at);
+    const size_t found = FindFirst(bytes, from.bytes(), at);
     if (found == std::string::npos) break;
     out.Append(text, at, found);
     out.Append(to);

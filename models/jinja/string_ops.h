@@ -22,6 +22,11 @@ struct ByteRange {
 // Part of a string as a string of the same kind (markup stays markup).
 Value Substring(const Value& string, ByteRange range, Budget& budget);
 
+// Where `wanted` begins in `text`, from byte `from` on (the last place for FindLast), or npos. In
+// linear time whatever the texts: those of std::string may take the product of both lengths.
+size_t FindFirst(std::string_view text, std::string_view wanted, size_t from = 0);
+size_t FindLast(std::string_view text, std::string_view wanted);
+
 // What is left without leading or trailing characters of `chars` (spaces if nothing is given).
 ByteRange StripRange(std::string_view text, std::optional<std::string_view> chars, bool left,
                      bool right);

@@ -172,11 +172,15 @@ bool IsCaseIgnorable(char32_t c) {
 }
 
 void AppendUpper(char32_t c, std::string& out) {
+  if (c < 0x80)
+    return out.push_back(InRange(c, 'a', 'z') ? static_cast<char>(c - 32) : static_cast<char>(c));
   if (const SpecialCase* special = FindSpecialCase(c)) return AppendAll(special->upper, out);
   AppendUtf8(static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c))), out);
 }
 
 void AppendLower(char32_t c, std::string& out) {
+  if (c < 0x80)
+    return out.push_back(InRange(c, 'A', 'Z') ? static_cast<char>(c + 32) : static_cast<char>(c));
   if (c == 0x130) {  // the only lower-case mapping to two characters
     out.append("i\xcc\x87");
     return;
@@ -185,6 +189,7 @@ void AppendLower(char32_t c, std::string& out) {
 }
 
 void AppendTitle(char32_t c, std::string& out) {
+  if (c < 0x80) return AppendUpper(c, out);
   if (const SpecialCase* special = FindSpecialCase(c)) return AppendAll(special->title, out);
   AppendUtf8(static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c))), out);
 }

@@ -159,7 +159,10 @@ uint32_t Dict::FindEntry(size_t hash, Same same) const {
 }
 
 const Value* Dict::Find(const Value& key, Budget& budget) const {
-  if (key.is_string()) return Find(key.text().bytes());
+  if (key.is_string()) {
+    budget.Work(key.text().size() * (heads_.empty() ? entries_.size() : 1));
+    return Find(key.text().bytes());
+  }
   const size_t hash = heads_.empty() ? 0 : HashOf(key, budget);
   const uint32_t found =
       FindEntry(hash, [&](const Value& other) { return Equals(key, other, budget); });

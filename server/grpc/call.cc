@@ -11,6 +11,14 @@ void GrpcCall::Begin(Finished finished) {
   ReadNext();
 }
 
+void GrpcCall::ReadNext() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (status_) return;
+  }
+  StartRead(&request_);
+}
+
 void GrpcCall::Refuse(const absl::Status& status, Finished finished) {
   self_ = shared_from_this();
   finished_callback_ = std::move(finished);
@@ -65,6 +73,7 @@ void GrpcCall::OnWriteDone(bool ok) {
     if (!ok) abandoned_ = true;
   }
   Pump();
+  if (ok) OnWritten();
 }
 
 void GrpcCall::OnCancel() {

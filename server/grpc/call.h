@@ -45,10 +45,13 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
   virtual void OnHalfClose();
   // The client has left, its deadline has passed, or the server ends the call.
   virtual void OnAbandoned() {}
+  // A message has been written.
+  virtual void OnWritten() {}
   // Moves the next message to write to `out`, false if there is none. Called with mutex_ held.
   virtual bool TakeMessage(grpc::ByteBuffer& out) = 0;
 
-  void ReadNext() { StartRead(&request_); }
+  // Nothing once the call has been told to finish.
+  void ReadNext();
   // Writes what TakeMessage gives, or finishes, if the transport is free. Call it after each
   // change, without mutex_.
   void Pump();

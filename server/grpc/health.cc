@@ -16,15 +16,15 @@ class HealthService::WatchCall final : public GrpcCall {
  public:
   WatchCall(HealthService& health, LongCalls& calls) : health_(health), calls_(calls) {}
 
-  void Update(HealthService::Status status) {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (status == sent_) return;
-      sent_ = status;
-      waiting_ = true;
-    }
-    Pump();
+  // With the service's lock held, so that the last status noted is the newest; Tell follows
+  // without.
+  void Note(HealthService::Status status) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (status == newest_) return;
+    newest_ = status;
+    waiting_ = true;
   }
+  void Tell() { Pump(); }
 
   const std::string& service() const { return service_; }
 
@@ -35,14 +35,13 @@ class HealthService::WatchCall final : public GrpcCall {
     service_ = request.service();
     const auto self = std::static_pointer_cast<WatchCall>(shared_from_this());
     if (!calls_.Add(self)) return Finish(absl::UnavailableError("the server is shutting down"));
-    HealthService::Status status;
     {
       const std::lock_guard<std::mutex> lock(health_.mutex_);
       std::erase_if(health_.watchers_, [](const auto& other) { return other.expired(); });
       health_.watchers_.push_back(self);
-      status = health_.StatusOf(service_);
+      Note(health_.StatusOf(service_));
     }
-    Update(status);
+    Tell();
   }
 
   void OnAbandoned() override { Finish(absl::CancelledError("the client has left")); }
@@ -50,7 +49,7 @@ class HealthService::WatchCall final : public GrpcCall {
   bool TakeMessage(grpc::ByteBuffer& out) override {
     if (!std::exchange(waiting_, false)) return false;
     pb_health::HealthCheckResponse response;
-    response.set_status(*sent_);
+    response.set_status(*newest_);
     out = QueuedCall::Serialize(response);
     return true;
   }
@@ -58,7 +57,7 @@ class HealthService::WatchCall final : public GrpcCall {
   HealthService& health_;
   LongCalls& calls_;
   std::string service_;
-  std::optional<HealthService::Status> sent_;  // guarded by mutex_
+  std::optional<HealthService::Status> newest_;  // guarded by mutex_
   bool waiting_ = false;
 };
 
@@ -74,18 +73,18 @@ HealthService::Status HealthService::StatusOf(const std::string& service) const 
 }
 
 void HealthService::SetServing(bool serving) {
-  std::vector<std::pair<std::shared_ptr<WatchCall>, Status>> news;
+  std::vector<std::shared_ptr<WatchCall>> watchers;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     serving_ = serving;
     for (const auto& weak : watchers_) {
       if (auto watcher = weak.lock()) {
-        const Status status = StatusOf(watcher->service());
-        news.emplace_back(std::move(watcher), status);
+        watcher->Note(StatusOf(watcher->service()));
+        watchers.push_back(std::move(watcher));
       }
     }
   }
-  for (const auto& [watcher, status] : news) watcher->Update(status);
+  for (const auto& watcher : watchers) watcher->Tell();
 }
 
 absl::StatusOr<pb_health::HealthCheckResponse> HealthService::Check(

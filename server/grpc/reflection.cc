@@ -52,8 +52,10 @@ class ReflectionCall final : public QueuedCall {
     *response.mutable_original_request() = request;
     Answer(request, response);
     Send(response);
-    ReadNext();
   }
+
+  // One question at a time: what waits to be written is bounded, however fast a client asks.
+  void OnWritten() override { ReadNext(); }
 
   void OnHalfClose() override { Finish(absl::OkStatus()); }
   void OnAbandoned() override { Finish(absl::CancelledError("the client has left")); }

@@ -74,8 +74,7 @@ void Completions(const RouteContext& context, HttpRequest request, ExchangePtr e
 void Models(const RouteContext& context, HttpRequest request, ExchangePtr exchange) {
   Json list = Json::array();
   const pb::ListModelsResponse models = context.service.ListModels();
-  for (const pb::ModelInfo& info : models.models())
-    list.push_back(ModelJson(info));
+  for (const pb::ModelInfo& info : models.models()) list.push_back(ModelJson(info));
   exchange->Respond(JsonResponse({{"object", "list"}, {"data", std::move(list)}}));
 }
 

@@ -72,10 +72,11 @@ class DeterminismTest(unittest.TestCase):
             self.expect_same(ask_all(server, self.requests, 32))
 
     def test_after_preemption(self):
-        # Room for few sequences at once: they are thrown out and computed again.
+        # Room for few sequences at once, and later requests that go first: others are thrown out and computed again.
+        requests = [{**body, "priority": -(i % 3)} for i, body in enumerate(self.requests)]
         with harness.Server("--kv-cache-memory", "5MiB", "--max-model-len", "160", "--no-prefix-cache") as server:
-            self.expect_same(ask_all(server, self.requests, 32))
-            self.assertGreater(server.metrics()["fairlead_preemptions_total"], 0)
+            self.expect_same(ask_all(server, requests, 32))
+            self.assertGreater(server.metrics()["fairlead_preemptions_total"], 10)
 
     def test_one_thread(self):
         with harness.Server("--threads", "1", "--no-prefix-cache") as server:

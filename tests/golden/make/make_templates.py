@@ -140,6 +140,7 @@ def chat_cases():
 
 
 VARIABLES = {
+    "messages": [],
     "s": "Hello World", "pad": " \t x y \n", "u": "héllo ñandú ß 日本 😀", "e": "", "n": 5, "neg": -3, "f": 2.5, "t": True,
     "none_value": None, "l": [3, 1, 2], "words": ["b", "A", "c", "a"], "nested": [[1, 2], [3, [4, "x"]], {}],
     "d": {"a": 1, "b": {"c": [1, 2]}, "items": "shadow", "z": None},

@@ -97,7 +97,7 @@ def pre_tokenizers():
         for invert in (False, True):
             out.append(sequence(split(r"\s+|[a-d]", behavior, invert), BYTE_LEVEL))
             out.append(sequence(split(r"x*", behavior, invert), BYTE_LEVEL))
-        out.append(sequence(split(" ", behavior, False, "String"), split("\u00e9", behavior, False, "String"), BYTE_LEVEL))
+        out.append(sequence(split(" ", behavior, kind="String"), split("\u00e9", behavior, kind="String"), BYTE_LEVEL))
     for pattern in (r"\w+|\W", r"\h+|[\h_]+|\H", r"^\s*|.$|\s+$", r"(?m:.{3})|\u00e9|[[:upper:]]+", CL100K, O200K,
                     r"\d{1,3}(?=(?:\d{3})*\b)", r"\B", "[]x]+", r"[^\S\n]+"):
         out.append(sequence(split(pattern), BYTE_LEVEL))
@@ -141,8 +141,8 @@ def tiny_tokenizer(missing=""):
     spelled = alphabet()
     vocab = ["<unk>", "<s>", "</s>"] + [spelled[b] for b in range(256) if spelled[b] not in missing]
     merges = []
-    pairs = ["h e", "l l", "he ll", "hell o", "\u0120 \u0120", "\u0120\u0120 \u0120\u0120", "o r", "\u0120 hello", "N e", "Ne w",
-             "k b", "kb d", "\u00c3 \u00a9", "i n", "in g", "x x", "xx xx"]
+    pairs = ["h e", "l l", "he ll", "hell o", "\u0120 \u0120", "\u0120\u0120 \u0120\u0120", "o r", "\u0120 hello",
+             "N e", "Ne w", "k b", "kb d", "\u00c3 \u00a9", "i n", "in g", "x x", "xx xx"]
     for pair in pairs:
         left, right = pair.split(" ")
         if left in vocab and right in vocab:
