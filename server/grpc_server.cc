@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <iterator>
 #include <map>
@@ -38,6 +39,9 @@ constexpr int kKeepaliveTimeoutMs = 20'000;
 constexpr int kMinClientPingIntervalMs = 5'000;
 constexpr int kHandshakeTimeoutMs = 10'000;
 constexpr int kMaxIdleMs = 600'000;  // clients connect again by themselves
+// gRPC says goodbye to each connection and waits for its answer before it closes: for a client that
+// does not answer, no longer than this.
+constexpr absl::Duration kGoodbye = absl::Seconds(1);
 
 constexpr char kInferenceService[] = "fairlead.v1.Inference";
 constexpr char kHealthService[] = "grpc.health.v1.Health";
@@ -188,6 +192,8 @@ class GrpcServerImpl final : public GrpcServer, public grpc::CallbackGenericServ
   // Whether the call may go on, and who makes it. OK only with a method.
   absl::Status Admit(const grpc::GenericCallbackServerContext& context, const Method* method,
                      Principal& principal) const;
+  // False when the deadline comes first.
+  bool WaitUntilIdle(absl::Time deadline);
 
   const KeyStore& keys_;
   Metrics& metrics_;
@@ -199,6 +205,9 @@ class GrpcServerImpl final : public GrpcServer, public grpc::CallbackGenericServ
   const Backend backend_;
   std::atomic<bool> draining_{false};
   std::once_flag drained_;
+  std::mutex mutex_;
+  std::condition_variable idle_;
+  int num_calls_ = 0;  // guarded by mutex_
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };
@@ -228,11 +237,17 @@ grpc::ServerGenericBidiReactor* GrpcServerImpl::CreateReactor(
     grpc::GenericCallbackServerContext* context) {
   const auto found = Methods().find(context->method());
   const Method* method = found == Methods().end() ? nullptr : &found->second;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ++num_calls_;
+  }
   // Never a name that a client made up: it becomes a label of a metric.
-  GrpcCall::Finished finished =
-      [this, route = method == nullptr ? "other" : found->first](const absl::Status& status) {
-        metrics_.Responded("grpc", route, absl::StatusCodeToString(status.code()));
-      };
+  const std::string route = method == nullptr ? "other" : found->first;
+  GrpcCall::Finished finished = [this, route](const absl::Status& status) {
+    metrics_.Responded("grpc", route, absl::StatusCodeToString(status.code()));
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (--num_calls_ == 0) idle_.notify_all();
+  };
   Caller caller;
   if (absl::Status status = Admit(*context, method, caller.principal); !status.ok()) {
     const auto call = std::make_shared<RefusedCall>();
@@ -285,14 +300,27 @@ absl::Status GrpcServerImpl::Listen(const GrpcServerOptions& options) {
   return absl::OkStatus();
 }
 
+bool GrpcServerImpl::WaitUntilIdle(absl::Time deadline) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  const auto idle = [this] { return num_calls_ == 0; };
+  if (deadline == absl::InfiniteFuture()) {
+    idle_.wait(lock, idle);
+    return true;
+  }
+  return idle_.wait_for(lock, absl::ToChronoNanoseconds(deadline - absl::Now()), idle);
+}
+
 void GrpcServerImpl::Drain(absl::Time deadline) {
   std::call_once(drained_, [this, deadline] {
     if (server_ == nullptr) return;
     draining_ = true;
     health_.SetServing(false);
     long_calls_.FinishAll(DrainingError());
-    const absl::Time now = absl::Now();
-    server_->Shutdown(absl::ToChronoTime(std::max(deadline, now)));
+    // Shutdown closes a connection as soon as its last call has ended; what the client has sent by
+    // then and nobody has read resets it, and the end of an answer may be lost. So the calls end
+    // first: the goodbye then reaches the client after all answers.
+    const bool idle = WaitUntilIdle(deadline);
+    server_->Shutdown(absl::ToChronoTime(absl::Now() + (idle ? kGoodbye : absl::ZeroDuration())));
     server_->Wait();
   });
 }

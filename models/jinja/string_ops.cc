@@ -86,8 +86,7 @@ std::vector<ByteRange> SplitAtSpaces(std::string_view text, Int limit, Budget& b
     at += StripRange(text.substr(at), std::nullopt, true, false).begin;
     if (at >= text.size()) break;
     if (limit >= 0 && static_cast<Int>(parts.size()) >= limit) {
-      const size_t end = at + StripRange(text.substr(at), std::nullopt, false, true).end;
-      parts.push_back({at, end});
+      parts.push_back({at, text.size()});
       break;
     }
     size_t end = at;
@@ -107,7 +106,7 @@ std::vector<ByteRange> SplitAtSpacesFromRight(std::string_view text, Int limit, 
     end = StripRange(text.substr(0, end), std::nullopt, false, true).end;
     if (end == 0) break;
     if (limit >= 0 && static_cast<Int>(parts.size()) >= limit) {
-      parts.push_back({StripRange(text.substr(0, end), std::nullopt, true, false).begin, end});
+      parts.push_back({0, end});
       break;
     }
     size_t begin = end;

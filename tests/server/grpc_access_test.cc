@@ -269,7 +269,7 @@ TEST(GrpcAccess, TlsServesWhoTrustsTheCertificateOnly) {
   };
   grpc::SslCredentialsOptions trusting;
   trusting.pem_root_certs = material.certificate;
-  const std::string address = "localhost:" + std::to_string(fixture.server->port());
+  const std::string address = fixture.address();
   const auto trusted = call(grpc::CreateChannel(address, grpc::SslCredentials(trusting)));
   EXPECT_TRUE(trusted.ok()) << trusted.error_message();
 

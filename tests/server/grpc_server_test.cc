@@ -275,22 +275,31 @@ TEST(GrpcServer, RunningStreamsFinishWhileItDrains) {
   ASSERT_TRUE(watch->Read(&health_status));
   EXPECT_EQ(health_status.status(), grpc::health::v1::HealthCheckResponse::SERVING);
 
+  std::vector<std::thread> clients;
+  for (const auto& reader : readers) {
+    clients.emplace_back([&reader] {
+      std::string text;
+      for (pb::GenerateEvent event; reader->Read(&event);) text += event.delta().text();
+      const grpc::Status status = reader->Finish();
+      EXPECT_TRUE(status.ok()) << status.error_message();
+      EXPECT_EQ(text, "done");
+    });
+  }
   std::thread drain([&] { fixture.server->Drain(absl::InfiniteFuture()); });
   while (watch->Read(&health_status)) {
     EXPECT_EQ(health_status.status(), grpc::health::v1::HealthCheckResponse::NOT_SERVING);
   }
   EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  // New calls are refused, those that run go on.
+  const Streamed refused = Generate(fixture, Prompt("hi", 5));
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(FindDetail<google::rpc::RetryInfo>(refused.status).has_value());
   for (int i = 0; i < kStreams; ++i) {
     const uint64_t id = fixture.engine.WaitForRequest(i + 1);
     fixture.engine.Emit(id, TokensOf("done"));
     fixture.engine.Close(id, FinishReason::kStop);
   }
-  for (const auto& reader : readers) {
-    std::string text;
-    for (pb::GenerateEvent event; reader->Read(&event);) text += event.delta().text();
-    EXPECT_EQ(text, "done");
-    EXPECT_TRUE(reader->Finish().ok());
-  }
+  for (std::thread& client : clients) client.join();
   drain.join();
 }
 
