@@ -2,18 +2,17 @@
 // Finds a model's chat template and its special tokens: GGUF metadata, or the files of a Hugging
 // Face folder.
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
 #include <vector>
 
-#include "kernels/strings.h"
 #include "absl/strings/str_join.h"
+#include "kernels/strings.h"
 #include "models/chat_template.h"
 #include "models/jinja/status_macros.h"
+#include "models/mmap_file.h"
 
 namespace fairlead {
 namespace {
@@ -24,10 +23,9 @@ namespace fs = std::filesystem;
 absl::StatusOr<std::optional<std::string>> ReadIfThere(const fs::path& path) {
   std::error_code error;
   if (!fs::exists(path, error)) return std::nullopt;
-  std::ifstream file(path, std::ios::binary);
-  std::string content((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (!file) return absl::InvalidArgumentError(StrCat("cannot read ", path.string()));
-  return content;
+  absl::StatusOr<MmapFile> file = MmapFile::Open(path.string());
+  if (!file.ok()) return file.status();
+  return std::string(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
 }
 
 const Json* FindMember(const Json& object, const std::string& name) {
@@ -55,7 +53,7 @@ absl::StatusOr<std::string> TemplateFrom(const Json& value, std::string_view whe
     names.push_back(name->get<std::string>());
   }
   return Malformed(where, StrCat("chat_template has no entry named default, only: ",
-                                       absl::StrJoin(names, ", ")));
+                                 absl::StrJoin(names, ", ")));
 }
 
 // A special token: a string, or an object that holds it as "content".

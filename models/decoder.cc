@@ -111,6 +111,13 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const WeightSource& sourc
   auto final_norm = loader.AddVector("model.norm.weight", config.hidden);
   if (!final_norm.ok()) return final_norm.status();
   decoder->final_norm_offset_ = *final_norm;
+  const size_t table_bytes =
+      sizeof(float) * max_positions * static_cast<size_t>(config.rope.rotary_dim);
+  if (table_bytes > device.FreeMemory() / 4) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the RoPE table of ", max_positions, " positions needs ", table_bytes,
+                     " bytes, more than a quarter of what is free; use a smaller --max-model-len"));
+  }
   decoder->max_positions_ = max_positions;
   decoder->cos_sin_offset_ = loader.AddValues(CosSinTable(config, max_positions));
   auto vectors = loader.Upload();

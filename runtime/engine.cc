@@ -34,6 +34,11 @@ absl::Status CheckOptions(const EngineOptions& options) {
     if (value < 1)
       return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, "; the least is 1"));
   }
+  if (options.block_tokens % KvShape::kTokenGroup != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("block_tokens is ", options.block_tokens,
+                                                   "; it must be a multiple of ",
+                                                   KvShape::kTokenGroup));
+  }
   if (options.max_queue < 0 || options.max_logprobs < 0) {
     return absl::InvalidArgumentError(absl::StrCat("max_queue is ", options.max_queue,
                                                    ", max_logprobs is ", options.max_logprobs,
@@ -88,6 +93,14 @@ absl::StatusOr<EngineMemory> AllocateMemory(Device& device, const Model& model,
   const absl::StatusOr<int> num_blocks = CountBlocks(block_bytes, config.layers, options);
   if (!num_blocks.ok()) return num_blocks.status();
 
+  // Together, not one by one: a device may hand out memory that it has only when it is touched.
+  const size_t together =
+      block_bytes * *num_blocks * config.layers +
+      model.ScratchBytes(options.scheduler.max_batched_tokens, SliceRows(options.scheduler));
+  if (const size_t free = device.FreeMemory(); together > free) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the KV cache and scratch need ", together, " bytes; ", free, " are free"));
+  }
   EngineMemory memory;
   memory.num_blocks = *num_blocks;
   for (int layer = 0; layer < config.layers; ++layer) {
@@ -195,7 +208,22 @@ absl::Status EngineImpl::CheckRequest(const EngineRequest& request) const {
         "the prompt's ", request.prompt.size(), " tokens and max_tokens ", request.max_tokens,
         " are ", tokens, " together; the context holds ", options_.max_model_len));
   }
-  const int max_logprobs = std::min(options_.max_logprobs, model_.config().vocab);
+  // A tokenizer may know more ids than the model has rows for, so this is checked here, whatever
+  // the source.
+  const int vocab = model_.config().vocab;
+  const auto outside = [vocab](Token token) { return token < 0 || token >= vocab; };
+  const auto bad = std::find_if(request.prompt.begin(), request.prompt.end(), outside);
+  if (bad != request.prompt.end()) {
+    return absl::InvalidArgumentError(absl::StrCat("the prompt holds token ", *bad,
+                                                   "; the model's vocabulary is 0 to ", vocab - 1));
+  }
+  if (std::any_of(request.stop_tokens.begin(), request.stop_tokens.end(), outside) ||
+      std::any_of(request.sampling.logit_bias.begin(), request.sampling.logit_bias.end(),
+                  [&](const auto& bias) { return outside(bias.first); })) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a stop token or biased token is outside the model's vocabulary, 0 to ", vocab - 1));
+  }
+  const int max_logprobs = std::min(options_.max_logprobs, vocab);
   for (const auto& [name, value] : {std::pair("logprobs", request.logprobs),
                                     std::pair("prompt_logprobs", request.prompt_logprobs)}) {
     if (value > max_logprobs) {

@@ -13,7 +13,7 @@ namespace {
 // Edits of one slice. A row never has more than vocab of them, so one row always fits; what does
 // not fit with it goes into the next slice.
 size_t MaxEdits(const Model& model) {
-  return std::max<size_t>(static_cast<size_t>(model.config().vocab), size_t{1} << 14);
+  return std::max<size_t>(static_cast<size_t>(model.config().vocab), size_t{1} << 18);
 }
 
 Tensor FirstRows(Tensor tensor, int64_t rows) {

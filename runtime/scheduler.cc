@@ -145,9 +145,10 @@ void Scheduler::PlanRunning() {
 }
 
 void Scheduler::PlanWaiting(absl::Time now) {
-  while (!waiting_.empty() && budget() > 0) {
+  // A more urgent request takes a seat, blocks or the budget from a less urgent one that runs.
+  while (!waiting_.empty()) {
     Sequence& sequence = *waiting_.front();
-    if (num_running() < limits_.max_num_seqs && Reserve(sequence)) {
+    if (budget() > 0 && num_running() < limits_.max_num_seqs && Reserve(sequence)) {
       Start(now);
     } else if (!PreemptBelow(sequence)) {
       return;
@@ -212,6 +213,13 @@ bool Scheduler::PreemptBelow(const Sequence& sequence) {
   if (running_.empty()) return false;
   const size_t last = LastRunning();
   if (running_[last]->request.priority <= sequence.request.priority) return false;
+  // Nobody is thrown out in vain: all that could be must be enough.
+  int available = cache_.num_available_blocks();
+  for (const auto& running : running_) {
+    if (running->request.priority <= sequence.request.priority) continue;
+    available += static_cast<int>(running->blocks.block.size());
+  }
+  if (cache_.BlocksFor(static_cast<int>(sequence.tokens.size())) > available) return false;
   Preempt(last);
   return true;
 }

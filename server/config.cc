@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <fstream>
 #include <iterator>
+#include <utility>
 
+#include "kernels/device.h"
 #include "kernels/strings.h"
 
 namespace fairlead {
@@ -26,6 +28,21 @@ std::string Default(const Flag& flag) {
   const Json value = flag.get();
   if (value.is_string()) return value.get<std::string>();
   return value.is_null() ? "" : DumpJson(value);
+}
+
+Flag BlockTokensFlag(int* field) {
+  Flag flag =
+      IntFlag("block-tokens", KvShape::kTokenGroup, 1024,
+              StrCat("tokens of one KV block, a multiple of ", KvShape::kTokenGroup), field);
+  flag.set = [set = std::move(flag.set), field](std::string_view text) {
+    const int before = *field;
+    absl::Status status = set(text);
+    if (!status.ok() || *field % KvShape::kTokenGroup == 0) return status;
+    *field = before;
+    return absl::InvalidArgumentError(
+        StrCat("'", text, "' is not a multiple of ", KvShape::kTokenGroup));
+  };
+  return flag;
 }
 
 absl::Status YamlError(const std::string& path, int line, std::string_view what) {
@@ -66,7 +83,7 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
       SwitchFlag("skip-tokenizer", "serve token ids only", &c.skip_tokenizer),
       ChoiceFlag("device", {"auto", "cpu"}, "where to compute", &c.device),
       ChoiceFlag("numerics", {"float32", "precise", "fast"}, "speed against fidelity", &c.numerics),
-      IntFlag("threads", 0, 4096, "CPU threads; 0: one per core", &c.threads),
+      IntFlag("threads", 0, 1024, "CPU threads; 0: one per core", &c.threads),
       IntFlag("max-batched-tokens", 1, kMany,
               "tokens of one step, so the size of a prompt's chunks", &c.max_batched_tokens),
       IntFlag("max-num-seqs", 1, 65536, "sequences that run at once", &c.max_num_seqs),
@@ -81,7 +98,7 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
       IntFlag("max-logprobs", 0, kMany, "the most logprobs a request may ask for a token",
               &c.max_logprobs),
       SwitchFlag("no-prefix-cache", "compute every prompt from its start", &c.no_prefix_cache),
-      IntFlag("block-tokens", 1, 1024, "tokens of one KV block", &c.block_tokens),
+      BlockTokensFlag(&c.block_tokens),
       ChoiceFlag("load-format", {"auto", "dummy"},
                  "dummy: weights from a seed, for a folder with a config.json alone",
                  &c.load_format),
@@ -135,8 +152,9 @@ void AddFlags(CLI::App& app, const std::vector<Flag>& flags, FlagTexts& texts) {
 
 absl::StatusOr<FlagTexts> ReadYaml(const std::string& path, const std::vector<Flag>& flags) {
   std::ifstream file(path);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  file.peek();  // a folder can be opened and not read: without this the iterator below throws
   if (!file) return absl::InvalidArgumentError(StrCat(path, ": cannot be read"));
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   try {
     return ReadYamlNodes(path, text, flags);
   } catch (const YAML::Exception& error) {

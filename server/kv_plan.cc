@@ -30,6 +30,11 @@ absl::StatusOr<KvPlan> PlanKvCache(const KvPlanInput& input) {
       std::min<int64_t>(input.max_model_len.value_or(input.model_positions), input.model_positions);
   KvPlan plan{.bytes = Budget(input, wanted), .max_model_len = static_cast<int>(wanted)};
   const size_t needed = BytesFor(input, wanted);
+  if (plan.bytes > input.free_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("--kv-cache-memory asks for ", plan.bytes,
+                                                   " bytes; ", input.free_bytes,
+                                                   " bytes are free"));
+  }
   if (plan.bytes >= needed) return plan;
   const int64_t held = static_cast<int64_t>(plan.bytes / input.block_bytes) * input.block_tokens;
   if (input.max_model_len || held == 0) {

@@ -29,8 +29,9 @@ struct KvPlan {
 
 // Without `memory`: a quarter of what is free, but no more than max_num_seqs requests of full
 // length can use. Without `max_model_len`: the model's context, or what the cache holds if that is
-// less; a longer one than the model's is cut to it. kInvalidArgument when a request of the length
-// asked for, or a single block, does not fit: both numbers.
+// less; a longer one than the model's is cut to it. kInvalidArgument when more is asked for
+// than is free, or a request of the length asked for, or a single block, does not fit: both
+// numbers.
 absl::StatusOr<KvPlan> PlanKvCache(const KvPlanInput& input);
 
 }  // namespace fairlead

@@ -3,8 +3,10 @@
 // "error: ..." on stderr.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <exception>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/time/clock.h"
 #include "server/commands/command.h"
 #include "server/version.h"
@@ -42,10 +44,24 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    if (app.get_subcommands().empty() && argc > 1 && argv[1][0] != '-') {
+      return Fail(kWrongUsage,
+                  "there is no command '" + std::string(argv[1]) + "' (--help lists the commands)");
+    }
     return Fail(kWrongUsage, std::string(error.what()) + " (--help lists the options)");
   }
-  const absl::Status status = chosen();
-  if (status.ok()) return 0;
+  // Our code throws nothing, but its libraries may: out of memory, no more threads.
+  absl::Status status;
+  try {
+    status = chosen();
+  } catch (const std::exception& error) {
+    status = absl::InternalError(error.what());
+  }
+  if (status.ok()) {
+    // A full disk must not look like a success.
+    const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+    return written ? 0 : Fail(kFailed, "the output cannot be written");
+  }
   return Fail(fairlead::IsUsageError(status) ? kWrongUsage : kFailed,
               std::string(status.message()));
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -47,8 +48,8 @@ absl::Status ReadSampling(const pb::SamplingParams& in, int vocab_size, Sampling
     return RangeError("temperature", out.temperature, "0 to 2");
   if (!(out.top_p > 0 && out.top_p <= 1)) return RangeError("top_p", out.top_p, "above 0, up to 1");
   if (!(out.min_p >= 0 && out.min_p <= 1)) return RangeError("min_p", out.min_p, "0 to 1");
-  if (!(out.repetition_penalty > 0 && out.repetition_penalty <= 2)) {
-    return RangeError("repetition_penalty", out.repetition_penalty, "above 0, up to 2");
+  if (!(out.repetition_penalty >= 0.01f && out.repetition_penalty <= 2)) {
+    return RangeError("repetition_penalty", out.repetition_penalty, "0.01 to 2");
   }
   if (!(std::abs(out.presence_penalty) <= 2))
     return RangeError("presence_penalty", out.presence_penalty, "-2 to 2");
@@ -104,7 +105,9 @@ absl::Status ReadStop(const pb::StopConditions& in, const ServedModel& model,
   }
   if (!in.ignore_eos() && model.tokenizer != nullptr) {
     const absl::Span<const Token> own = model.tokenizer->stop_tokens();
-    out.engine.stop_tokens.insert(out.engine.stop_tokens.end(), own.begin(), own.end());
+    // Ids that the model has no logits for can never be drawn.
+    std::copy_if(own.begin(), own.end(), std::back_inserter(out.engine.stop_tokens),
+                 [&model](Token token) { return token < model.vocab_size; });
   }
   std::sort(out.engine.stop_tokens.begin(), out.engine.stop_tokens.end());
   out.engine.stop_tokens.erase(

@@ -8,13 +8,13 @@
 #include <optional>
 #include <utility>
 
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "kernels/check.h"
 #include "kernels/strings.h"
 #include "models/dummy_weights.h"
 #include "models/registry.h"
 #include "server/kv_plan.h"
+#include "server/once_event.h"
 
 namespace fairlead {
 namespace {
@@ -100,13 +100,13 @@ class WaitingSink final : public TokenSink {
     closed_.Notify();
   }
   absl::Status Wait() {
-    closed_.WaitForNotification();
+    closed_.Wait();
     return status_;
   }
 
  private:
   absl::Status status_;
-  absl::Notification closed_;
+  OnceEvent closed_;
 };
 
 }  // namespace
@@ -147,6 +147,9 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config
   spdlog::info("device {}: {}, numerics {}", info.name, info.description,
                std::string(NumericsName(info.numerics)));
 
+  if (info.numerics == Numerics::kFast) {
+    spdlog::warn("numerics fast: {} computes it as precise in this version", info.name);
+  }
   const absl::Time start = absl::Now();
   auto source = OpenModel(config);
   if (!source.ok()) return source.status();

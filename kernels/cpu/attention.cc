@@ -227,8 +227,13 @@ void AttentionCall::Run(ThreadPool& pool) {
   const int64_t tile_tasks = static_cast<int64_t>(tiles.size()) * kv_heads_;
   const bool several_splits =
       std::any_of(tiles.begin(), tiles.end(), [](const Tile& t) { return t.num_splits() > 1; });
-  // With 4 tasks a thread the last ones to finish cost little; below that, spread the splits.
-  if (pool.threads() == 1 || !several_splits || tile_tasks >= 4 * pool.threads()) {
+  int64_t split_tasks = 0;
+  for (const Tile& tile : tiles) split_tasks += int64_t{tile.num_splits()} * kv_heads_;
+  // With 4 tasks a thread the last ones to finish cost little; below that, spread the splits,
+  // unless their sums would take more memory than caches hold.
+  constexpr int64_t kMostPartialFloats = int64_t{1} << 21;
+  if (pool.threads() == 1 || !several_splits || tile_tasks >= 4 * pool.threads() ||
+      split_tasks * sums_size() > kMostPartialFloats) {
     RunTasks(pool, tile_tasks, [&](int64_t task, int worker) {
       AttendTile(tiles[task / kv_heads_], static_cast<int>(task % kv_heads_),
                  WorkerScratch(worker));
@@ -246,10 +251,9 @@ void AttentionCall::Run(ThreadPool& pool) {
     LoadQueries(tile, kv_head, scratch.q);
     AttendSplit(tile, kv_head, split, scratch, PartialSums(tile, kv_head, split));
   });
-  // A merge is a few thousand operations: not worth waking the workers.
-  for (const Tile& tile : tiles) {
-    for (int kv_head = 0; kv_head < kv_heads_; ++kv_head) MergeTile(tile, kv_head);
-  }
+  RunTasks(pool, tile_tasks, [&](int64_t task, int) {
+    MergeTile(tiles[task / kv_heads_], static_cast<int>(task % kv_heads_));
+  });
 }
 
 }  // namespace

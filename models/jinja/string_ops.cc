@@ -126,7 +126,8 @@ std::vector<ByteRange> SplitAtSpacesFromRight(std::string_view text, Int limit, 
 
 size_t FindFirst(std::string_view text, std::string_view wanted, size_t from) {
   if (from > text.size()) return std::string_view::npos;
-  if (wanted.empty()) return from;
+  constexpr size_t kShort = 32;  // bounds the product, and saves memmem's preparation
+  if (wanted.size() <= kShort) return text.find(wanted, from);
   const void* found =
       ::memmem(text.data() + from, text.size() - from, wanted.data(), wanted.size());
   return found == nullptr ? std::string_view::npos

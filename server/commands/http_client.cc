@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "models/json.h"
@@ -156,8 +157,9 @@ absl::StatusOr<Url> ParseUrl(const std::string& text) {
   if (has_port) authority = authority.substr(0, colon);
   if (absl::ConsumePrefix(&authority, "[")) absl::ConsumeSuffix(&authority, "]");
   url.host = std::string(authority);
-  if (url.host.empty() || url.port.empty() ||
-      url.port.find_first_not_of("0123456789") != std::string::npos) {
+  int port = 0;
+  if (url.host.empty() || url.port.find_first_not_of("0123456789") != std::string::npos ||
+      !absl::SimpleAtoi(url.port, &port) || port < 1 || port > 65535) {
     return absl::InvalidArgumentError(
         absl::StrCat("'", text, "' is not a URL such as http://127.0.0.1:8000"));
   }

@@ -7,8 +7,8 @@
 
 #include <utility>
 
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "server/once_event.h"
 #include "server/version.h"
 
 namespace fairlead {
@@ -45,7 +45,7 @@ class CollectingSink final : public EventSink {
   }
 
   absl::StatusOr<LocalAnswer> Wait() {
-    done_.WaitForNotification();
+    done_.Wait();
     if (!status_.ok()) return status_;
     return std::move(answer_);
   }
@@ -55,7 +55,7 @@ class CollectingSink final : public EventSink {
   const absl::Time start_ = absl::Now();
   LocalAnswer answer_;
   absl::Status status_;
-  absl::Notification done_;
+  OnceEvent done_;
 };
 
 BuildInfo BuildInfoOf(const Runtime& runtime) {

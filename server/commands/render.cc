@@ -26,9 +26,10 @@ absl::StatusOr<ChatFormat> LoadTemplate(const RenderOptions& options) {
     return format;
   }
   std::ifstream file(options.template_file, std::ios::binary);
+  file.peek();  // a folder can be opened and not read: without this the iterator below throws
+  if (!file) return absl::NotFoundError(absl::StrCat(options.template_file, ": cannot be read"));
   ChatFormat format;
   format.source.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-  if (!file) return absl::NotFoundError(absl::StrCat(options.template_file, ": cannot be read"));
   auto parsed = ParseChatTemplate(format.source);
   if (!parsed.ok()) {
     return absl::Status(parsed.status().code(),

@@ -8,8 +8,12 @@ namespace fairlead {
 std::vector<Flag> SamplingFlags(SamplingConfig& c) {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
   return {
-      OptionalIntFlag("max-tokens", 0, kMost, "the most tokens to generate", &c.max_tokens),
-      OptionalNumberFlag("temperature", 0, 2, "0 takes the most likely token", &c.temperature),
+      OptionalIntFlag(
+          "max-tokens", 0, kMost,
+          "the most tokens to generate; default: 16, for a chat what the context leaves",
+          &c.max_tokens),
+      OptionalNumberFlag("temperature", 0, 2, "0 takes the most likely token; default: 1",
+                         &c.temperature),
       OptionalIntFlag("seed", 0, std::numeric_limits<int64_t>::max(), "makes draws repeatable",
                       &c.seed),
       OptionalNumberFlag("top-p", 0, 1, "draw from the most likely tokens of this mass", &c.top_p),

@@ -7,7 +7,6 @@
 #include <thread>
 #include <utility>
 
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "kernels/strings.h"
 #include "server/auth/keys.h"
@@ -19,6 +18,7 @@
 #include "server/grpc_server.h"
 #include "server/http_server.h"
 #include "server/metrics.h"
+#include "server/once_event.h"
 #include "server/runtime_setup.h"
 #include "server/shutdown_signal.h"
 #include "server/version.h"
@@ -163,7 +163,7 @@ void DrainAll(Serving& serving, absl::Duration timeout) {
   serving.metrics->SetDraining(true);
   SetReady(serving, false);
   if (serving.http != nullptr) serving.http->StopAccepting();
-  absl::Notification http_done, grpc_done;
+  OnceEvent http_done, grpc_done;
   std::thread http([&] {
     if (serving.http != nullptr) serving.http->Drain(deadline + kFarewell);
     http_done.Notify();
@@ -172,8 +172,7 @@ void DrainAll(Serving& serving, absl::Duration timeout) {
     if (serving.grpc != nullptr) serving.grpc->Drain(deadline + kFarewell);
     grpc_done.Notify();
   });
-  const bool finished = http_done.WaitForNotificationWithTimeout(deadline - absl::Now()) &&
-                        grpc_done.WaitForNotificationWithTimeout(deadline - absl::Now());
+  const bool finished = http_done.WaitUntil(deadline) && grpc_done.WaitUntil(deadline);
   if (!finished) spdlog::warn("the drain timeout has passed: ending the requests that still run");
   serving.runtime->engine->Drain(absl::InfinitePast());
   http.join();

@@ -2,11 +2,6 @@
 // Chat templates: the input up to the first zero byte is the template, the rest the variables as
 // JSON. Whatever they are, rendering ends within its limits, and what it renders is UTF-8 covered
 // by its runs.
-//
-//   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz/jinja_fuzz.cc
-//   models/chat_template.cc
-//     models/json.cc models/jinja/*.cc $(pkg-config --cflags --libs libutf8proc absl_status
-//     absl_statusor absl_strings absl_str_format absl_time absl_flat_hash_map absl_hash)
 #include <cstddef>
 #include <cstdint>
 #include <string_view>

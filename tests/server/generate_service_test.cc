@@ -11,9 +11,9 @@
 #include <thread>
 #include <utility>
 
-#include "absl/synchronization/notification.h"
 #include "server/errors.h"
 #include "server/metrics.h"
+#include "server/once_event.h"
 #include "tests/server/fake_engine.h"
 #include "tests/server/fake_model.h"
 
@@ -26,17 +26,18 @@ using ::testing::HasSubstr;
 class Collector : public EventSink {
  public:
   void OnEvent(pb::GenerateEvent event) override {
-    EXPECT_FALSE(done_.HasBeenNotified());
+    EXPECT_EQ(num_done_, 0);
     EXPECT_EQ(event.has_started(), events_.empty());
     EXPECT_TRUE(events_.empty() || !events_.back().has_usage());
     events_.push_back(std::move(event));
   }
   void OnDone(const absl::Status& status) override {
+    EXPECT_EQ(++num_done_, 1);
     status_ = status;
-    done_.Notify();  // twice would abort
+    done_.Notify();
   }
   absl::Status Wait() {
-    done_.WaitForNotification();
+    done_.Wait();
     return status_;
   }
   const std::vector<pb::GenerateEvent>& events() const { return events_; }
@@ -50,8 +51,9 @@ class Collector : public EventSink {
 
  private:
   std::vector<pb::GenerateEvent> events_;
+  int num_done_ = 0;
   absl::Status status_;
-  absl::Notification done_;
+  OnceEvent done_;
 };
 
 class GenerateServiceTest : public testing::Test {

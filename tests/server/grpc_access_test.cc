@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who gets in on the gRPC port: keys before routing, on every method there is and on those that
-// are not; health for everybody; reflection; TLS.
+// are not; health for everybody; reflection.
 #include <gmock/gmock.h>
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/descriptor.pb.h>
@@ -13,7 +13,6 @@
 #include "grpc/reflection/v1/reflection.grpc.pb.h"
 #include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
 #include "tests/server/grpc_fixture.h"
-#include "tests/server/tls_material.h"
 
 namespace fairlead {
 namespace {
@@ -253,31 +252,6 @@ TEST(GrpcAccess, ReflectionCanBeOff) {
         std::string("/grpc.reflection.") + version + ".ServerReflection/ServerReflectionInfo";
     EXPECT_EQ(CallAny(fixture, method, std::nullopt).error_code(), grpc::StatusCode::UNIMPLEMENTED);
   }
-}
-
-TEST(GrpcAccess, TlsServesWhoTrustsTheCertificateOnly) {
-  const TlsMaterial material = MakeTlsMaterial();
-  const TlsIdentity identity{material.certificate, material.key};
-  GrpcServerOptions options;
-  options.tls = &identity;
-  GrpcFixture fixture(KeyStore::AllowAnonymous(), options);
-  const auto call = [](const std::shared_ptr<grpc::Channel>& channel) {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
-    pb::ListModelsResponse response;
-    return pb::Inference::NewStub(channel)->ListModels(&context, {}, &response);
-  };
-  grpc::SslCredentialsOptions trusting;
-  trusting.pem_root_certs = material.certificate;
-  const std::string address = fixture.address();
-  const auto trusted = call(grpc::CreateChannel(address, grpc::SslCredentials(trusting)));
-  EXPECT_TRUE(trusted.ok()) << trusted.error_message();
-
-  grpc::SslCredentialsOptions distrusting;
-  distrusting.pem_root_certs = MakeTlsMaterial().certificate;
-  EXPECT_EQ(call(grpc::CreateChannel(address, grpc::SslCredentials(distrusting))).error_code(),
-            grpc::StatusCode::UNAVAILABLE);
-  EXPECT_EQ(call(fixture.Channel()).error_code(), grpc::StatusCode::UNAVAILABLE);  // plain text
 }
 
 }  // namespace

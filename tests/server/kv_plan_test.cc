@@ -40,8 +40,8 @@ TEST(KvPlan, NoMoreThanAllSequencesCanUse) {
 
 TEST(KvPlan, WhatIsAskedForIsTaken) {
   KvPlanInput input = Input();
-  input.memory = MemorySize{.bytes = 5'000'000};
-  EXPECT_EQ(PlanKvCache(input)->bytes, 5'000'000u);
+  input.memory = MemorySize{.bytes = 900'000};  // more than the default takes
+  EXPECT_EQ(PlanKvCache(input)->bytes, 900'000u);
   input.memory = MemorySize{.percent = 50};
   EXPECT_EQ(PlanKvCache(input)->bytes, 500'000u);
 }
@@ -65,6 +65,17 @@ TEST(KvPlan, AContextThatWasAskedForIsNotShortened) {
               AllOf(HasSubstr("160"), HasSubstr("161"), HasSubstr("11000")));
   input.max_model_len = 160;
   EXPECT_TRUE(PlanKvCache(input).ok());
+}
+
+TEST(KvPlan, MoreThanIsFree) {
+  KvPlanInput input = Input();
+  input.memory = MemorySize{.bytes = 1'000'001};
+  const auto plan = PlanKvCache(input);
+  EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(plan.status().message()),
+              AllOf(HasSubstr("1000001"), HasSubstr("1000000")));
+  input.memory = MemorySize{.percent = 100};
+  EXPECT_EQ(PlanKvCache(input)->bytes, 1'000'000u);
 }
 
 TEST(KvPlan, NotEvenOneBlock) {

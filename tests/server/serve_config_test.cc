@@ -98,12 +98,17 @@ TEST(ServeConfig, YamlErrorsNameTheKeyAndTheLine) {
   ServeConfig config;
   EXPECT_THAT(Message(ReadYaml("/no/such/file.yaml", ServeFlags(config)).status()),
               HasSubstr("/no/such/file.yaml"));
+  EXPECT_THAT(Message(ReadYaml(testing::TempDir(), ServeFlags(config)).status()),
+              HasSubstr("cannot be read"));  // a folder
   EXPECT_TRUE(Parse({}, "# nothing\n").status.ok());
 }
 
 TEST(ServeConfig, ValuesOutOfRangeNameTheValueAndTheRange) {
   const std::pair<std::vector<std::string>, std::string> cases[] = {
       {{"--max-num-seqs", "0"}, "--max-num-seqs: '0' is not a whole number from 1 to 65536"},
+      {{"--block-tokens", "8"}, "--block-tokens: '8' is not a whole number from 16 to 1024"},
+      {{"--block-tokens", "24"}, "--block-tokens: '24' is not a multiple of 16"},
+      {{"--threads", "1025"}, "'1025' is not a whole number from 0 to 1024"},
       {{"--max-queue", "many"}, "--max-queue: 'many' is not a whole number from 0"},
       {{"--max-queue", "99999999999999999999"}, "--max-queue: '99999999999999999999'"},
       {{"--max-batched-tokens", "1.5"}, "'1.5'"},
