@@ -75,9 +75,10 @@ absl::StatusOr<Regex> Regex::CompileWith(std::string_view pattern, uint32_t opti
   pcre2_set_parens_nest_limit(compile_context.get(), kMaxParentheses);
   int error = 0;
   size_t offset = 0;
-  CodePtr code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                             options | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
-                             compile_context.get()));
+  CodePtr code(
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                    (options & PCRE2_LITERAL) != 0 ? options : options | PCRE2_NEVER_BACKSLASH_C,
+                    &error, &offset, compile_context.get()));
   if (code == nullptr) {
     char reason[256];
     pcre2_get_error_message(error, reinterpret_cast<PCRE2_UCHAR*>(reason), sizeof(reason));

@@ -34,11 +34,6 @@ absl::Status CheckOptions(const EngineOptions& options) {
     if (value < 1)
       return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, "; the least is 1"));
   }
-  if (options.block_tokens % KvShape::kTokenGroup != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("block_tokens is ", options.block_tokens,
-                                                   "; it must be a multiple of ",
-                                                   KvShape::kTokenGroup));
-  }
   if (options.max_queue < 0 || options.max_logprobs < 0) {
     return absl::InvalidArgumentError(absl::StrCat("max_queue is ", options.max_queue,
                                                    ", max_logprobs is ", options.max_logprobs,

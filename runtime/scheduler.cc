@@ -145,10 +145,9 @@ void Scheduler::PlanRunning() {
 }
 
 void Scheduler::PlanWaiting(absl::Time now) {
-  // A more urgent request takes a seat, blocks or the budget from a less urgent one that runs.
-  while (!waiting_.empty()) {
+  while (!waiting_.empty() && budget() > 0) {
     Sequence& sequence = *waiting_.front();
-    if (budget() > 0 && num_running() < limits_.max_num_seqs && Reserve(sequence)) {
+    if (num_running() < limits_.max_num_seqs && Reserve(sequence)) {
       Start(now);
     } else if (!PreemptBelow(sequence)) {
       return;

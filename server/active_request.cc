@@ -220,7 +220,7 @@ void ActiveRequest::Deliver() {
     if (!done_ && choices_.empty()) return;  // news of choices that are still being submitted
     if (!error_.ok()) {
       Complete(error_);
-    } else if (all_finished) {
+    } else if (all_finished && all_closed) {  // the engine's results are part of the usage
       Complete(absl::OkStatus());
     }
     if (!all_closed || !done_) return;

@@ -56,7 +56,12 @@ class GenerateService::Impl {
     if (request.request_id().empty())
       request.set_request_id(absl::StrCat("req-", absl::Hex(id, absl::kZeroPad8)));
     const bool posted = work.TryPost([this, active, request = std::move(request)] {
-      auto prepared = PrepareRequest(model, engine_.max_model_len(), request);
+      absl::StatusOr<PreparedRequest> prepared = absl::InternalError("not prepared");
+      try {
+        prepared = PrepareRequest(model, engine_.max_model_len(), request);
+      } catch (const std::exception& error) {  // a library's: out of memory
+        prepared = absl::InternalError(error.what());
+      }
       if (prepared.ok()) {
         active->Submit(*std::move(prepared), model.name);
       } else {

@@ -38,6 +38,8 @@ constexpr int kKeepaliveTimeMs = 60'000;
 constexpr int kKeepaliveTimeoutMs = 20'000;
 constexpr int kMinClientPingIntervalMs = 5'000;
 constexpr int kHandshakeTimeoutMs = 10'000;
+// What all connections together may hold in messages that are not handled yet.
+constexpr size_t kMaxTransportBytes = size_t{1} << 30;
 constexpr int kMaxIdleMs = 600'000;  // clients connect again by themselves
 // gRPC says goodbye to each connection and waits for its answer before it closes: for a client that
 // does not answer, no longer than this.
@@ -278,6 +280,7 @@ absl::Status GrpcServerImpl::Listen(const GrpcServerOptions& options) {
   builder.AddListeningPort(address, credentials, &port_);
   builder.RegisterCallbackGenericService(this);
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+  builder.SetResourceQuota(grpc::ResourceQuota("fairlead").Resize(kMaxTransportBytes));
   builder.SetMaxSendMessageSize(-1);
   // Otherwise a second server on the same port would silently take half of the connections.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);

@@ -58,6 +58,11 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
   ~HttpServerImpl() override {
     StopAccepting();
     Drain(absl::InfinitePast());
+    {
+      // Work that is queued or under way still names this server; it is finite.
+      std::unique_lock<std::mutex> lock(mutex_);
+      closed_.wait(lock, [this] { return num_connections_ == 0; });
+    }
     work_.reset();
     io_.stop();
     for (std::thread& thread : threads_) thread.join();
@@ -117,6 +122,8 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
     // Handlers may still hold a closed connection for the moment that a cancellation takes.
     closed_.wait_for(lock, std::chrono::seconds(5), [this] { return num_connections_ == 0; });
   }
+
+  bool IsPublic(std::string_view path) const override { return routes_.IsPublic(path); }
 
   std::optional<Principal> Authenticate(std::string_view path,
                                         std::string_view authorization) override {
@@ -179,8 +186,12 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
     metrics_.ConnectionOpened("http");
     const auto connection = StartConnection(std::move(socket), tls_.get(), *this, options_.limits,
                                             [this, place] { Forget(place); });
-    const std::lock_guard<std::mutex> lock(mutex_);
-    *place = connection;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      *place = connection;
+    }
+    if (draining_)
+      connection->CloseWhenIdle();  // StopAccepting may have come before it was in the list
   }
 
   void Forget(std::list<std::weak_ptr<ConnectionHandle>>::iterator place) {
@@ -219,7 +230,7 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
   std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work_{
       asio::make_work_guard(io_)};
   tcp::acceptor acceptor_;
-  asio::steady_timer accept_pause_{io_};
+  asio::steady_timer accept_pause_{acceptor_.get_executor()};
   int port_ = 0;
   std::vector<std::thread> threads_;
 };

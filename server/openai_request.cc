@@ -5,15 +5,19 @@
 #include <limits>
 
 #include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "server/errors.h"
 #include "server/json_fields.h"
+#include "server/prepare.h"
 
 namespace fairlead {
 namespace {
 
 constexpr int64_t kMaxToken = std::numeric_limits<int32_t>::max();
 constexpr size_t kMaxPrompts = 1024;
+constexpr size_t kMaxSharedBytes = 64 << 10;
+constexpr size_t kMaxBiases = 1024;
+constexpr size_t kMaxMessageKeys = 64;
 
 // Fields that change what comes back and that this server does not have: refused by name, never
 // ignored.
@@ -80,6 +84,10 @@ void ReadSampling(JsonFields& fields, pb::SamplingParams& sampling) {
   if (const auto value = fields.Int64("seed")) sampling.set_seed(*value);
   const Json* biases = fields.Object("logit_bias");
   if (biases == nullptr) return;
+  if (biases->size() > kMaxBiases) {
+    return fields.Fail("logit_bias",
+                       StrCat("has ", biases->size(), " entries; at most ", kMaxBiases));
+  }
   for (const auto& [key, value] : biases->items()) {
     int32_t token = 0;
     if (!absl::SimpleAtoi(key, &token))
@@ -109,7 +117,12 @@ void ReadCommon(JsonFields& fields, OpenAiRequest& out, pb::GenerateRequest& req
   ReadSampling(fields, *request.mutable_sampling());
   ReadStreaming(fields, out);
   request.set_model(fields.String("model").value_or(""));
-  if (const auto n = fields.Int("n")) request.set_n(*n);
+  if (const auto n = fields.Int("n")) {
+    request.set_n(*n);
+    // Here already: the answer makes room for every choice.
+    if (*n < 1 || *n > kMaxChoices)
+      fields.Fail("n", StrCat("is ", *n, "; allowed: 1 to ", kMaxChoices));
+  }
   request.set_priority(fields.Int("priority").value_or(0));
   request.set_request_id(fields.String("request_id").value_or(""));
   pb::OutputOptions& output = *request.mutable_output();
@@ -136,17 +149,17 @@ absl::Status ReadContent(const Json& content, const std::string& where, pb::Mess
     return absl::OkStatus();
   }
   if (!content.is_array())
-    return FieldError(where, absl::StrCat(where, " must be a string or an array of parts"));
+    return FieldError(where, StrCat(where, " must be a string or an array of parts"));
   std::string text;
   for (const Json& part : content) {
     if (!part.is_object())
-      return FieldError(where, absl::StrCat(where, " holds a part that is not an object"));
+      return FieldError(where, StrCat(where, " holds a part that is not an object"));
     JsonFields fields(part);
     const std::string type = fields.String("type").value_or("");
     const auto part_text = fields.String("text");
     if (type != "text" || !part_text) {
-      return FieldError(where, absl::StrCat(where, " holds a part of type '", type,
-                                            "'; this model takes text parts"));
+      return FieldError(
+          where, StrCat(where, " holds a part of type '", type, "'; this model takes text parts"));
     }
     if (!text.empty()) text += '\n';
     text += *part_text;
@@ -156,13 +169,17 @@ absl::Status ReadContent(const Json& content, const std::string& where, pb::Mess
 }
 
 absl::Status ReadMessage(const Json& value, size_t index, pb::Message& message) {
-  const std::string where = absl::StrCat("messages[", index, "]");
-  if (!value.is_object()) return FieldError("messages", absl::StrCat(where, " must be an object"));
+  const std::string where = StrCat("messages[", index, "]");
+  if (!value.is_object()) return FieldError("messages", StrCat(where, " must be an object"));
   JsonFields fields(value, where + ".");
   const auto role = fields.String("role");
   if (!fields.status().ok()) return fields.status();
-  if (!role) return FieldError("messages", absl::StrCat(where, ".role is missing"));
+  if (!role) return FieldError("messages", StrCat(where, ".role is missing"));
   message.set_role(*role);
+  if (value.size() > kMaxMessageKeys) {
+    return FieldError("messages",
+                      StrCat(where, " has ", value.size(), " keys; at most ", kMaxMessageKeys));
+  }
   Json extra = Json::object();
   for (const auto& [key, item] : value.items()) {
     if (key == "content") {
@@ -174,7 +191,7 @@ absl::Status ReadMessage(const Json& value, size_t index, pb::Message& message) 
   }
   const bool may_be_empty = extra.contains("tool_calls") || extra.contains("function_call");
   if (!message.has_content() && !may_be_empty) {
-    return FieldError("messages", absl::StrCat(where, ".content is missing"));
+    return FieldError("messages", StrCat(where, ".content is missing"));
   }
   // Arguments come as JSON text; templates print objects.
   if (extra.contains("tool_calls") && extra["tool_calls"].is_array()) {
@@ -240,7 +257,7 @@ absl::Status ReadTokenIds(const Json& ids, std::string_view field,
     const auto id = JsonInteger(item, std::numeric_limits<int32_t>::min(), kMaxToken);
     if (!id) {
       return FieldError(
-          field, absl::StrCat(std::string(field), " must be text, token ids, or a list of either"));
+          field, StrCat(std::string(field), " must be text, token ids, or a list of either"));
     }
     out.Add(static_cast<int32_t>(*id));
   }
@@ -264,8 +281,14 @@ absl::Status ReadPrompts(const Json* prompt, const pb::GenerateRequest& base, Op
   const bool is_list = prompt->is_array() && !prompt->empty() && !prompt->front().is_number();
   if (!is_list) return AddPrompt(*prompt, base, out);
   if (prompt->size() > kMaxPrompts) {
-    return FieldError(
-        "prompt", absl::StrCat("prompt lists ", prompt->size(), " prompts; at most ", kMaxPrompts));
+    return FieldError("prompt",
+                      StrCat("prompt lists ", prompt->size(), " prompts; at most ", kMaxPrompts));
+  }
+  // Every prompt carries what the request says beside it.
+  if (const size_t shared = base.ByteSizeLong(); shared > kMaxSharedBytes) {
+    return FieldError("prompt",
+                      StrCat("a request with a list of prompts may have ", kMaxSharedBytes,
+                             " bytes beside them; this one has ", shared));
   }
   for (const Json& item : *prompt) {
     if (absl::Status status = AddPrompt(item, base, out); !status.ok()) return status;

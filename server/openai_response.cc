@@ -40,7 +40,7 @@ Json StopReason(const pb::Finish& finish) {
   }
 }
 
-Json PromptLogprobEntries(const pb::PromptLogprobs& event) {
+Json PromptLogprobEntries(const pb::PromptLogprobs& event, bool has_tokenizer) {
   Json list = Json::array();
   for (const pb::TokenLogprob& token : event.tokens()) {
     if (token.rank() == 0) {
@@ -48,10 +48,11 @@ Json PromptLogprobEntries(const pb::PromptLogprobs& event) {
       continue;
     }
     Json entry = Json::object();
-    const auto add = [&entry](const pb::TokenLogprob& t) {
-      entry[absl::StrCat(t.token())] = {{"logprob", FiniteLogprob(t.logprob())},
-                                        {"rank", t.rank()},
-                                        {"decoded_token", ReplaceInvalidUtf8(t.text())}};
+    const auto add = [&entry, has_tokenizer](const pb::TokenLogprob& t) {
+      entry[absl::StrCat(t.token())] = {
+          {"logprob", FiniteLogprob(t.logprob())},
+          {"rank", t.rank()},
+          {"decoded_token", has_tokenizer ? Json(ReplaceInvalidUtf8(t.text())) : Json(nullptr)}};
     };
     add(token);
     for (const pb::TokenLogprob& top : token.top()) add(top);
@@ -76,8 +77,9 @@ OpenAiAnswer::OpenAiAnswer(const OpenAiRequest& request, AnswerIdentity identity
       choices_(request.prompts.size() * static_cast<size_t>(choices_per_prompt_)) {}
 
 std::string OpenAiAnswer::TokenName(const pb::TokenLogprob& token) const {
-  return request_.tokens_as_ids ? absl::StrCat("token_id:", token.token())
-                                : ReplaceInvalidUtf8(token.text());
+  return request_.tokens_as_ids || !identity_.has_tokenizer
+             ? absl::StrCat("token_id:", token.token())
+             : ReplaceInvalidUtf8(token.text());
 }
 
 Json OpenAiAnswer::ChatLogprobs(
@@ -107,7 +109,7 @@ Json OpenAiAnswer::LegacyLogprobs(
   for (const pb::TokenLogprob& token : tokens) {
     out["tokens"].push_back(TokenName(token));
     out["text_offset"].push_back(choice.text_offset);
-    choice.text_offset += CodePoints(ReplaceInvalidUtf8(token.text()));
+    choice.text_offset += CodePoints(token.text());  // a character counts where it begins
     if (token.rank() == 0) {
       out["token_logprobs"].push_back(nullptr);
       out["top_logprobs"].push_back(nullptr);
@@ -132,7 +134,8 @@ Json OpenAiAnswer::LogprobsOf(
 void OpenAiAnswer::AddPromptLogprobs(int prompt_index, const pb::PromptLogprobs& event) {
   for (int i = 0; i < choices_per_prompt_; ++i) {
     Choice& choice = choices_[IndexOf(prompt_index, i)];
-    if (request_.prompt_logprobs) choice.prompt_logprobs = PromptLogprobEntries(event);
+    if (request_.prompt_logprobs)
+      choice.prompt_logprobs = PromptLogprobEntries(event, identity_.has_tokenizer);
     if (request_.echo && request_.logprobs && !request_.is_chat) {
       choice.logprobs.push_back(LegacyLogprobs(choice, event.tokens()));
     }
@@ -234,9 +237,10 @@ Json OpenAiAnswer::Body() const {
   return body;
 }
 
-std::string OpenAiAnswer::Chunk(Json choice) const {
+std::string OpenAiAnswer::Chunk(Json choice, const Json& more) const {
   Json chunk = Envelope("chat.completion.chunk", "text_completion");
   chunk["choices"] = Json::array({std::move(choice)});
+  chunk.update(more);
   if (request_.continuous_usage) {
     const int completion = streamed_tokens_;
     chunk["usage"] = {{"prompt_tokens", usage_.prompt_tokens()},
@@ -259,6 +263,7 @@ std::string OpenAiAnswer::DeltaChunks(int index, const pb::Delta& delta) {
                      {"logprobs", nullptr},
                      {"finish_reason", nullptr}});
   }
+  Json more = Json::object();
   Json out = {{"index", index}};
   if (request_.is_chat) {
     out["delta"] = {{"content", delta.text()}};
@@ -270,10 +275,11 @@ std::string OpenAiAnswer::DeltaChunks(int index, const pb::Delta& delta) {
   out["finish_reason"] = nullptr;
   if (request_.return_token_ids) {
     out["token_ids"] = std::vector<int32_t>(delta.token_ids().begin(), delta.token_ids().end());
-    if (!std::exchange(choice.prompt_ids_sent, true))
-      out["prompt_token_ids"] = choice.prompt_token_ids;
+    if (!std::exchange(choice.prompt_ids_sent, true)) {
+      (request_.is_chat ? more : out)["prompt_token_ids"] = choice.prompt_token_ids;
+    }
   }
-  return chunks + Chunk(std::move(out));
+  return chunks + Chunk(std::move(out), more);
 }
 
 std::string OpenAiAnswer::Chunks(int prompt_index, const pb::GenerateEvent& event) {

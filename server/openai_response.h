@@ -18,6 +18,7 @@ struct AnswerIdentity {
   std::string model;
   std::string fingerprint;
   int64_t created = 0;
+  bool has_tokenizer = true;  // without one, tokens have no text
 };
 
 class OpenAiAnswer {
@@ -61,7 +62,8 @@ class OpenAiAnswer {
                       const google::protobuf::RepeatedPtrField<pb::TokenLogprob>& tokens) const;
   Json ChatLogprobs(const google::protobuf::RepeatedPtrField<pb::TokenLogprob>& tokens) const;
   std::string TokenName(const pb::TokenLogprob& token) const;
-  std::string Chunk(Json choice) const;
+  // `more`: members of the chunk itself.
+  std::string Chunk(Json choice, const Json& more = Json::object()) const;
   std::string DeltaChunks(int index, const pb::Delta& delta);
   Json ChoiceBody(int index, const Choice& choice) const;
   void AddPromptLogprobs(int prompt_index, const pb::PromptLogprobs& event);

@@ -17,7 +17,6 @@ namespace {
 
 constexpr int kMaxStopStrings = 16;
 constexpr size_t kMaxStopBytes = 1024;
-constexpr int kMaxChoices = 128;
 constexpr int kMaxBiases = 1024;
 // (token, logprob) pairs that one request may ask for: 256 MiB held until they are sent.
 constexpr int64_t kMaxLogprobEntries = int64_t{1} << 25;
@@ -259,6 +258,11 @@ absl::StatusOr<Json> TemplateVariables(const ServedModel& model, const pb::ChatI
     if (!message.extra_json().empty()) {
       auto extra = ParseField(message.extra_json(), "messages", Json::value_t::object, "object");
       if (!extra.ok()) return extra.status();
+      constexpr size_t kMaxMessageKeys = 64;  // each is looked for among the others
+      if (extra->size() > kMaxMessageKeys) {
+        return FieldError("messages", absl::StrCat("a message has ", extra->size(),
+                                                   " extra keys; at most ", kMaxMessageKeys));
+      }
       entry.update(*extra);
     }
     messages.push_back(std::move(entry));

@@ -14,6 +14,9 @@
 
 namespace fairlead {
 
+// Choices of one prompt.
+inline constexpr int kMaxChoices = 128;
+
 struct PreparedRequest {
   std::string request_id;
   EngineRequest engine;  // choice 0; choice i draws with seed + i

@@ -8,6 +8,17 @@
 #include "absl/strings/str_cat.h"
 
 namespace fairlead {
+namespace {
+
+constexpr size_t kMaxHealthRequestBytes = 1024;
+constexpr size_t kMaxWatchers = 1024;
+
+absl::Status TooLongError() {
+  return absl::InvalidArgumentError(
+      absl::StrCat("the service's name is too long; at most ", kMaxHealthRequestBytes, " bytes"));
+}
+
+}  // namespace
 
 namespace pb_health = grpc::health::v1;
 
@@ -30,6 +41,8 @@ class HealthService::WatchCall final : public GrpcCall {
 
  private:
   void OnRequest(grpc::ByteBuffer& bytes) override {
+    // Anybody may call this without a key: what is kept must be small.
+    if (bytes.Length() > kMaxHealthRequestBytes) return Finish(TooLongError());
     pb_health::HealthCheckRequest request;
     if (absl::Status status = ParseRequest(bytes, request); !status.ok()) return Finish(status);
     service_ = request.service();
@@ -38,6 +51,9 @@ class HealthService::WatchCall final : public GrpcCall {
     {
       const std::lock_guard<std::mutex> lock(health_.mutex_);
       std::erase_if(health_.watchers_, [](const auto& other) { return other.expired(); });
+      if (health_.watchers_.size() >= kMaxWatchers) {
+        return Finish(absl::ResourceExhaustedError("too many health watches"));
+      }
       health_.watchers_.push_back(self);
       Note(health_.StatusOf(service_));
     }
@@ -89,6 +105,7 @@ void HealthService::SetServing(bool serving) {
 
 absl::StatusOr<pb_health::HealthCheckResponse> HealthService::Check(
     const pb_health::HealthCheckRequest& request) const {
+  if (request.service().size() > kMaxHealthRequestBytes) return TooLongError();
   const std::lock_guard<std::mutex> lock(mutex_);
   pb_health::HealthCheckResponse response;
   response.set_status(StatusOf(request.service()));

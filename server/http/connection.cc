@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/http/connection.h"
 
+#include <algorithm>
+#include <array>
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/ssl/stream.hpp>
@@ -31,6 +33,8 @@ using TlsStream = asio::ssl::stream<tcp::socket>;
 constexpr size_t kReadChunk = 16 << 10;
 // While a request is answered, at most this much of the next ones is read ahead.
 constexpr size_t kMaxReadAhead = 64 << 10;
+// What a request to a public path, which needs no key, may carry.
+constexpr size_t kMaxPublicBody = 4 << 10;
 
 std::string View(beast::string_view text) { return std::string(text.data(), text.size()); }
 
@@ -47,15 +51,6 @@ const char* ReasonPhrase(int status) {
   }
   const beast::string_view reason = http::obsolete_reason(static_cast<http::status>(status));
   return reason.empty() ? "Unknown" : reason.data();
-}
-
-// Request ids go back out in a header and into logs: visible ASCII of bounded length only.
-bool IsSaneRequestId(beast::string_view id) {
-  if (id.empty() || id.size() > 128) return false;
-  for (const char c : id) {
-    if (c <= ' ' || c > '~') return false;
-  }
-  return true;
 }
 
 template <typename Stream>
@@ -105,16 +100,15 @@ class Connection : public ConnectionHandle,
   template <typename... Args>
   Connection(HttpHandler& handler, const HttpLimits& limits, std::function<void()> on_closed,
              Args&&... stream_args)
-      : stream_(std::forward<Args>(stream_args)...),
+      : closer_{std::move(on_closed)},
+        stream_(std::forward<Args>(stream_args)...),
         handler_(handler),
         limits_(limits),
-        on_closed_(std::move(on_closed)),
+
         read_timer_(stream_.get_executor()),
         write_timer_(stream_.get_executor()) {}
 
-  ~Connection() override {
-    if (on_closed_) on_closed_();
-  }
+  ~Connection() override = default;
 
   auto executor() { return stream_.get_executor(); }
   bool IsCurrent(uint64_t serial) const { return !closed_ && busy_ && serial == serial_; }
@@ -130,7 +124,9 @@ class Connection : public ConnectionHandle,
   void CloseWhenIdle() override {
     asio::dispatch(executor(), [self = this->shared_from_this()] {
       self->last_request_ = true;
-      if (!self->busy_ && !self->writing_) self->Close();
+      if (self->busy_) return;
+      if (!self->writing_) return self->Close();
+      self->close_after_write_ = true;
     });
   }
   void CloseNow() override {
@@ -171,12 +167,21 @@ class Connection : public ConnectionHandle,
   void Close();
   std::string Head(int status, const HttpHeaders& headers) const;
 
+  // First, so that its word goes out when every other member is gone.
+  struct Closer {
+    std::function<void()> on_closed;
+    ~Closer() {
+      if (on_closed) on_closed();
+    }
+  };
+  Closer closer_;
   Stream stream_;
   HttpHandler& handler_;
   const HttpLimits& limits_;
-  std::function<void()> on_closed_;
+
   asio::steady_timer read_timer_, write_timer_;
 
+  std::array<char, kReadChunk> received_;
   beast::flat_buffer buffer_;
   std::optional<Parser> parser_;
   bool reading_ = false;
@@ -236,9 +241,11 @@ template <typename Stream>
 void Connection<Stream>::ArmReadTimer(std::chrono::milliseconds timeout) {
   read_timer_.expires_after(timeout);
   read_timer_.async_wait([weak = this->weak_from_this()](error_code error) {
-    if (error) return;  // re-armed or cancelled
     const auto self = weak.lock();
-    if (!self || self->busy_) return;
+    // Cancelled; or re-armed after this call was queued.
+    if (error || !self || self->busy_ ||
+        self->read_timer_.expiry() > std::chrono::steady_clock::now())
+      return;
     // In the middle of a request the client is told; between requests it is not.
     if (self->parser_ && self->parser_->got_some())
       return self->Refuse(408, "the request did not arrive in time");
@@ -250,9 +257,11 @@ void Connection<Stream>::ArmReadTimer(std::chrono::milliseconds timeout) {
 // noticed.
 template <typename Stream>
 void Connection<Stream>::Read() {
-  if (reading_ || closed_ || (busy_ && buffer_.size() >= kMaxReadAhead)) return;
+  if (reading_ || closed_ || (busy_ && buffer_.size() >= kMaxReadAhead) ||
+      unsent_.size() > kMaxReadAhead)
+    return;
   reading_ = true;
-  stream_.async_read_some(buffer_.prepare(kReadChunk),
+  stream_.async_read_some(asio::buffer(received_),
                           [self = this->shared_from_this()](error_code error, size_t bytes) {
                             self->reading_ = false;
                             self->OnRead(error, bytes);
@@ -263,10 +272,16 @@ template <typename Stream>
 void Connection<Stream>::OnRead(error_code error, size_t bytes) {
   if (closed_) return;
   if (error) {
-    if (close_after_write_ && writing_) return;  // the answer is still going out
+    // A client may end its side once it has asked; an answer that is complete still goes out.
+    if (writing_ && !busy_) {
+      close_after_write_ = true;
+      return;
+    }
     return Close();
   }
-  buffer_.commit(bytes);
+  // Not read into the buffer itself: parsing the last request may move what is in it while a read
+  // is under way.
+  buffer_.commit(asio::buffer_copy(buffer_.prepare(bytes), asio::buffer(received_.data(), bytes)));
   if (!busy_) Parse();
   Read();
 }
@@ -274,9 +289,11 @@ void Connection<Stream>::OnRead(error_code error, size_t bytes) {
 template <typename Stream>
 void Connection<Stream>::Parse() {
   if (close_after_write_) return buffer_.consume(buffer_.size());
+  if (unsent_.size() > kMaxReadAhead) return;  // until the client has read its answers
   if (!parser_) {
     if (buffer_.size() == 0) return;
     parser_.emplace();
+    path_.clear();
     parser_->eager(true);
     parser_->header_limit(static_cast<uint32_t>(limits_.max_header_bytes));
     parser_->body_limit(
@@ -325,12 +342,19 @@ bool Connection<Stream>::ParseHeader() {
     return false;
   }
   principal_ = *std::move(principal);
-  const auto length = parser_->content_length();
-  if (length && *length > limits_.max_body_bytes) {
-    Refuse(413, absl::StrCat("the body has ", *length, " bytes; at most ", limits_.max_body_bytes));
+  // Two readings of where a body ends let one request hide in another.
+  if (message.count(http::field::transfer_encoding) > 0 &&
+      (!parser_->chunked() || message.version() < 11)) {
+    Refuse(400, "Transfer-Encoding: only chunked, in HTTP/1.1, is understood");
     return false;
   }
-  parser_->body_limit(limits_.max_body_bytes);
+  const size_t max_body = handler_.IsPublic(path_) ? kMaxPublicBody : limits_.max_body_bytes;
+  const auto length = parser_->content_length();
+  if (length && *length > max_body) {
+    Refuse(413, absl::StrCat("the body has ", *length, " bytes; at most ", max_body));
+    return false;
+  }
+  parser_->body_limit(max_body);
   ArmReadTimer(limits_.body_timeout);
   const std::string expect = View(message[http::field::expect]);
   if (absl::EqualsIgnoreCase(expect, "100-continue")) {
@@ -350,7 +374,7 @@ void Connection<Stream>::StartRequest() {
   HttpRequest request;
   request.method = View(message.method_string());
   request.path = path_;
-  if (const auto id = message["X-Request-Id"]; IsSaneRequestId(id)) request.request_id = View(id);
+  if (const auto id = View(message["X-Request-Id"]); IsSaneRequestId(id)) request.request_id = id;
   request.body = std::move(message.body());
   request.principal = principal_;
   busy_ = true;
@@ -368,7 +392,11 @@ template <typename Stream>
 std::string Connection<Stream>::Head(int status, const HttpHeaders& headers) const {
   std::string head =
       absl::StrCat("HTTP/1.1 ", status, " ", ReasonPhrase(status), "\r\nServer: fairlead\r\n");
-  for (const auto& [name, value] : headers) absl::StrAppend(&head, name, ": ", value, "\r\n");
+  for (const auto& [name, value] : headers) {
+    if (value.find_first_of("\r\n") != std::string::npos)
+      continue;  // never a header of a client's making
+    absl::StrAppend(&head, name, ": ", value, "\r\n");
+  }
   absl::StrAppend(&head, "Connection: ",
                   keep_alive_ && !last_request_ && !handler_.draining() ? "keep-alive" : "close",
                   "\r\n");
@@ -500,13 +528,16 @@ void Connection<Stream>::OnWritten(error_code error, size_t bytes) {
     writing_ = false;
     write_timer_.cancel();
     if (!unsent_.empty()) return Flush();
-    if (close_after_write_) EndConnection();
-    return;
+    if (close_after_write_) return EndConnection();
+    if (!busy_) Parse();  // it may have waited for this
+    return Read();
   }
   write_timer_.expires_after(limits_.write_timeout);
   write_timer_.async_wait([weak = this->weak_from_this()](error_code timer_error) {
-    if (timer_error) return;
-    if (const auto self = weak.lock(); self && self->writing_) self->Close();
+    const auto self = weak.lock();
+    if (timer_error || !self || self->write_timer_.expiry() > std::chrono::steady_clock::now())
+      return;
+    if (self->writing_) self->Close();
   });
   stream_.async_write_some(asio::buffer(sending_) + num_sent_,
                            [self = this->shared_from_this()](error_code write_error, size_t n) {
@@ -529,6 +560,11 @@ void Connection<Stream>::Close() {
 }
 
 }  // namespace
+
+bool IsSaneRequestId(std::string_view id) {
+  if (id.empty() || id.size() > 128) return false;
+  return std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c <= '~'; });
+}
 
 std::shared_ptr<ConnectionHandle> StartConnection(tcp::socket socket, asio::ssl::context* tls,
                                                   HttpHandler& handler, const HttpLimits& limits,

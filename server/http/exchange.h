@@ -23,6 +23,10 @@ struct HttpRequest {
   Principal principal;
 };
 
+// Ids that clients choose go back out in a header and into logs: visible ASCII of bounded length
+// only.
+bool IsSaneRequestId(std::string_view id);
+
 using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
 
 struct HttpResponse {
@@ -55,6 +59,8 @@ class HttpHandler {
   // key.
   virtual std::optional<Principal> Authenticate(std::string_view path,
                                                 std::string_view authorization) = 0;
+  // Open to everybody: its requests need no body worth the name.
+  virtual bool IsPublic(std::string_view path) const = 0;
   virtual void Handle(HttpRequest request, std::shared_ptr<HttpExchange> exchange) = 0;
   // Every answer is counted once; `path` may be anything a client sent.
   virtual void Answered(std::string_view path, int status) = 0;

@@ -36,7 +36,11 @@ void WithJson(const RouteContext& context, HttpRequest request, ExchangePtr exch
       [request = std::move(request), exchange, work = std::move(work)]() mutable {
         auto body = ParseJson(request.body);
         if (!body.ok()) return exchange->Respond(ErrorResponse(body.status()));
-        work(*body, request, exchange);
+        try {
+          work(*body, request, exchange);
+        } catch (const std::exception& error) {  // a library's: out of memory
+          exchange->Respond(ErrorResponse(absl::InternalError(error.what())));
+        }
       });
   if (!posted.ok()) exchange->Respond(ErrorResponse(posted));
 }
@@ -51,13 +55,21 @@ void StartGeneration(const RouteContext& context, HttpRequest request, ExchangeP
         if (!parsed.ok()) return exchange->Respond(ErrorResponse(parsed.status()));
         static std::atomic<uint64_t> counter{0};
         std::string id = request.request_id;
-        if (id.empty()) id = parsed->prompts.front().request_id();
+        if (id.empty()) {
+          id = parsed->prompts.front().request_id();
+          if (!id.empty() && !IsSaneRequestId(id)) {
+            return exchange->Respond(ErrorResponse(
+                FieldError("request_id", "request_id must be 1 to 128 visible ASCII characters")));
+          }
+        }
         if (id.empty())
           id = absl::StrCat(absl::Hex(absl::ToUnixNanos(absl::Now())), "-", ++counter);
-        const AnswerIdentity identity{.id = id,
-                                      .model = context.service.model().name,
-                                      .fingerprint = context.fingerprint,
-                                      .created = absl::ToUnixSeconds(absl::Now())};
+        const AnswerIdentity identity{
+            .id = id,
+            .model = context.service.model().name,
+            .fingerprint = context.fingerprint,
+            .created = absl::ToUnixSeconds(absl::Now()),
+            .has_tokenizer = context.service.model().tokenizer != nullptr};
         std::make_shared<HttpGeneration>(context.service, exchange, *std::move(parsed), identity)
             ->Start(request.principal, id);
       });

@@ -32,9 +32,8 @@ TEST(HttpClient, Urls) {
   EXPECT_EQ(ParseUrl("http://[::1]:8000")->host, "::1");
   EXPECT_EQ(ParseUrl("http://[::1]:8000")->port, "8000");
   EXPECT_EQ(ParseUrl("http://[::1]")->port, "80");
-  for (const char* text :
-       {"", "h:80", "ftp://h", "http://", "http://:80", "http://h:", "http://h:x", "http://h:0",
-        "http://h:65536"})
+  for (const char* text : {"", "h:80", "ftp://h", "http://", "http://:80",
+                           "http://h:", "http://h:x", "http://h:0", "http://h:65536"})
     EXPECT_FALSE(ParseUrl(text).ok()) << text;
 }
 

@@ -56,6 +56,8 @@ class TestHandler : public HttpHandler {
     return std::nullopt;
   }
 
+  bool IsPublic(std::string_view path) const override { return path == "/open"; }
+
   void Handle(HttpRequest request, std::shared_ptr<HttpExchange> exchange) override {
     if (request.path == "/hang") {
       exchange->OnAbandoned([this] { abandoned.Add(); });

@@ -77,7 +77,7 @@ TEST_F(PrepareTest, EveryBadValueNamesItsField) {
       {"min_p", [](auto& r) { r.mutable_sampling()->set_min_p(kNan); }, "nan"},
       {"top_k", [](auto& r) { r.mutable_sampling()->set_top_k(-2); }, "-2"},
       {"repetition_penalty", [](auto& r) { r.mutable_sampling()->set_repetition_penalty(0); },
-       "above 0"},
+       "0.01"},
       {"repetition_penalty", [](auto& r) { r.mutable_sampling()->set_repetition_penalty(kNan); },
        "nan"},
       {"presence_penalty", [](auto& r) { r.mutable_sampling()->set_presence_penalty(3); },
