@@ -94,7 +94,7 @@ absl::StatusOr<EngineMemory> AllocateMemory(Device& device, const Model& model,
       model.ScratchBytes(options.scheduler.max_batched_tokens, SliceRows(options.scheduler));
   if (const size_t free = device.FreeMemory(); together > free) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("the KV cache and scratch need ", together, " bytes; ", free, " are free"));
+        absl::StrCat("KV cache and scratch: ", together, " bytes asked, ", free, " bytes free"));
   }
   EngineMemory memory;
   memory.num_blocks = *num_blocks;

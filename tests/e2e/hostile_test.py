@@ -176,6 +176,62 @@ class BadClientTest(unittest.TestCase):
                 s.close()
 
 
+    def ask_raw(self, server, data):
+        with self.connect(server) as s:
+            s.sendall(data)
+            received = b""
+            while part := s.recv(65536):
+                received += part
+            return received
+
+    def test_too_many_choices_make_no_room(self):
+        with harness.Server() as server:
+            for n in (2**31 - 1, 50_000_000, 0, -1):
+                answer = server.post(COMPLETE, {"prompt": [1], "max_tokens": 1, "n": n})
+                self.assertEqual((answer.status_code, answer.json()["error"]["param"]), (400, "n"))
+            self.assertEqual(server.get("/ready").status_code, 200)
+
+    def test_pipelined_requests_are_answered_once_each(self):
+        with harness.Server() as server, self.connect(server) as s:
+            body = json.dumps({"prompt": "Once", "max_tokens": 20, "ignore_eos": True}).encode()
+            s.sendall(b"POST /v1/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            while server.kv_used() == 0:
+                pass
+            for name in (b"AAAA", b"BBBB", b"CCCC"):
+                s.sendall(b"GET /v1/models/" + name + b" HTTP/1.1\r\n\r\n")
+            received = b""
+            while received.count(b"HTTP/1.1 ") < 4 or not received.endswith(b"}"):
+                received += s.recv(65536)
+            self.assertEqual([received.count(b"'" + n + b"'") for n in (b"AAAA", b"BBBB", b"CCCC")], [1, 1, 1])
+            self.assertEqual(received.count(b"HTTP/1.1 200"), 1)
+
+    def test_framing_cannot_hide_a_request(self):
+        with harness.Server() as server:
+            for field in (b"chunked, identity", b"xchunked", b"identity"):
+                received = self.ask_raw(server, b"POST /tokenize HTTP/1.1\r\nTransfer-Encoding: " + field +
+                                        b"\r\n\r\nGET /version HTTP/1.1\r\n\r\n")
+                self.assertTrue(received.startswith(b"HTTP/1.1 400"), received)
+                self.assertEqual(received.count(b"HTTP/1.1 "), 1)
+
+    def test_public_paths_take_no_bodies(self):
+        with harness.Server() as server:
+            received = self.ask_raw(server, b"POST /health HTTP/1.1\r\nContent-Length: 20000000\r\n\r\n")
+            self.assertTrue(received.startswith(b"HTTP/1.1 413"), received)
+
+    def test_a_request_id_makes_no_headers(self):
+        with harness.Server() as server:
+            answer = server.post(COMPLETE, {"prompt": "x", "max_tokens": 1, "request_id": "a\r\nSet-Cookie: evil=1"})
+            self.assertEqual((answer.status_code, answer.json()["error"]["param"]), (400, "request_id"))
+            self.assertNotIn("set-cookie", answer.headers)
+
+    def test_many_keys_are_refused(self):
+        with harness.Server() as server:
+            keys = {str(i): 1 for i in range(300_000)}
+            for body in ({"prompt": "x", "logit_bias": keys}, {"messages": [{"role": "user", "content": "x", **keys}]}):
+                answer = server.post(COMPLETE if "prompt" in body else CHAT, body)
+                self.assertEqual(answer.status_code, 400)
+
+
 class BadStartTest(unittest.TestCase):
     """The program refuses with one line and the right exit code."""
 
