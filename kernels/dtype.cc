@@ -14,6 +14,13 @@ constexpr std::array<DTypeInfo, kNumDTypes> kInfo = {{
     {"q8_0", 32, 34},  // f16 scale, 32 int8
     {"q4_0", 32, 18},  // f16 scale, 32 nibbles, value = scale * (q - 8)
     {"q4_1", 32, 20},  // f16 scale, f16 minimum, 32 nibbles, value = scale * q + minimum
+    {"q5_0", 32, 22},  // f16 scale, 32 fifth bits, 32 nibbles, value = scale * (q - 16)
+    // In sub-blocks of 32 with a 6-bit scale and minimum each, which f16 d and dmin multiply:
+    // value = d * scale * q - dmin * minimum.
+    {"q4_k", 256, 144},
+    {"q5_k", 256, 176},  // with 256 fifth bits
+    // 6-bit q and an int8 scale for each 16: value = d * scale * (q - 32).
+    {"q6_k", 256, 210},
 }};
 
 }  // namespace

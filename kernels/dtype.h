@@ -9,12 +9,24 @@
 
 namespace fairlead {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kQ8_0, kQ4_0, kQ4_1 };
-inline constexpr int kNumDTypes = 7;
+enum class DType : uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kI32,
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K
+};
+inline constexpr int kNumDTypes = 11;
 
-// A block is the smallest run of elements that is stored together: 1 element for plain types, 32
-// for the quantised ones (layouts: GGUF specification, ggml-common.h block_q8_0, block_q4_0,
-// block_q4_1).
+// A block is the smallest run of elements that is stored together in a file: 1 element for plain
+// types, 32 or 256 for the quantised ones (layouts: GGUF specification, ggml-common.h block_q8_0,
+// block_q4_0, block_q4_1, block_q5_0, block_q4_K, block_q5_K, block_q6_K).
 struct DTypeInfo {
   std::string_view name;  // "f32", "q4_1": what flags, errors and tables print
   int block_elements;

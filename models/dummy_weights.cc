@@ -61,6 +61,21 @@ void Put(std::byte* at, T value) {
   std::memcpy(at, &value, sizeof(value));
 }
 
+// The scales of a q4_k or q5_k block: random ones of 6 bits, the root mean square of d * scale
+// being `scale`, and minimums that centre the values: equal 6 bits with a dmin that is larger by
+// `centre`.
+void FillKBlock(float scale, float centre, std::mt19937_64& random, std::byte* block) {
+  const float d = scale / 36.5f;  // sqrt(63 * 127 / 6), 0 to 63 being equally likely
+  Put(block, F32ToF16(d));
+  Put(block + 2, F32ToF16(d * centre));
+  // The layout of the 12 bytes has the bits of scales and minimums apart but alike.
+  const auto first = static_cast<uint32_t>(random());
+  const auto nibbles = static_cast<uint32_t>(random()) & 0x0f0f0f0fu;
+  Put(block + 4, first);
+  Put(block + 8, first);
+  Put(block + 12, nibbles | nibbles << 4);
+}
+
 // One block of random values whose standard deviation is `deviation`: uniform, so that every bit
 // pattern of a quantised block comes up.
 void FillBlock(DType dtype, float deviation, std::mt19937_64& random, std::byte* block) {
@@ -90,6 +105,17 @@ void FillBlock(DType dtype, float deviation, std::mt19937_64& random, std::byte*
       Put(block, F32ToF16(reach / 8));
       Put(block + 2, F32ToF16(-reach / 8 * 7.5f));
       return fill_bytes(block + 4, 16);
+    case DType::kQ5_0:  // scale, 32 fifth bits, 32 x (nibble - 16)
+      Put(block, F32ToF16(reach / 16));
+      Put(block + 2, static_cast<uint32_t>(random()));
+      return fill_bytes(block + 6, 16);
+    case DType::kQ4_K:
+      return FillKBlock(reach / 8, 7.5f, random, block), fill_bytes(block + 16, 128);
+    case DType::kQ5_K:
+      return FillKBlock(reach / 16, 15.5f, random, block), fill_bytes(block + 16, 160);
+    case DType::kQ6_K:  // 256 x 6 bits, 16 x int8 with a root mean square of 73.9, scale
+      fill_bytes(block, 208);
+      return Put(block + 208, F32ToF16(reach / 32 / 73.9f));
     case DType::kI32:
       break;
   }

@@ -66,7 +66,7 @@ void CpuMatmul(ThreadPool& pool, const MatmulArgs& args, MatmulScratch& scratch)
   const float* x = args.x.As<const float>();
   if (weight.plan() != nullptr) {
     weight.plan()->Multiply(pool, x, tokens, out, scratch);
-  } else if (tokens <= SimdVectorTokens()) {
+  } else if (tokens <= SimdVectorTokens(weight.dtype())) {
     MultiplyVectors(pool, weight, x, static_cast<int>(tokens), out);
   } else {
     MultiplyTiles(pool, weight, x, tokens, out, scratch);

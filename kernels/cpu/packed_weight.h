@@ -1,13 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weights in the layout the CPU kernels stream: panels of 16 output rows, so that a vector lane is
-// an output row and no sum crosses lanes. As many bytes as the file, plus zero rows up to a
-// multiple of 16. One panel holds its K in blocks:
-//   f32, f16, bf16   block = 1 k:   value[16 rows]
-//   q8_0             block = 32 k:  f16 d[16 rows], then int8 [32 k][16 rows]
-//   q4_0             block = 32 k:  f16 d[16 rows], then 4 groups of 8 k: u32 [16 rows], nibble j
-//   is element 8 * group + j q4_1             as q4_0 with f16 m[16 rows] after d
-// An element is d * q (q8_0), d * (q - 8) (q4_0), d * q + m (q4_1): the block formats of the GGUF
-// specification.
+// an output row and no sum crosses lanes. As many bytes as the file (q4_k, q5_k: 4 a row and block
+// more), plus zero rows up to a multiple of 16. One panel holds its K in blocks, elements in
+// natural order whatever the order of the file; "[16]" is one value a row:
+//   f32, f16, bf16   block = 1 k:   value[16]
+//   q8_0             block = 32 k:  f16 d[16]; 4 groups of 8 k: u32[16] whose bytes are the k
+//                                   0, 2, 4, 6 of the group (int8), u32[16] with the k 1, 3, 5, 7
+//   q4_0             block = 32 k:  f16 d[16]; 4 groups: u32[16], nibble j is element j
+//   q4_1                            as q4_0 with f16 m[16] after d
+//   q5_0             block = 32 k:  f16 d[16]; u32 high[16]; 4 groups of nibbles as in q4_0
+//   q4_k             block = 256 k: f16 d[16], f16 dmin[16]; u8 scale[8][16], u8 min[8][16] for
+//                                   the sub-blocks of 32; 32 groups of nibbles
+//   q5_k                            as q4_k with u32 high[8][16], one for each sub-block, before
+//                                   the nibbles
+//   q6_k             block = 256 k: f16 d[16]; i8 scale[16][16] for the sub-blocks of 16;
+//                                   u32 high[8][2][16], two for each 32 k; 32 groups of nibbles
+// Four elements of one row make a quad, a byte each: quad 2g of 32 k has the elements 0, 2, 4, 6 of
+// group g (word & 0x0f0f0f0f), quad 2g + 1 has 1, 3, 5, 7 (word >> 4 & 0x0f0f0f0f), as the words of
+// q8_0 have them. The higher bits of q stand so that they are masked out as quads too:
+//   q5_0, q5_k       bit 4 of quad i is          (high >> i & 0x01010101) << 4
+//   q6_k             bits 4 and 5 of quad i are  (high[i / 4] >> 2 * (i % 4) & 0x03030303) << 4
+// An element is d * q (q8_0), d * (q - 8) (q4_0), d * q + m (q4_1), d * (q - 16) (q5_0),
+// (d * scale) * q - (dmin * min) (q4_k, q5_k), (d * scale) * (q - 32) (q6_k): the block formats of
+// the GGUF specification. All products are exact in f32, so the sum is the one rounding.
 #pragma once
 
 #include <cstddef>
@@ -22,6 +37,12 @@
 namespace fairlead {
 
 inline constexpr int kPanelRows = 16;
+
+// Bytes of one row's block in a panel: the file's, and where 6-bit scales become bytes, 4 more.
+inline size_t PackedBlockBytes(DType dtype) {
+  const bool wider = dtype == DType::kQ4_K || dtype == DType::kQ5_K;
+  return static_cast<size_t>(Info(dtype).block_bytes) + (wider ? 4 : 0);
+}
 
 class MatmulScratch;
 struct MatmulOutput;
@@ -50,7 +71,7 @@ class CpuPackedWeight final : public PackedWeight {
 
   int64_t panels() const { return panels_; }
   int block_k() const { return Info(dtype()).block_elements; }
-  size_t block_bytes() const { return static_cast<size_t>(Info(dtype()).block_bytes) * kPanelRows; }
+  size_t block_bytes() const { return PackedBlockBytes(dtype()) * kPanelRows; }
   size_t panel_bytes() const { return block_bytes() * (cols() / block_k()); }
   const std::byte* panel(int64_t index) const { return data_.get() + index * panel_bytes(); }
   std::byte* mutable_panel(int64_t index) { return data_.get() + index * panel_bytes(); }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "kernels/check.h"
 #include "kernels/cpu/simd_targets.h"
 #include "kernels/half.h"
 
@@ -12,25 +13,12 @@
 #include "hwy/highway.h"
 // After foreach_target.h.
 #include "hwy/cache_control.h"
+#include "kernels/cpu/simd_dequantize-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fairlead {
 namespace HWY_NAMESPACE {
 
-namespace hn = hwy::HWY_NAMESPACE;
-
-using D = hn::CappedTag<float, kPanelRows>;
-using V = hn::Vec<D>;
-using DU32 = hn::RebindToUnsigned<D>;
-using DI32 = hn::RebindToSigned<D>;
-using DI8 = hn::Rebind<int8_t, D>;
-constexpr D d;
-constexpr DU32 du32;
-constexpr DI32 di32;
-
-constexpr int kLanes = static_cast<int>(hn::MaxLanes(d));
-constexpr int kVecs = kPanelRows / kLanes;  // vectors of one panel's row of lanes
-constexpr int kBlock = 32;                  // k of a quantised block
 constexpr int64_t kTileK = 256;  // k of a dequantised tile: 16 KiB a panel, about what L1 can hold
 
 // Running sums in registers: kTileTokens x kTilePanels * kVecs, beside the weights and a broadcast.
@@ -54,71 +42,7 @@ constexpr int VectorPanels(int pass_tokens) {
 constexpr int kVectorTokens = 2 * kPassTokens;
 constexpr int PassTokens(int tokens) { return tokens <= kPassTokens ? tokens : (tokens + 1) / 2; }
 
-HWY_INLINE V LoadHalf(const std::byte* from) {
-  const hn::Rebind<hwy::float16_t, D> dh;
-  return hn::PromoteTo(d, hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(from)));
-}
-
-// ---- one row of lanes of each format: the weights of one k for kLanes output rows
-
-// d (and m) of a 4-bit block for one vector of rows. Of kPowers nibbles, all but the first are
-// masked where they stand and so come out times 16^j, which d / 16^j makes up for. All of that is
-// exact; it trades shifts for registers. q4_0's d * (q - 8) is fma(d, q, -8 d), exact too.
-template <DType kType, int kPowers>
-struct NibbleScales {
-  V d[kPowers], m;
-
-  // Spelled out, as an implicit one would not be compiled for the target (Arm's vectors have a
-  // constructor).
-  HWY_INLINE NibbleScales() {}
-  HWY_INLINE void Load(const std::byte* block, int lane) {
-    d[0] = LoadHalf(block + 2 * lane);
-    if constexpr (kType == DType::kQ4_1) {
-      m = LoadHalf(block + 2 * (kPanelRows + lane));
-    } else {
-      m = hn::Mul(d[0], hn::Set(HWY_NAMESPACE::d, -8.0f));
-    }
-    HWY_UNROLL(32)
-    for (int j = 1; j < kPowers; ++j) {
-      d[j] = hn::Mul(d[j - 1], hn::Set(HWY_NAMESPACE::d, 0x1p-4f));
-    }
-  }
-
-  // Nibble j of 8, for j ascending.
-  HWY_INLINE V Next(int j, hn::Vec<DU32>& nibbles) const {
-    if (j > 0 && j % kPowers == 0) nibbles = hn::ShiftRight<4 * kPowers>(nibbles);
-    const auto q = hn::And(nibbles, hn::Set(du32, 15u << 4 * (j % kPowers)));
-    return hn::MulAdd(hn::ConvertTo(HWY_NAMESPACE::d, hn::BitCast(di32, q)), d[j % kPowers], m);
-  }
-};
-
-constexpr int ScaleBytes(DType type) { return (type == DType::kQ4_1 ? 4 : 2) * kPanelRows; }
 constexpr int Powers(int tokens) { return kLanes == 16 ? 4 : tokens == 1 ? 2 : 1; }
-
-HWY_INLINE hn::Vec<DU32> LoadNibbles(const std::byte* from) {
-  return hn::LoadU(du32, reinterpret_cast<const uint32_t*>(from));
-}
-
-HWY_INLINE V DequantizeByte(const std::byte* from, V scale) {
-  const DI8 di8;
-  const auto q = hn::LoadU(di8, reinterpret_cast<const int8_t*>(from));
-  return hn::Mul(hn::ConvertTo(d, hn::PromoteTo(di32, q)), scale);
-}
-
-template <DType kType>
-HWY_INLINE V LoadPlain(const std::byte* from) {
-  if constexpr (kType == DType::kF32) {
-    return hn::LoadU(d, reinterpret_cast<const float*>(from));
-  } else if constexpr (kType == DType::kF16) {
-    return LoadHalf(from);
-  } else {
-    const hn::Rebind<uint16_t, D> d16;
-    const auto bits = hn::LoadU(d16, reinterpret_cast<const uint16_t*>(from));
-    return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du32, bits)));
-  }
-}
-
-constexpr int PlainBytes(DType type) { return type == DType::kF32 ? 4 : 2; }
 
 // Bytes of a panel's `k` columns; a multiple of the block.
 constexpr int StepBytes(DType type, int k) {
@@ -215,17 +139,17 @@ template <DType kType, int kTokens, int kPanels>
 HWY_INLINE void VectorBlockQ4(const std::byte* block, const PanelOffsets<kPanels>& offsets,
                               const float* x, int64_t x_stride, Sums<kTokens, kPanels>& sums) {
   constexpr int kAll = kPanels * kVecs;
-  NibbleScales<kType, Powers(kTokens)> scales[kAll];
+  NibbleScales<Powers(kTokens)> scales[kAll];
   HWY_UNROLL(32)
   for (int i = 0; i < kAll; ++i) {
-    scales[i].Load(block + offsets.at[i / kVecs], i % kVecs * kLanes);
+    scales[i].template Load<kType>(block + offsets.at[i / kVecs], i % kVecs * kLanes);
   }
   block += ScaleBytes(kType);
   for (int group = 0; group < 4; ++group, x += 8, block += 4 * kPanelRows) {
-    hn::Vec<DU32> nibbles[kAll];
+    Words nibbles[kAll];
     HWY_UNROLL(32)
     for (int i = 0; i < kAll; ++i) {
-      nibbles[i] = LoadNibbles(block + offsets.at[i / kVecs] + i % kVecs * kLanes * 4);
+      nibbles[i] = LoadWords(block + offsets.at[i / kVecs] + i % kVecs * kLanes * 4);
     }
     HWY_UNROLL(32)
     for (int j = 0; j < 8; ++j) {
@@ -237,6 +161,20 @@ HWY_INLINE void VectorBlockQ4(const std::byte* block, const PanelOffsets<kPanels
   }
 }
 
+// The elements 2 * kByte and 2 * kByte + 1 of a group, whose even and odd ones are words[i][0] and
+// words[i][1].
+template <int kByte, int kAll, int kTokens, int kPanels>
+HWY_INLINE void VectorPairQ8(const Words (&words)[kAll][2], const V (&scales)[kAll], const float* x,
+                             int64_t x_stride, Sums<kTokens, kPanels>& sums) {
+  HWY_UNROLL(2)
+  for (int odd = 0; odd < 2; ++odd) {
+    HWY_UNROLL(32)
+    for (int i = 0; i < kAll; ++i) {
+      sums.Add(i, x + 2 * kByte + odd, x_stride, DequantizeByte<kByte>(words[i][odd], scales[i]));
+    }
+  }
+}
+
 template <int kTokens, int kPanels>
 HWY_INLINE void VectorBlockQ8(const std::byte* block, const PanelOffsets<kPanels>& offsets,
                               const float* x, int64_t x_stride, Sums<kTokens, kPanels>& sums) {
@@ -244,15 +182,21 @@ HWY_INLINE void VectorBlockQ8(const std::byte* block, const PanelOffsets<kPanels
   V scales[kAll];
   HWY_UNROLL(32)
   for (int i = 0; i < kAll; ++i) {
-    scales[i] = LoadHalf(block + offsets.at[i / kVecs] + 2 * (i % kVecs) * kLanes);
+    scales[i] = LoadByteScale(block + offsets.at[i / kVecs] + 2 * (i % kVecs) * kLanes);
   }
-  block += 2 * kPanelRows;
-  for (int k = 0; k < kBlock; ++k, block += kPanelRows) {
+  block += ScaleBytes(DType::kQ8_0);
+  for (int group = 0; group < 4; ++group, x += 8, block += 2 * kWordBytes) {
+    Words words[kAll][2];
     HWY_UNROLL(32)
     for (int i = 0; i < kAll; ++i) {
-      sums.Add(i, x + k, x_stride,
-               DequantizeByte(block + offsets.at[i / kVecs] + i % kVecs * kLanes, scales[i]));
+      const std::byte* from = block + offsets.at[i / kVecs] + i % kVecs * kLanes * 4;
+      words[i][0] = LoadWords(from);
+      words[i][1] = LoadWords(from + kWordBytes);
     }
+    VectorPairQ8<0>(words, scales, x, x_stride, sums);
+    VectorPairQ8<1>(words, scales, x, x_stride, sums);
+    VectorPairQ8<2>(words, scales, x, x_stride, sums);
+    VectorPairQ8<3>(words, scales, x, x_stride, sums);
   }
 }
 
@@ -357,80 +301,19 @@ void MultiplyVectors(const CpuPackedWeight& weight, const float* x, int tokens, 
     case DType::kF32:
     case DType::kI32:
       return VectorsOfType<DType::kF32>(weight, x, tokens, panel, panel_end, out);
+    case DType::kQ5_0:
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+    case DType::kQ6_K:
+      FAIRLEAD_CHECK_MSG(false, Info(weight.dtype()).name);
   }
 }
 
 // ---- tile kernel: a dequantised tile of kTilePanels panels by kTileK, multiplied with many tokens
 
-template <DType kType>
-void DequantizeTileQ4(const std::byte* block, int64_t count, float* HWY_RESTRICT out) {
-  for (int64_t k = 0; k < count; k += kBlock, out += kBlock * kPanelRows) {
-    const std::byte* groups = block + ScaleBytes(kType);
-    HWY_UNROLL(32)
-    for (int v = 0; v < kVecs; ++v) {
-      NibbleScales<kType, 4> scales;
-      scales.Load(block, v * kLanes);
-      HWY_UNROLL(32)
-      for (int group = 0; group < 4; ++group) {
-        auto nibbles = LoadNibbles(groups + (group * kPanelRows + v * kLanes) * 4);
-        HWY_UNROLL(32)
-        for (int j = 0; j < 8; ++j) {
-          hn::Store(scales.Next(j, nibbles), d, out + (group * 8 + j) * kPanelRows + v * kLanes);
-        }
-      }
-    }
-    block = groups + kBlock / 2 * kPanelRows;
-  }
-}
-
-void DequantizeTileQ8(const std::byte* block, int64_t count, float* HWY_RESTRICT out) {
-  for (int64_t k = 0; k < count; k += kBlock) {
-    V scales[kVecs];
-    HWY_UNROLL(32)
-    for (int v = 0; v < kVecs; ++v) scales[v] = LoadHalf(block + 2 * v * kLanes);
-    block += 2 * kPanelRows;
-    for (int i = 0; i < kBlock; ++i, block += kPanelRows, out += kPanelRows) {
-      HWY_UNROLL(32)
-      for (int v = 0; v < kVecs; ++v) {
-        hn::Store(DequantizeByte(block + v * kLanes, scales[v]), d, out + v * kLanes);
-      }
-    }
-  }
-}
-
-template <DType kType>
-void DequantizeTilePlain(const std::byte* block, int64_t count, float* HWY_RESTRICT out) {
-  for (int64_t i = 0; i < count * kVecs; ++i) {
-    hn::Store(LoadPlain<kType>(block + i * kLanes * PlainBytes(kType)), d, out + i * kLanes);
-  }
-}
-
-// The weights [count][kPanelRows] of one panel from column k on: dequantised into `tile`, or in
-// place for f32.
-const float* TileOfPanel(const CpuPackedWeight& weight, int64_t panel, int64_t k, int64_t count,
-                         float* tile) {
-  const std::byte* block = weight.panel(panel) + k / weight.block_k() * weight.block_bytes();
-  switch (weight.dtype()) {
-    case DType::kF16:
-      DequantizeTilePlain<DType::kF16>(block, count, tile);
-      return tile;
-    case DType::kBF16:
-      DequantizeTilePlain<DType::kBF16>(block, count, tile);
-      return tile;
-    case DType::kQ8_0:
-      DequantizeTileQ8(block, count, tile);
-      return tile;
-    case DType::kQ4_0:
-      DequantizeTileQ4<DType::kQ4_0>(block, count, tile);
-      return tile;
-    case DType::kQ4_1:
-      DequantizeTileQ4<DType::kQ4_1>(block, count, tile);
-      return tile;
-    case DType::kF32:
-    case DType::kI32:
-      break;
-  }
-  return reinterpret_cast<const float*>(block);
+// Where column k, the first of a block, starts in a panel.
+const std::byte* BlockAt(const CpuPackedWeight& weight, int64_t panel, int64_t k) {
+  return weight.panel(panel) + k / weight.block_k() * weight.block_bytes();
 }
 
 // The tile that is dequantised next, to arrive during the multiplication: of the same panels or,
@@ -442,7 +325,7 @@ void PrefetchTile(const CpuPackedWeight& weight, int64_t panel, int64_t k) {
   }
   const int64_t blocks = std::min(kTileK, weight.cols() - k) / weight.block_k();
   for (const int64_t end = std::min(panel + kTilePanels, weight.panels()); panel < end; ++panel) {
-    const std::byte* first = weight.panel(panel) + k / weight.block_k() * weight.block_bytes();
+    const std::byte* first = BlockAt(weight, panel, k);
     const std::byte* last = first + blocks * weight.block_bytes();
     for (; first < last; first += 64) hwy::Prefetch(first);
   }
@@ -512,9 +395,9 @@ void MultiplyTile(const CpuPackedWeight& weight, const float* x, int64_t token_b
     const float* w[kTilePanels] = {};
     for (int p = 0; p < kTilePanels; ++p) {
       // A missing second panel is the first again; its sums are not written.
-      w[p] = p < panels
-                 ? TileOfPanel(weight, panel + p, k, count, scratch + p * kTileK * kPanelRows)
-                 : w[0];
+      w[p] = p < panels ? DequantizeTile(weight.dtype(), BlockAt(weight, panel + p, k), count,
+                                         scratch + p * kTileK * kPanelRows)
+                        : w[0];
     }
     PrefetchTile(weight, panel, k + kTileK);
     for (int64_t t = 0; t < tokens; t += step) {
@@ -561,7 +444,17 @@ void RoundToBF16(const float* HWY_RESTRICT values, int64_t count, uint16_t* HWY_
 }
 
 int TilePanels() { return kTilePanels; }
-int VectorTokens() { return kVectorTokens; }
+int VectorTokens(DType dtype) {
+  switch (dtype) {
+    case DType::kQ5_0:
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+    case DType::kQ6_K:
+      return 0;
+    default:
+      return kVectorTokens;
+  }
+}
 int VectorPanelsFor(int tokens) { return VectorPanels(PassTokens(tokens)); }
 bool HasFma() { return HWY_NATIVE_FMA != 0; }
 int64_t Target() { return HWY_TARGET; }
@@ -589,7 +482,7 @@ HWY_EXPORT(HasFma);
 std::string_view SimdTargetName() { return hwy::TargetName(HWY_DYNAMIC_DISPATCH(Target)()); }
 bool SimdHasFma() { return HWY_DYNAMIC_DISPATCH(HasFma)(); }
 int SimdTilePanels() { return HWY_DYNAMIC_DISPATCH(TilePanels)(); }
-int SimdVectorTokens() { return HWY_DYNAMIC_DISPATCH(VectorTokens)(); }
+int SimdVectorTokens(DType dtype) { return HWY_DYNAMIC_DISPATCH(VectorTokens)(dtype); }
 int SimdVectorPanels(int tokens) { return HWY_DYNAMIC_DISPATCH(VectorPanelsFor)(tokens); }
 size_t SimdTileScratchFloats() { return 2 * kPanelRows * (256 + kMaxTileTokens); }
 

@@ -34,15 +34,15 @@ bool SimdHasFma();
 // Panels that the tile kernel multiplies at once: the granularity at which to split N.
 int SimdTilePanels();
 // Up to this many tokens take the vector kernel, which dequantises in registers; more share a
-// dequantised tile.
-int SimdVectorTokens();
+// dequantised tile. 0 for the dtypes that have tiles only: q5_0, q4_k, q5_k, q6_k.
+int SimdVectorTokens(DType dtype);
 // Panels that the vector kernel multiplies at once: the granularity at which to split N.
 int SimdVectorPanels(int tokens);
 // Floats of scratch that each worker needs for SimdMultiplyTile. 64-byte aligned, not initialised.
 size_t SimdTileScratchFloats();
 
 // out = x * weight^T for the panels [panel_begin, panel_end) and x [tokens, k], 1 <= tokens <=
-// kMaxVectorTokens.
+// SimdVectorTokens(weight.dtype()).
 void SimdMultiplyVectors(const CpuPackedWeight& weight, const float* x, int tokens,
                          int64_t panel_begin, int64_t panel_end, const MatmulOutput& out);
 

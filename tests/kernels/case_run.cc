@@ -64,6 +64,36 @@ std::vector<int32_t> CaseRandom::Permutation(int count) {
   return order;
 }
 
+// Any bytes but for the scales, which give values of about `scale`. Minimums centre the values, as
+// a quantiser would, but not exactly.
+static void RandomBlock(CaseRandom& random, DType dtype, float scale, std::byte* block) {
+  const int bytes = Info(dtype).block_bytes;
+  for (int i = 0; i < bytes; ++i) block[i] = static_cast<std::byte>(random.Next());
+  const float sign = random.Int(0, 1) == 0 ? 1.0f : -1.0f;
+  const float reach = sign * scale * static_cast<float>(1 + 2 * random.Uniform());
+  const auto centre = static_cast<float>(0.75 + 0.375 * random.Uniform());
+  const auto put = [&](int at, float value) { Store16(block + at, F32ToF16(value)); };
+  switch (dtype) {
+    case DType::kQ8_0:
+      return put(0, reach / 128);
+    case DType::kQ4_0:
+      return put(0, reach / 8);
+    case DType::kQ4_1:
+      put(0, reach / 8);
+      return put(2, -reach * centre);
+    case DType::kQ5_0:
+      return put(0, reach / 16);
+    case DType::kQ4_K:  // the 6-bit scales and minimums are 32 on average
+    case DType::kQ5_K:
+      put(0, reach / (dtype == DType::kQ4_K ? 8 : 16) / 32);
+      return put(2, reach * centre / 32);
+    case DType::kQ6_K:  // the 8-bit scales are 64 on average, either sign
+      return put(208, reach / 32 / 64);
+    default:
+      FAIRLEAD_CHECK_MSG(false, Info(dtype).name);
+  }
+}
+
 std::vector<std::byte> RandomWeights(CaseRandom& random, DType dtype, int64_t elements,
                                      float scale) {
   const DTypeInfo& info = Info(dtype);
@@ -77,15 +107,7 @@ std::vector<std::byte> RandomWeights(CaseRandom& random, DType dtype, int64_t el
       if (dtype == DType::kBF16) Store16(block, F32ToBF16(value));
       continue;
     }
-    for (int i = 0; i < info.block_bytes; ++i) block[i] = static_cast<std::byte>(random.Next());
-    const float largest_q = dtype == DType::kQ8_0 ? 128.0f : 8.0f;
-    const float sign = random.Int(0, 1) == 0 ? 1.0f : -1.0f;
-    const float block_scale =
-        sign * scale * static_cast<float>(0.5 + random.Uniform()) * 2 / largest_q;
-    Store16(block, F32ToF16(block_scale));
-    if (dtype == DType::kQ4_1) {  // centred, as a quantiser would, but not exactly
-      Store16(block + 2, F32ToF16(block_scale * static_cast<float>(-6 - 3 * random.Uniform())));
-    }
+    RandomBlock(random, dtype, scale, block);
   }
   return data;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The reference's reading of weight blocks against the values of the gguf package
-// (tests/golden/quants), bit for bit.
+// The reference's reading of weight blocks, and the CPU's of packed ones, against the values of the
+// gguf package (tests/golden/quants), bit for bit.
 #include "tests/reference/dequantize.h"
 
 #include <gtest/gtest.h>
@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/packed_weight.h"
 #include "kernels/half.h"
 
 namespace fairlead {
@@ -35,7 +36,7 @@ TEST_P(DequantizeTest, GivesTheBitsOfGguf) {
   const std::vector<char> blocks = ReadFile(std::string(name) + ".bin");
   const std::vector<char> values = ReadFile(std::string(name) + ".f32");
   const int64_t elements = static_cast<int64_t>(values.size() / sizeof(float));
-  ASSERT_EQ(elements, 2048);
+  ASSERT_EQ(elements, Info(dtype).block_elements == 256 ? 16384 : 2048);
   ASSERT_EQ(blocks.size(), RowBytes(dtype, elements));
   for (int64_t i = 0; i < elements; ++i) {
     const auto* data = reinterpret_cast<const std::byte*>(blocks.data());
@@ -45,13 +46,43 @@ TEST_P(DequantizeTest, GivesTheBitsOfGguf) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, DequantizeTest,
-                         testing::Values(GoldenType{"F16", DType::kF16},
-                                         GoldenType{"BF16", DType::kBF16},
-                                         GoldenType{"Q8_0", DType::kQ8_0},
-                                         GoldenType{"Q4_0", DType::kQ4_0},
-                                         GoldenType{"Q4_1", DType::kQ4_1}),
-                         [](const auto& info) { return info.param.name; });
+// As rows of two blocks: a last panel is not full. Equal as numbers: q = 0 of a negative scale may
+// be 0 or -0.
+TEST_P(DequantizeTest, PackedRowsHaveTheValuesOfGguf) {
+  const auto [name, dtype] = GetParam();
+  const std::vector<char> blocks = ReadFile(std::string(name) + ".bin");
+  const std::vector<char> bytes = ReadFile(std::string(name) + ".f32");
+  std::vector<float> values(bytes.size() / sizeof(float));
+  std::memcpy(values.data(), bytes.data(), bytes.size());
+  const int64_t cols = 2 * Info(dtype).block_elements;
+  const int64_t rows = static_cast<int64_t>(values.size()) / cols - 1;
+  ThreadPool pool(2);
+  const WeightPart part{reinterpret_cast<const std::byte*>(blocks.data()), rows};
+  const auto packed =
+      PackCpuWeight({.dtype = dtype, .cols = cols, .parts = {&part, 1}}, Numerics::kFloat32, pool);
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  std::vector<float> row(static_cast<size_t>(cols));
+  for (int64_t r = 0; r < rows; ++r) {
+    static_cast<const CpuPackedWeight&>(**packed).DequantizeRow(r, row.data());
+    for (int64_t k = 0; k < cols; ++k) {
+      const float expected = values[static_cast<size_t>(r * cols + k)];
+      if (std::isnan(expected)) {
+        EXPECT_TRUE(std::isnan(row[k])) << r << " " << k;
+      } else {
+        ASSERT_EQ(row[k], expected) << r << " " << k;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Types, DequantizeTest,
+    testing::Values(GoldenType{"F16", DType::kF16}, GoldenType{"BF16", DType::kBF16},
+                    GoldenType{"Q8_0", DType::kQ8_0}, GoldenType{"Q4_0", DType::kQ4_0},
+                    GoldenType{"Q4_1", DType::kQ4_1}, GoldenType{"Q5_0", DType::kQ5_0},
+                    GoldenType{"Q4_K", DType::kQ4_K}, GoldenType{"Q5_K", DType::kQ5_K},
+                    GoldenType{"Q6_K", DType::kQ6_K}),
+    [](const auto& info) { return info.param.name; });
 
 TEST(Half, EveryValueSurvivesTheRoundTrip) {
   for (uint32_t bits = 0; bits < 0x10000; ++bits) {

@@ -61,11 +61,12 @@ Weight MakeWeight(DType dtype, int64_t rows, int64_t cols, Random& random) {
       std::memcpy(block, &first, 4);
       continue;
     }
+    for (int i = 0; i < unit; ++i) block[i] = random.Byte();
     const uint16_t bits = dtype == DType::kBF16 ? F32ToBF16(first) : F32ToF16(first);
-    std::memcpy(block, &bits, 2);
-    for (int i = 2; i < unit; ++i) block[i] = random.Byte();
-    if (dtype == DType::kQ4_1) {
-      const uint16_t minimum = F32ToF16(-8 * first + random.Normal());
+    std::memcpy(block + (dtype == DType::kQ6_K ? 208 : 0), &bits, 2);
+    const bool fits_first = dtype == DType::kQ4_1;
+    if (fits_first || dtype == DType::kQ4_K || dtype == DType::kQ5_K) {
+      const uint16_t minimum = F32ToF16((fits_first ? -8 : 8) * first + random.Normal());
       std::memcpy(block + 2, &minimum, 2);
     }
   }
@@ -105,8 +106,17 @@ struct Shape {
 };
 
 std::vector<Shape> Shapes(DType dtype) {
+  if (Info(dtype).block_elements == 256) {
+    return {{1, 256}, {15, 512}, {16, 768}, {17, 512}, {33, 1280}, {64, 768}};
+  }
   if (IsQuantized(dtype)) return {{1, 32}, {15, 64}, {16, 288}, {17, 64}, {33, 320}, {64, 576}};
   return {{1, 1}, {15, 31}, {16, 32}, {17, 33}, {33, 64}, {48, 257}, {64, 576}};
+}
+
+// k, or the next multiple of the dtype's block.
+int64_t WholeBlocks(DType dtype, int64_t k) {
+  const int64_t block = Info(dtype).block_elements;
+  return (k + block - 1) / block * block;
 }
 
 struct Expected {
@@ -210,7 +220,7 @@ TEST_P(CpuMatmulTest, RowBitsDoNotDependOnTheBatch) {
   ForEachSimdTarget([&] {
     Random random(2);
     constexpr int64_t kRows = 130;
-    const Weight weight = MakeWeight(GetParam(), 81, 320, random);
+    const Weight weight = MakeWeight(GetParam(), 81, WholeBlocks(GetParam(), 320), random);
     const std::vector<float> x = random.Normals(kRows * weight.cols);
     ThreadPool one(1);
     const auto packed = Pack(weight, one);
@@ -239,7 +249,7 @@ TEST_P(CpuMatmulTest, PartsAreStacked) {
   ForEachSimdTarget([&] {
     ThreadPool pool(2);
     Random random(3);
-    const Weight whole = MakeWeight(GetParam(), 61, 96, random);
+    const Weight whole = MakeWeight(GetParam(), 61, WholeBlocks(GetParam(), 96), random);
     const size_t row_bytes = RowBytes(GetParam(), whole.cols);
     const std::vector<std::byte> first(whole.bytes.begin(), whole.bytes.begin() + 5 * row_bytes);
     const std::vector<std::byte> second(whole.bytes.begin() + 5 * row_bytes, whole.bytes.end());
@@ -261,7 +271,7 @@ TEST_P(CpuMatmulTest, EmbedReadsTheWeightsThatMatmulMultipliesWith) {
   ForEachSimdTarget([&] {
     ThreadPool pool(2);
     Random random(4);
-    const Weight weight = MakeWeight(GetParam(), 37, 64, random);
+    const Weight weight = MakeWeight(GetParam(), 37, WholeBlocks(GetParam(), 64), random);
     const auto packed = Pack(weight, pool);
     std::vector<float> unit(weight.cols * weight.cols, 0.0f);
     for (int64_t k = 0; k < weight.cols; ++k) unit[k * weight.cols + k] = 1.0f;
@@ -287,8 +297,9 @@ TEST_P(CpuMatmulTest, EmbedReadsTheWeightsThatMatmulMultipliesWith) {
   });
 }
 
-constexpr DType kWeightTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
-                                  DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
+constexpr DType kWeightTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0,
+                                  DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ4_K,
+                                  DType::kQ5_K, DType::kQ6_K};
 
 INSTANTIATE_TEST_SUITE_P(DTypes, CpuMatmulTest, testing::ValuesIn(kWeightTypes),
                          [](const testing::TestParamInfo<DType>& param) {
@@ -301,7 +312,7 @@ TEST(CpuMatmulTargets, InstructionSetsWithFmaAgreeBitForBit) {
   ThreadPool pool(2);
   for (const DType dtype : kWeightTypes) {
     Random random(5);
-    const Weight weight = MakeWeight(dtype, 75, 320, random);
+    const Weight weight = MakeWeight(dtype, 75, WholeBlocks(dtype, 320), random);
     const auto packed = Pack(weight, pool);
     const std::vector<float> x = random.Normals(33 * weight.cols);
     for (const int64_t tokens : {1, 3, 33}) {
@@ -419,6 +430,8 @@ TEST(PackCpuWeightTest, RefusesWhatCannotBePacked) {
   EXPECT_EQ(block.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(block.message()), testing::HasSubstr("48"));
   EXPECT_TRUE(pack(DType::kQ4_1, 64, {&part, 1}).ok());
+  EXPECT_THAT(std::string(pack(DType::kQ4_K, 128, {&part, 1}).message()),
+              testing::AllOf(testing::HasSubstr("128"), testing::HasSubstr("256")));
 }
 
 }  // namespace

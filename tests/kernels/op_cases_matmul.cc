@@ -10,8 +10,9 @@
 namespace fairlead {
 namespace {
 
-constexpr DType kWeightTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
-                                  DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
+constexpr DType kWeightTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0,
+                                  DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ4_K,
+                                  DType::kQ5_K, DType::kQ6_K};
 
 struct MatmulCase {
   DType dtype;
@@ -103,7 +104,9 @@ void BuildMatmul(CaseRun& run, const MatmulCase& c) {
 }  // namespace
 
 void AddMatmulCases(std::vector<OpCase>& cases) {
-  const auto add = [&](const MatmulCase& c) {
+  // k below is for blocks of 32 elements; larger blocks get as many.
+  const auto add = [&](MatmulCase c) {
+    if (Info(c.dtype).block_elements > 32) c.k *= Info(c.dtype).block_elements / 32;
     cases.push_back({"Matmul", NameOf(c), c.dtype, [c](CaseRun& run) { BuildMatmul(run, c); }});
   };
   for (const DType d : kWeightTypes) {

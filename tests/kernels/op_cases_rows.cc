@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Embed, RmsNorm, SiluAndMul, GatherRows: ops whose output rows are made of one input row.
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/strings.h"
@@ -8,8 +9,9 @@
 namespace fairlead {
 namespace {
 
-constexpr DType kWeightTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
-                                  DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
+constexpr DType kWeightTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0,
+                                  DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ4_K,
+                                  DType::kQ5_K, DType::kQ6_K};
 
 // A bound of `factor` times each value, plus `floor`.
 FloatBound Relative(const std::vector<double>& values, double factor, double floor = 0) {
@@ -20,8 +22,8 @@ FloatBound Relative(const std::vector<double>& values, double factor, double flo
 
 FloatBound Exact(int64_t count) { return {std::vector<double>(static_cast<size_t>(count)), 0}; }
 
-// Every stored element is exact in float: scale * q has 11 + 8 bits at most, adding the minimum
-// rounds once.
+// Every product of an element is exact in float: scale * q has 11 + 8 bits at most, d * scale * q
+// 23; subtracting a minimum rounds once.
 void BuildEmbed(CaseRun& run, DType dtype, int tokens, int vocab, int hidden) {
   const auto table = RandomWeights(run.random(), dtype, int64_t{vocab} * hidden, 0.5f);
   std::vector<int32_t> token;
@@ -101,7 +103,10 @@ void BuildGatherRows(CaseRun& run, int tokens, int rows, int hidden) {
 
 void AddEmbedCases(std::vector<OpCase>& cases) {
   for (const DType dtype : kWeightTypes) {
+    // hidden below is for blocks of 32 elements; larger blocks get as many.
+    const int scale = std::max(1, Info(dtype).block_elements / 32);
     const auto add = [&](int tokens, int vocab, int hidden) {
+      hidden *= scale;
       cases.push_back(
           {"Embed", StrCat("Embed_", Info(dtype).name, "_t", tokens, "_v", vocab, "_h", hidden),
            dtype, [=](CaseRun& run) { BuildEmbed(run, dtype, tokens, vocab, hidden); }});

@@ -73,7 +73,7 @@ enum GgufValue : uint32_t {
   kGgufArray = 9,
   kGgufU64 = 10
 };
-enum GgufType : uint32_t { kTypeF32 = 0, kTypeF16 = 1, kTypeQ4_1 = 3, kTypeQ4K = 12 };
+enum GgufType : uint32_t { kTypeF32 = 0, kTypeF16 = 1, kTypeQ4_1 = 3, kTypeQ2K = 10 };
 
 class GgufWriter {
  public:

@@ -55,21 +55,25 @@ TEST(DummyWeights, EqualSeedsGiveEqualBytes) {
 }
 
 TEST(DummyWeights, EveryDtypeHasTheDeviationItPromises) {
-  for (const DType dtype :
-       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
-    const auto weights = MakeDummyWeights(Folder(kConfig), dtype, 1);
+  // Rows of whole blocks of 256.
+  std::string config = kConfig;
+  config.replace(config.find("64"), 2, "256");
+  config.replace(config.find("128"), 3, "512");
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
+                            DType::kQ4_1, DType::kQ5_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+    const auto weights = MakeDummyWeights(Folder(config), dtype, 1);
     ASSERT_TRUE(weights.ok()) << weights.status();
     const WeightInfo* tensor = (*weights)->Find("model.layers.0.mlp.down_proj.weight");
     ASSERT_NE(tensor, nullptr);
-    constexpr int kElements = 64 * 128;
+    constexpr int kElements = 256 * 512;
     double sum = 0, squares = 0;
     for (int i = 0; i < kElements; ++i) {
       const double value = reference::DequantizeElement(dtype, tensor->data, i);
       sum += value;
       squares += value * value;
     }
-    EXPECT_NEAR(sum / kElements, 0, 0.015) << Info(dtype).name;
-    EXPECT_NEAR(std::sqrt(squares / kElements), 1 / std::sqrt(128), 0.005) << Info(dtype).name;
+    EXPECT_NEAR(sum / kElements, 0, 0.0075) << Info(dtype).name;
+    EXPECT_NEAR(std::sqrt(squares / kElements), 1 / std::sqrt(512), 0.0025) << Info(dtype).name;
   }
 }
 

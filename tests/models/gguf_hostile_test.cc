@@ -222,10 +222,11 @@ TEST(GgufHostileTest, PartOfABlock) {
 
 TEST(GgufHostileTest, UnknownDtypesAreNamed) {
   GgufWriter::Tensor tensor = FourFloats("blk.0.ffn_up.weight");
-  tensor.type = kTypeQ4K;
-  ExpectRefused(WithTensor(tensor), absl::StatusCode::kUnimplemented,
-                AllOf(HasSubstr("tensor \"blk.0.ffn_up.weight\": dtype Q4_K (12) is not supported"),
-                      HasSubstr("known: F32, F16, Q4_0, Q4_1, Q8_0, I32, BF16")));
+  tensor.type = kTypeQ2K;
+  ExpectRefused(
+      WithTensor(tensor), absl::StatusCode::kUnimplemented,
+      AllOf(HasSubstr("tensor \"blk.0.ffn_up.weight\": dtype Q2_K (10) is not supported"),
+            HasSubstr("known: F32, F16, Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q5_K, Q6_K, I32, BF16")));
   tensor.type = 12345;
   ExpectRefused(WithTensor(tensor), absl::StatusCode::kUnimplemented,
                 HasSubstr("an unknown type (12345)"));
@@ -312,7 +313,7 @@ TEST(GgufHostileTest, RopeDivisors) {
 
 TEST(GgufHostileTest, NamesInMessagesAreEscapedAndCut) {
   GgufWriter::Tensor tensor = FourFloats("evil\n\xff" + std::string(200, 'x'));
-  tensor.type = kTypeQ4K;
+  tensor.type = kTypeQ2K;
   const Bytes bytes = ToBytes(WithTensor(tensor));
   const auto source = OpenGgufBytes(bytes, "evil.gguf");
   const std::string message(source.status().message());

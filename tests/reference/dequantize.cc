@@ -16,7 +16,7 @@ uint16_t Load16(const std::byte* data) {
   return bits;
 }
 
-// value = scale * (q - zero) + minimum
+// value = scale * (q - zero) + minimum, both products exact
 struct Parts {
   float scale;
   int q;
@@ -30,9 +30,43 @@ int Nibble(const std::byte* bytes, int64_t i) {
   return i < 16 ? byte & 15 : byte >> 4;
 }
 
+int Byte(const std::byte* bytes, int64_t i) { return std::to_integer<int>(bytes[i]); }
+
+// Sub-block s's scale and minimum of q4_K and q5_K, 6 bits each in 12 bytes (ggml-quants.c,
+// get_scale_min_k4).
+int KScale(const std::byte* q, int64_t s) {
+  return s < 4 ? Byte(q, s) & 63 : (Byte(q, s + 4) & 15) | (Byte(q, s - 4) >> 6 << 4);
+}
+int KMinimum(const std::byte* q, int64_t s) {
+  return s < 4 ? Byte(q, s + 4) & 63 : Byte(q, s + 4) >> 4 | (Byte(q, s) >> 6 << 4);
+}
+
+// Element i of block_q4_K or block_q5_K (ggml-common.h): d, dmin, scales[12], qh[32] in q5_K,
+// qs[128]. 64 elements share 32 bytes of qs: the low nibbles come first.
+Parts KElement(const std::byte* block, int64_t i, bool fifth_bits) {
+  const int64_t s = i / 32, l = i % 32;
+  const std::byte* qs = block + (fifth_bits ? 48 : 16);
+  int q = Byte(qs, i / 64 * 32 + l) >> (s % 2 == 0 ? 0 : 4) & 15;
+  if (fifth_bits) q += (Byte(block + 16, l) >> s & 1) * 16;
+  return {F16ToF32(Load16(block)) * static_cast<float>(KScale(block + 4, s)), q, 0,
+          -F16ToF32(Load16(block + 2)) * static_cast<float>(KMinimum(block + 4, s))};
+}
+
+// Element i of block_q6_K: ql[128], qh[64], scales[16], d. In either half of 128 elements, l, l +
+// 32, l + 64, l + 96 have the low nibbles of ql[l], ql[l + 32], then the high ones, and two bits
+// each of qh[l].
+Parts Q6KElement(const std::byte* block, int64_t i) {
+  const int64_t half = i / 128, quarter = i % 128 / 32, l = i % 32;
+  const int low = Byte(block, 64 * half + 32 * (quarter % 2) + l) >> (quarter < 2 ? 0 : 4) & 15;
+  const int high = Byte(block + 128, 32 * half + l) >> 2 * quarter & 3;
+  const auto scale = static_cast<int8_t>(block[192 + i / 16]);
+  return {F16ToF32(Load16(block + 208)) * static_cast<float>(scale), low + 16 * high, 32, 0.0f};
+}
+
 Parts QuantizedElement(DType dtype, const std::byte* data, int64_t index) {
-  const std::byte* block = data + index / 32 * Info(dtype).block_bytes;
-  const int64_t i = index % 32;
+  const int64_t elements = Info(dtype).block_elements;
+  const std::byte* block = data + index / elements * Info(dtype).block_bytes;
+  const int64_t i = index % elements;
   const float scale = F16ToF32(Load16(block));
   switch (dtype) {
     case DType::kQ8_0:
@@ -41,6 +75,13 @@ Parts QuantizedElement(DType dtype, const std::byte* data, int64_t index) {
       return {scale, Nibble(block + 2, i), 8, 0.0f};
     case DType::kQ4_1:
       return {scale, Nibble(block + 4, i), 0, F16ToF32(Load16(block + 2))};
+    case DType::kQ5_0:  // d, qh[4], qs[16]
+      return {scale, Nibble(block + 6, i) + (Byte(block + 2, i / 8) >> i % 8 & 1) * 16, 16, 0.0f};
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+      return KElement(block, i, dtype == DType::kQ5_K);
+    case DType::kQ6_K:
+      return Q6KElement(block, i);
     default:
       FAIRLEAD_CHECK_MSG(false, Info(dtype).name);
   }
@@ -63,8 +104,9 @@ float DequantizeElement(DType dtype, const std::byte* data, int64_t index) {
     default: {
       const Parts p = QuantizedElement(dtype, data, index);
       const float value = p.scale * static_cast<float>(p.q - p.zero);
-      return dtype == DType::kQ4_1 ? value + p.minimum
-                                   : value;  // adding 0 would lose the sign of -0
+      const bool has_minimum =
+          dtype == DType::kQ4_1 || dtype == DType::kQ4_K || dtype == DType::kQ5_K;
+      return has_minimum ? value + p.minimum : value;  // adding 0 would lose the sign of -0
     }
   }
 }

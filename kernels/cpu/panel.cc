@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/panel.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/half.h"
+
+namespace fairlead {
+namespace {
+
+constexpr int kBlock = 32;        // elements of a plain quantised block, or of a sub-block
+constexpr int kSuperBlock = 256;  // elements of a q4_k, q5_k or q6_k block
+constexpr int kGroups = kBlock / 8;
+constexpr size_t kWords = 4 * kPanelRows;  // bytes of one u32 a row
+
+template <typename T>
+T Load(const std::byte* from) {
+  T value;
+  std::memcpy(&value, from, sizeof(T));
+  return value;
+}
+
+void Store(std::byte* to, uint32_t word) { std::memcpy(to, &word, sizeof(word)); }
+
+// ---- writing
+
+using Rows = const std::byte* const (&)[kPanelRows];
+
+// Columns per pass over the 16 rows: a tile of source and target stays in L1.
+constexpr int64_t kTransposeColumns = 64;
+
+template <typename T>
+void PackPlainPanel(Rows rows, int64_t cols, std::byte* out) {
+  T* to = reinterpret_cast<T*>(out);
+  for (int64_t begin = 0; begin < cols; begin += kTransposeColumns) {
+    const int64_t end = std::min(cols, begin + kTransposeColumns);
+    for (int r = 0; r < kPanelRows; ++r) {
+      const std::byte* from = rows[r];
+      for (int64_t k = begin; k < end; ++k) {
+        std::memcpy(to + k * kPanelRows + r, from + k * sizeof(T), sizeof(T));
+      }
+    }
+  }
+}
+
+// What the kernels read of 32 elements: 8 of them in each of the words, a byte each.
+using Bytes32 = uint64_t[kGroups];
+
+constexpr uint64_t Repeat(uint8_t byte) { return byte * 0x0101010101010101ull; }
+
+// The bytes 0, 2, 4, 6.
+uint32_t EvenBytes(uint64_t bytes) {
+  bytes &= 0x00ff00ff00ff00ffull;
+  bytes = (bytes | bytes >> 8) & 0x0000ffff0000ffffull;
+  return static_cast<uint32_t>(bytes | bytes >> 16);
+}
+uint32_t OddBytes(uint64_t bytes) { return EvenBytes(bytes >> 8); }
+
+// Eight bytes whose low nibbles hold values, to one nibble each: byte i becomes nibble i.
+uint32_t JoinNibbles(uint64_t bytes) {
+  bytes &= Repeat(0x0f);
+  return EvenBytes(bytes | bytes >> 4);
+}
+
+// Eight bits, to the lowest bit of a byte each.
+uint64_t SpreadBits(uint8_t bits) {
+  const uint64_t placed = Repeat(bits) & 0x8040201008040201ull;
+  return (placed + Repeat(0x7f)) >> 7 & Repeat(1);
+}
+
+void StoreNibbles(const Bytes32& q, std::byte* out) {
+  for (int g = 0; g < kGroups; ++g) Store(out + g * kWords, JoinNibbles(q[g]));
+}
+
+// The `bits` bits from bit 4 on of the elements of groups [begin, end), as quads side by side.
+uint32_t HighBits(const Bytes32& q, int begin, int end, int bits) {
+  const uint64_t mask = Repeat(static_cast<uint8_t>((1 << bits) - 1));
+  uint32_t word = 0;
+  for (int g = begin, shift = 0; g < end; ++g, shift += 2 * bits) {
+    const uint64_t high = q[g] >> 4 & mask;
+    word |= EvenBytes(high) << shift | OddBytes(high) << (shift + bits);
+  }
+  return word;
+}
+
+// Each of the Pack...Block functions writes row `lane` of one block.
+
+void PackQ8Block(const std::byte* from, int lane, std::byte* out) {
+  std::memcpy(out + 2 * lane, from, 2);
+  out += 2 * kPanelRows + 4 * lane;
+  for (int g = 0; g < kGroups; ++g, out += 2 * kWords) {
+    const auto bytes = Load<uint64_t>(from + 2 + 8 * g);
+    Store(out, EvenBytes(bytes));
+    Store(out + kWords, OddBytes(bytes));
+  }
+}
+
+// 16 bytes: byte i holds element i low and element i + 16 high.
+void UnpackNibbles(const std::byte* from, Bytes32& q) {
+  for (int g = 0; g < kGroups; ++g) {
+    q[g] = Load<uint64_t>(from + 8 * (g % 2)) >> 4 * (g / 2) & Repeat(0x0f);
+  }
+}
+
+// A file block is d (and m), then the nibbles.
+template <int kScales>
+void PackQ4Block(const std::byte* from, int lane, std::byte* out) {
+  for (int s = 0; s < kScales; ++s) std::memcpy(out + 2 * (s * kPanelRows + lane), from + 2 * s, 2);
+  Bytes32 q;
+  UnpackNibbles(from + 2 * kScales, q);
+  StoreNibbles(q, out + 2 * kScales * kPanelRows + 4 * lane);
+}
+
+// d, 32 fifth bits, nibbles.
+void PackQ5Block(const std::byte* from, int lane, std::byte* out) {
+  std::memcpy(out + 2 * lane, from, 2);
+  out += 2 * kPanelRows + 4 * lane;
+  Bytes32 q;
+  UnpackNibbles(from + 6, q);
+  for (int g = 0; g < kGroups; ++g) q[g] |= SpreadBits(Load<uint8_t>(from + 2 + g)) << 4;
+  Store(out, HighBits(q, 0, kGroups, 1));
+  StoreNibbles(q, out + kWords);
+}
+
+// Sub-block s's 6-bit scale and minimum in the 12 bytes of q4_k and q5_k (ggml-quants.c,
+// get_scale_min_k4): of the first four in the low bits of byte s and s + 4, of the others four bits
+// in byte s + 4 and two on top of the first eight bytes.
+struct ScaleMin {
+  uint8_t scale, minimum;
+};
+ScaleMin UnpackScaleMin(const std::byte* from, int s) {
+  const auto at = [&](int i) { return Load<uint8_t>(from + i); };
+  const auto byte = [](int value) { return static_cast<uint8_t>(value); };
+  if (s < 4) return {byte(at(s) & 63), byte(at(s + 4) & 63)};
+  return {byte((at(s + 4) & 15) | at(s - 4) >> 6 << 4), byte(at(s + 4) >> 4 | at(s) >> 6 << 4)};
+}
+
+// d, dmin, 12 bytes of scales and minimums, q5_k's fifth bits (32 bytes: bit s of byte i belongs to
+// element i of sub-block s), nibbles (32 bytes for two sub-blocks: low halves, high halves).
+template <bool kFifthBits>
+void PackKBlock(const std::byte* from, int lane, std::byte* out) {
+  std::memcpy(out + 2 * lane, from, 2);
+  std::memcpy(out + 2 * (kPanelRows + lane), from + 2, 2);
+  std::byte* scales = out + 4 * kPanelRows + lane;
+  std::byte* high = scales - lane + 16 * kPanelRows + 4 * lane;
+  std::byte* nibbles = high + (kFifthBits ? 8 * kWords : 0);
+  const std::byte* file_high = from + 16;
+  const std::byte* file_nibbles = file_high + (kFifthBits ? 32 : 0);
+  for (int s = 0; s < 8; ++s) {
+    const ScaleMin sm = UnpackScaleMin(from + 4, s);
+    scales[s * kPanelRows] = std::byte{sm.scale};
+    scales[(8 + s) * kPanelRows] = std::byte{sm.minimum};
+    Bytes32 q;
+    for (int g = 0; g < kGroups; ++g) {
+      q[g] = Load<uint64_t>(file_nibbles + s / 2 * 32 + 8 * g) >> 4 * (s % 2) & Repeat(0x0f);
+      if (kFifthBits) q[g] |= (Load<uint64_t>(file_high + 8 * g) >> s & Repeat(1)) << 4;
+    }
+    if (kFifthBits) Store(high + s * kWords, HighBits(q, 0, kGroups, 1));
+    StoreNibbles(q, nibbles + s * kGroups * kWords);
+  }
+}
+
+// 128 bytes of nibbles, 64 of upper bits, 16 scales, d. In each half of 128 elements, 32 elements
+// from 32 * r on have their nibbles in half r / 2 of bytes 32 * (r % 2) + i, their upper bits from
+// bit 2 * r on of byte i.
+void PackQ6KBlock(const std::byte* from, int lane, std::byte* out) {
+  const std::byte* file_high = from + 128;
+  const std::byte* file_scales = from + 192;
+  std::memcpy(out + 2 * lane, from + 208, 2);
+  std::byte* scales = out + 2 * kPanelRows;
+  std::byte* high = scales + 16 * kPanelRows + 4 * lane;
+  std::byte* nibbles = high + 16 * kWords;
+  for (int s = 0; s < 16; ++s) scales[s * kPanelRows + lane] = file_scales[s];
+  for (int s = 0; s < 8; ++s) {
+    const int half = s / 4, r = s % 4;
+    Bytes32 q;
+    for (int g = 0; g < kGroups; ++g) {
+      const std::byte* low = from + 64 * half + 32 * (r % 2) + 8 * g;
+      q[g] = Load<uint64_t>(low) >> 4 * (r / 2) & Repeat(0x0f);
+      q[g] |= (Load<uint64_t>(file_high + 32 * half + 8 * g) >> 2 * r & Repeat(3)) << 4;
+    }
+    Store(high + 2 * s * kWords, HighBits(q, 0, 2, 2));
+    Store(high + (2 * s + 1) * kWords, HighBits(q, 2, 4, 2));
+    StoreNibbles(q, nibbles + s * kGroups * kWords);
+  }
+}
+
+template <typename PackBlock>
+void PackBlocks(DType dtype, Rows rows, int64_t cols, std::byte* out, PackBlock pack) {
+  const DTypeInfo& info = Info(dtype);
+  for (int64_t b = 0; b < cols / info.block_elements; ++b) {
+    for (int r = 0; r < kPanelRows; ++r) pack(rows[r] + b * info.block_bytes, r, out);
+    out += PackedBlockBytes(dtype) * kPanelRows;
+  }
+}
+
+// ---- reading
+
+float LoadF16(const std::byte* from) { return F16ToF32(Load<uint16_t>(from)); }
+
+// The nibble of element j of a group.
+uint32_t LowBits(const std::byte* group, int lane, int j) {
+  return Load<uint32_t>(group + 4 * lane) >> 4 * j & 15u;
+}
+
+// Bit 4 of element k of 32.
+uint32_t FifthBit(const std::byte* high, int lane, int k) {
+  const int quad = k / 8 * 2 + k % 2, byte = k % 8 / 2;
+  return (Load<uint32_t>(high + 4 * lane) >> (8 * byte + quad) & 1u) << 4;
+}
+
+// Bits 4 and 5 of element k of 32.
+uint32_t UpperBits(const std::byte* high, int lane, int k) {
+  const int quad = k / 8 * 2 + k % 2, byte = k % 8 / 2;
+  const auto word = Load<uint32_t>(high + quad / 4 * kWords + 4 * lane);
+  return (word >> (8 * byte + 2 * (quad % 4)) & 3u) << 4;
+}
+
+void ReadQ8Block(const std::byte* block, int lane, float* out) {
+  const float d = LoadF16(block + 2 * lane);
+  const std::byte* words = block + 2 * kPanelRows + 4 * lane;
+  for (int k = 0; k < kBlock; ++k) {
+    out[k] = d * Load<int8_t>(words + (k / 8 * 2 + k % 2) * kWords + k % 8 / 2);
+  }
+}
+
+void ReadQ4Block(DType dtype, const std::byte* block, int lane, float* out) {
+  const float d = LoadF16(block + 2 * lane);
+  block += 2 * kPanelRows;
+  float m = -8.0f * d;
+  if (dtype == DType::kQ4_1) {
+    m = LoadF16(block + 2 * lane);
+    block += 2 * kPanelRows;
+  }
+  for (int k = 0; k < kBlock; ++k) {
+    out[k] = d * static_cast<float>(LowBits(block + k / 8 * kWords, lane, k % 8)) + m;
+  }
+}
+
+void ReadQ5Block(const std::byte* block, int lane, float* out) {
+  const float d = LoadF16(block + 2 * lane);
+  const std::byte* high = block + 2 * kPanelRows;
+  const std::byte* groups = high + kWords;
+  for (int k = 0; k < kBlock; ++k) {
+    const uint32_t q = LowBits(groups + k / 8 * kWords, lane, k % 8) | FifthBit(high, lane, k);
+    out[k] = d * (static_cast<float>(q) - 16.0f);
+  }
+}
+
+void ReadKBlock(bool fifth_bits, const std::byte* block, int lane, float* out) {
+  const float d = LoadF16(block + 2 * lane), dmin = LoadF16(block + 2 * (kPanelRows + lane));
+  const std::byte* scales = block + 4 * kPanelRows + lane;
+  const std::byte* high = block + 20 * kPanelRows;
+  const std::byte* groups = high + (fifth_bits ? 8 * kWords : 0);
+  for (int k = 0; k < kSuperBlock; ++k) {
+    const int s = k / kBlock;
+    uint32_t q = LowBits(groups + k / 8 * kWords, lane, k % 8);
+    if (fifth_bits) q |= FifthBit(high + s * kWords, lane, k % kBlock);
+    const float scale = d * Load<uint8_t>(scales + s * kPanelRows);
+    const float minimum = dmin * Load<uint8_t>(scales + (8 + s) * kPanelRows);
+    out[k] = scale * static_cast<float>(q) - minimum;
+  }
+}
+
+void ReadQ6KBlock(const std::byte* block, int lane, float* out) {
+  const float d = LoadF16(block + 2 * lane);
+  const std::byte* scales = block + 2 * kPanelRows + lane;
+  const std::byte* high = block + 18 * kPanelRows;
+  const std::byte* groups = high + 16 * kWords;
+  for (int k = 0; k < kSuperBlock; ++k) {
+    const uint32_t q = LowBits(groups + k / 8 * kWords, lane, k % 8) |
+                       UpperBits(high + k / kBlock * 2 * kWords, lane, k % kBlock);
+    const float scale = d * Load<int8_t>(scales + k / 16 * kPanelRows);
+    out[k] = scale * (static_cast<float>(q) - 32.0f);
+  }
+}
+
+}  // namespace
+
+void PackPanel(DType dtype, const std::byte* const (&rows)[kPanelRows], int64_t cols,
+               std::byte* out) {
+  switch (dtype) {
+    case DType::kF32:
+    case DType::kI32:
+      return PackPlainPanel<uint32_t>(rows, cols, out);
+    case DType::kF16:
+    case DType::kBF16:
+      return PackPlainPanel<uint16_t>(rows, cols, out);
+    case DType::kQ8_0:
+      return PackBlocks(dtype, rows, cols, out, PackQ8Block);
+    case DType::kQ4_0:
+      return PackBlocks(dtype, rows, cols, out, PackQ4Block<1>);
+    case DType::kQ4_1:
+      return PackBlocks(dtype, rows, cols, out, PackQ4Block<2>);
+    case DType::kQ5_0:
+      return PackBlocks(dtype, rows, cols, out, PackQ5Block);
+    case DType::kQ4_K:
+      return PackBlocks(dtype, rows, cols, out, PackKBlock<false>);
+    case DType::kQ5_K:
+      return PackBlocks(dtype, rows, cols, out, PackKBlock<true>);
+    case DType::kQ6_K:
+      return PackBlocks(dtype, rows, cols, out, PackQ6KBlock);
+  }
+}
+
+void DequantizePanelBlock(DType dtype, const std::byte* block, int lane, float* out) {
+  switch (dtype) {
+    case DType::kF32:
+    case DType::kI32:
+      *out = Load<float>(block + 4 * lane);
+      return;
+    case DType::kF16:
+      *out = LoadF16(block + 2 * lane);
+      return;
+    case DType::kBF16:
+      *out = BF16ToF32(Load<uint16_t>(block + 2 * lane));
+      return;
+    case DType::kQ8_0:
+      return ReadQ8Block(block, lane, out);
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+      return ReadQ4Block(dtype, block, lane, out);
+    case DType::kQ5_0:
+      return ReadQ5Block(block, lane, out);
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+      return ReadKBlock(dtype == DType::kQ5_K, block, lane, out);
+    case DType::kQ6_K:
+      return ReadQ6KBlock(block, lane, out);
+  }
+}
+
+}  // namespace fairlead
