@@ -48,7 +48,7 @@ DeviceInfo MakeInfo(Numerics numerics, int threads) {
 class CpuDevice final : public Device {
  public:
   CpuDevice(Numerics numerics, int threads)
-      : info_(MakeInfo(numerics, threads)), ops_(threads, info_.kv_dtype) {}
+      : info_(MakeInfo(numerics, threads)), ops_(threads, info_.kv_dtype, Int8ModeFor(numerics)) {}
 
   const DeviceInfo& info() const override { return info_; }
   size_t FreeMemory() const override { return FreeMemoryBytes(); }

@@ -55,7 +55,8 @@ void MatmulScratch::Reserve(int threads, int64_t max_tokens, int64_t max_k) {
   workers_.Reserve(threads * worker_floats_);
 }
 
-void CpuMatmul(ThreadPool& pool, const MatmulArgs& args, MatmulScratch& scratch) {
+void CpuMatmul(ThreadPool& pool, const Int8Mode& mode, const MatmulArgs& args,
+               MatmulScratch& scratch) {
   const auto& weight = static_cast<const CpuPackedWeight&>(*args.weight);
   const int64_t tokens = args.x.dim[0];
   if (tokens == 0) return;
@@ -66,6 +67,8 @@ void CpuMatmul(ThreadPool& pool, const MatmulArgs& args, MatmulScratch& scratch)
   const float* x = args.x.As<const float>();
   if (weight.plan() != nullptr) {
     weight.plan()->Multiply(pool, x, tokens, out, scratch);
+  } else if (mode.kernels != nullptr && HasInt8Path(weight.dtype())) {
+    MultiplyInt8(pool, mode, weight, x, tokens, out, scratch.int8());
   } else if (tokens <= SimdVectorTokens(weight.dtype())) {
     MultiplyVectors(pool, weight, x, static_cast<int>(tokens), out);
   } else {

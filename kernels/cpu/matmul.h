@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "kernels/cpu/aligned_array.h"
+#include "kernels/cpu/matmul_int8.h"
 #include "kernels/cpu/packed_weight.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/ops.h"
@@ -23,14 +24,17 @@ class MatmulScratch {
 
   float* activations() const { return activations_.data(); }
   float* worker(int index) const { return workers_.data() + index * worker_floats_; }
+  Int8Scratch& int8() { return int8_; }
 
  private:
+  Int8Scratch int8_;
   GrowOnlyArray<float> activations_;
   GrowOnlyArray<float> workers_;
   size_t worker_floats_ = 0;
 };
 
-void CpuMatmul(ThreadPool& pool, const MatmulArgs& args, MatmulScratch& scratch);
+void CpuMatmul(ThreadPool& pool, const Int8Mode& mode, const MatmulArgs& args,
+               MatmulScratch& scratch);
 void CpuEmbed(ThreadPool& pool, const EmbedArgs& args);
 
 }  // namespace fairlead

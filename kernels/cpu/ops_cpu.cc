@@ -20,7 +20,7 @@ void CpuOps::RmsNorm(Stream&, const RmsNormArgs& args) const {
 
 void CpuOps::Matmul(Stream&, const MatmulArgs& args) const {
   const std::lock_guard lock(mutex_);
-  CpuMatmul(pool_, args, matmul_scratch_);
+  CpuMatmul(pool_, int8_mode_, args, matmul_scratch_);
 }
 
 void CpuOps::RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs& args) const {

@@ -18,7 +18,8 @@ namespace fairlead {
 
 class CpuOps final : public Ops {
  public:
-  CpuOps(int threads, DType kv_dtype) : kv_dtype_(kv_dtype), pool_(threads) {}
+  CpuOps(int threads, DType kv_dtype, const Int8Mode& int8_mode)
+      : kv_dtype_(kv_dtype), int8_mode_(int8_mode), pool_(threads) {}
 
   void Embed(Stream& stream, const EmbedArgs& args) const override;
   void RmsNorm(Stream& stream, const RmsNormArgs& args) const override;
@@ -35,6 +36,7 @@ class CpuOps final : public Ops {
 
  private:
   const DType kv_dtype_;
+  const Int8Mode int8_mode_;
   // The pool takes one job at a time, and the scratch belongs to the job.
   mutable std::mutex mutex_;  // guards all below
   mutable ThreadPool pool_;

@@ -97,7 +97,7 @@ std::vector<uint32_t> Product(ThreadPool& pool, const PackedWeight& weight, cons
   MatmulScratch scratch;
   std::vector<float> out(tokens * weight.rows(), kSentinel);
   const Tensor rows(const_cast<float*>(x), DType::kF32, {tokens, weight.cols()});
-  CpuMatmul(pool, {.x = rows, .weight = &weight, .out = View(out, tokens, weight.rows())}, scratch);
+  CpuMatmul(pool, Int8Mode(), {.x = rows, .weight = &weight, .out = View(out, tokens, weight.rows())}, scratch);
   return Bits(out.data(), tokens * weight.rows());
 }
 
@@ -161,7 +161,7 @@ class SliceChecker {
                        .out_column = kOutColumn,
                        .accumulate = accumulate};
     if (with_bias) args.bias = Tensor(bias_.data(), DType::kF32, {weight_.rows});
-    CpuMatmul(pool_, args, scratch_);
+    CpuMatmul(pool_, Int8Mode(), args, scratch_);
     int64_t wrong = 0, touched = 0;
     for (size_t i = 0; i < out.size(); ++i) {
       const int64_t t = i / columns(), n = i % columns() - kOutColumn;

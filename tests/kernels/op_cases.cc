@@ -24,17 +24,17 @@ uint64_t SeedOf(const OpCase& op_case) {
   return seed;
 }
 
-// float32 rounds no input. precise may round x and w to bf16 (2^-9 each) or x to two int8 terms,
-// whose step of max/(127 * 254) per block of 32 is below that bound as long as a block's mean is
-// above 1/128 of its maximum; a block with one single outlier has 1/32. fast may round x to int8 in
-// blocks of 32: half a step is max/254 on each of 32 elements, so 32/254 = 2^-3 of the sum at
-// worst, when one element is all there is.
+// float32 rounds no input. precise may round x and w to bf16 (2^-9 each) or x to 12 bits in
+// blocks of 32: half a step is max/4064 on each of 32 elements, so 32/4064 < 2^-6 of the sum at
+// worst, when one element is all there is. fast may round x to int8 in blocks of 32: half a step is
+// max/254 on each of 32 elements, so 32/254 = 2^-3 of the sum at worst, when one element is all
+// there is.
 double MatmulRounding(Numerics numerics) {
   switch (numerics) {
     case Numerics::kFloat32:
       return 0;
     case Numerics::kPrecise:
-      return 0x1p-8;
+      return 0x1p-6;
     case Numerics::kFast:
       return 0x1p-3 + 0x1p-8;
   }

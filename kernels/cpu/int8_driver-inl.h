@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loops around an instruction set's inner kernel: a few panels at a time, 256 k at a time
+// unpacked once for all tokens. Included once by each int8_*.cc, in an unnamed namespace, after
+// int8_unpack-inl.h.
+
+// What an inner kernel gets: kPanels panels' tiles, `count` blocks from `block` on, and the running
+// sums [tokens, kPanels, 16] of the tokens from `token` on.
+template <int kPanels, int kCopies>
+struct Stretch {
+  const PanelTile<kCopies>* tile;
+  const Int8Activations* x;
+  int64_t token;
+  int64_t block;
+  int count;
+  float* sums;
+};
+
+// The start of a panel's next stretch, to arrive while this one is multiplied.
+inline void PrefetchBytes(const std::byte* from, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i);
+}
+
+// Kernel::Run<Type, kTerms>(stretch, tokens): any number of tokens.
+template <typename Kernel, DType kType, int kTerms>
+void MultiplyPanels(const CpuPackedWeight& weight, const Int8Activations& x, int64_t token_begin,
+                    int64_t tokens, int64_t panel, int panels, std::byte* scratch,
+                    const MatmulOutput& out) {
+  constexpr int kPanels = Kernel::kPanels;
+  using Tile = PanelTile<Kernel::template Copies<kType, kTerms>()>;
+  auto* tiles = reinterpret_cast<Tile*>(scratch);
+  auto* sums = reinterpret_cast<float*>(scratch + kPanels * sizeof(Tile));
+  constexpr int kStride = kPanels * kPanelRows;
+  // Kernels may compute a whole group for its first few rows.
+  const int64_t rows = (tokens + Kernel::kRows - 1) / Kernel::kRows * Kernel::kRows;
+  static_assert(kPanels * sizeof(Tile) + kMaxInt8Tokens * kStride * sizeof(float) <=
+                kInt8ScratchBytes);
+  std::fill(sums, sums + rows * kStride, 0.0f);
+  const int64_t blocks = weight.cols() / kInt8Block;
+  const int64_t block_k = weight.block_k();
+  const int64_t chunk_bytes = kChunkBlocks * kInt8Block / block_k * weight.block_bytes();
+  for (int64_t b = 0; b < blocks; b += kChunkBlocks) {
+    const int count = static_cast<int>(std::min<int64_t>(kChunkBlocks, blocks - b));
+    for (int p = 0; p < kPanels; ++p) {
+      // A missing panel is the last one again; its sums are not written.
+      const std::byte* data = weight.panel(panel + std::min(p, panels - 1));
+      if (p < panels) PrefetchBytes(data + (b / kChunkBlocks + 1) * chunk_bytes, chunk_bytes);
+      UnpackPanel<kType, Kernel::template Signed<kType, kTerms>()>(data, weight.block_bytes(), b,
+                                                                   count, tiles[p]);
+    }
+    Kernel::template Run<kType, kTerms>(
+        Stretch<kPanels, Kernel::template Copies<kType, kTerms>()>{
+            .tile = tiles, .x = &x, .token = token_begin, .block = b, .count = count, .sums = sums},
+        tokens);
+  }
+  const int64_t row = panel * kPanelRows;
+  SimdWriteSums(sums, kStride, tokens, std::min<int64_t>(panels * kPanelRows, weight.rows() - row),
+                token_begin, row, out);
+}
+
+template <typename Kernel, DType kType>
+void MultiplyType(const CpuPackedWeight& weight, const Int8Activations& x, int64_t token_begin,
+                  int64_t token_end, int64_t panel_begin, int64_t panel_end, std::byte* scratch,
+                  const MatmulOutput& out) {
+  const int64_t tokens = token_end - token_begin;
+  for (int64_t panel = panel_begin; panel < panel_end; panel += Kernel::kPanels) {
+    const int panels = static_cast<int>(std::min<int64_t>(Kernel::kPanels, panel_end - panel));
+    const auto multiply =
+        x.terms == 2 ? &MultiplyPanels<Kernel, kType, 2> : &MultiplyPanels<Kernel, kType, 1>;
+    multiply(weight, x, token_begin, tokens, panel, panels, scratch, out);
+  }
+}
+
+template <typename Kernel>
+void MultiplyWith(const CpuPackedWeight& weight, const Int8Activations& x, int64_t token_begin,
+                  int64_t token_end, int64_t panel_begin, int64_t panel_end, std::byte* scratch,
+                  const MatmulOutput& out) {
+  using Function = decltype(&MultiplyType<Kernel, DType::kQ8_0>);
+  const auto function = [&]() -> Function {
+    switch (weight.dtype()) {
+      case DType::kQ4_0:
+        return &MultiplyType<Kernel, DType::kQ4_0>;
+      case DType::kQ4_1:
+        return &MultiplyType<Kernel, DType::kQ4_1>;
+      case DType::kQ5_0:
+        return &MultiplyType<Kernel, DType::kQ5_0>;
+      case DType::kQ4_K:
+        return &MultiplyType<Kernel, DType::kQ4_K>;
+      case DType::kQ5_K:
+        return &MultiplyType<Kernel, DType::kQ5_K>;
+      case DType::kQ6_K:
+        return &MultiplyType<Kernel, DType::kQ6_K>;
+      default:
+        return &MultiplyType<Kernel, DType::kQ8_0>;
+    }
+  }();
+  function(weight, x, token_begin, token_end, panel_begin, panel_end, scratch, out);
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+// Unpacks a stretch of a panel for the integer kernels: words of four weights a row, f32 factors a
+// block. Included once by each int8_*.cc, in an unnamed namespace, after a struct Isa with
+//   static void HalfToFloat(const std::byte* half, float* out)   16 values
+// The loops over the 16 rows are for the compiler to vectorise.
+
+constexpr int kQuads = kInt8Block / 4;
+constexpr int kChunkBlocks = 8;  // blocks unpacked at once: 256 k, what K-quants share scales over
+
+// What the kernels need to know of a type. offset: what makes the stored, unsigned weights signed.
+struct Int8Type {
+  int bits;
+  int offset;    // integers are the stored ones minus this
+  int halves;    // weight scales of 32 k: 1 or 2
+  bool minimum;  // a term m besides
+};
+constexpr Int8Type TypeOf(DType type) {
+  switch (type) {
+    case DType::kQ4_0:
+      return {4, 8, 1, false};
+    case DType::kQ4_1:
+      return {4, 0, 1, true};
+    case DType::kQ5_0:
+      return {5, 16, 1, false};
+    case DType::kQ4_K:
+      return {4, 0, 1, true};
+    case DType::kQ5_K:
+      return {5, 0, 1, true};
+    case DType::kQ6_K:
+      return {6, 32, 2, false};
+    default:
+      return {8, 128, 1, false};
+  }
+}
+
+constexpr bool IsSuperBlock(DType type) {
+  return type == DType::kQ4_K || type == DType::kQ5_K || type == DType::kQ6_K;
+}
+
+// One panel's stretch. kCopies 2: the words times 16, then the words themselves (int8_amx.cc).
+template <int kCopies>
+struct alignas(64) PanelTile {
+  uint32_t quads[kChunkBlocks][kCopies][kQuads][kPanelRows];
+  float scale[kChunkBlocks][2][kPanelRows];
+  float minimum[kChunkBlocks][kPanelRows];
+};
+
+// A panel's words are aligned.
+inline const uint32_t* Words(const std::byte* from) {
+  return reinterpret_cast<const uint32_t*>(from);
+}
+
+// The eight words of a block from its nibbles: even words the low, odd words the high ones.
+inline void UnpackNibbles(const std::byte* from, uint32_t (*__restrict out)[kPanelRows]) {
+  for (int group = 0; group < kQuads / 2; ++group, from += 4 * kPanelRows) {
+    const uint32_t* __restrict words = Words(from);
+    for (int r = 0; r < kPanelRows; ++r) out[2 * group][r] = words[r] & 0x0f0f0f0fu;
+    for (int r = 0; r < kPanelRows; ++r) out[2 * group + 1][r] = words[r] >> 4 & 0x0f0f0f0fu;
+  }
+}
+
+// Adds the fifth bits.
+inline void AddFifthBits(const std::byte* from, uint32_t (*__restrict out)[kPanelRows]) {
+  const uint32_t* __restrict words = Words(from);
+  for (int q = 0; q < kQuads; ++q) {
+    for (int r = 0; r < kPanelRows; ++r) out[q][r] |= (words[r] >> q & 0x01010101u) << 4;
+  }
+}
+
+// Adds the fifth and sixth bits.
+inline void AddSixthBits(const std::byte* from, uint32_t (*__restrict out)[kPanelRows]) {
+  for (int half = 0; half < 2; ++half, from += 4 * kPanelRows, out += kQuads / 2) {
+    const uint32_t* __restrict words = Words(from);
+    for (int q = 0; q < kQuads / 2; ++q) {
+      for (int r = 0; r < kPanelRows; ++r) out[q][r] |= (words[r] >> 2 * q & 0x03030303u) << 4;
+    }
+  }
+}
+
+inline void ByteScales(const float* d, const std::byte* bytes, bool is_signed, float sign,
+                       float* __restrict out) {
+  for (int r = 0; r < kPanelRows; ++r) {
+    const int value = is_signed ? static_cast<int>(reinterpret_cast<const int8_t*>(bytes)[r])
+                                : static_cast<int>(reinterpret_cast<const uint8_t*>(bytes)[r]);
+    out[r] = sign * (d[r] * static_cast<float>(value));
+  }
+}
+
+// Block `index` of 32 of types whose blocks have 32 elements.
+template <DType kType, int kCopies>
+inline void UnpackSimple(const std::byte* block, PanelTile<kCopies>& tile, int index) {
+  auto* out = tile.quads[index][kCopies - 1];
+  Isa::HalfToFloat(block, tile.scale[index][0]);
+  block += 2 * kPanelRows;
+  if constexpr (kType == DType::kQ8_0) {
+    const uint32_t* __restrict words = Words(block);
+    uint32_t* __restrict to = out[0];
+    for (int i = 0; i < kQuads * kPanelRows; ++i) to[i] = words[i] ^ 0x80808080u;
+    return;
+  }
+  if constexpr (kType == DType::kQ4_1) {
+    Isa::HalfToFloat(block, tile.minimum[index]);
+    block += 2 * kPanelRows;
+  }
+  if constexpr (kType == DType::kQ5_0) {
+    UnpackNibbles(block + 4 * kPanelRows, out);
+    AddFifthBits(block, out);
+  } else {
+    UnpackNibbles(block, out);
+  }
+}
+
+// Sub-block `sub` of 32 of a K-quant's block of 256.
+template <DType kType, int kCopies>
+inline void UnpackK(const std::byte* block, int sub, PanelTile<kCopies>& tile, int index) {
+  auto* out = tile.quads[index][kCopies - 1];
+  float d[kPanelRows];
+  Isa::HalfToFloat(block, d);
+  block += 2 * kPanelRows;
+  if constexpr (kType == DType::kQ6_K) {
+    for (int half = 0; half < 2; ++half) {
+      ByteScales(d, block + (2 * sub + half) * kPanelRows, true, 1.0f, tile.scale[index][half]);
+    }
+    block += 16 * kPanelRows;
+    UnpackNibbles(block + (16 + 4 * sub) * 4 * kPanelRows, out);
+    AddSixthBits(block + 2 * sub * 4 * kPanelRows, out);
+    return;
+  }
+  float d_min[kPanelRows];
+  Isa::HalfToFloat(block, d_min);
+  block += 2 * kPanelRows;
+  ByteScales(d, block + sub * kPanelRows, false, 1.0f, tile.scale[index][0]);
+  ByteScales(d_min, block + (8 + sub) * kPanelRows, false, -1.0f, tile.minimum[index]);
+  block += 16 * kPanelRows;
+  if constexpr (kType == DType::kQ5_K) {
+    UnpackNibbles(block + (8 + 4 * sub) * 4 * kPanelRows, out);
+    AddFifthBits(block + sub * 4 * kPanelRows, out);
+  } else {
+    UnpackNibbles(block + 4 * sub * 4 * kPanelRows, out);
+  }
+}
+
+// Makes the bytes of the words signed: a borrow-free subtraction of the offset from each.
+inline void MakeSigned(int offset, uint32_t (*__restrict words)[kPanelRows]) {
+  auto* bytes = reinterpret_cast<uint8_t*>(words);
+  for (int i = 0; i < kQuads * kPanelRows * 4; ++i) {
+    bytes[i] = static_cast<uint8_t>(bytes[i] - offset);
+  }
+}
+
+// The blocks [first, first + count) of 32 of a panel; first is a multiple of kChunkBlocks.
+template <DType kType, bool kSigned, int kCopies>
+void UnpackPanel(const std::byte* panel, size_t block_bytes, int64_t first, int count,
+                 PanelTile<kCopies>& tile) {
+  constexpr bool kSuper = IsSuperBlock(kType);
+  for (int i = 0; i < count; ++i) {
+    if constexpr (kSuper) {
+      UnpackK<kType>(panel + (first + i) / kChunkBlocks * block_bytes,
+                     static_cast<int>((first + i) % kChunkBlocks), tile, i);
+    } else {
+      UnpackSimple<kType>(panel + (first + i) * block_bytes, tile, i);
+    }
+    auto* words = tile.quads[i][kCopies - 1];
+    if constexpr (kSigned && TypeOf(kType).offset != 0) MakeSigned(TypeOf(kType).offset, words);
+    if constexpr (kCopies == 2) {
+      // No byte of four bits loses any of them; the carries between bytes are masked.
+      for (int q = 0; q < kQuads; ++q) {
+        for (int r = 0; r < kPanelRows; ++r) {
+          tile.quads[i][0][q][r] = words[q][r] << 4 & 0xf0f0f0f0u;
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every integer kernel of this machine: the same bits as plain C++ for every type, shape, number of
+// tokens and range of panels, and values within a derived bound of the product in double.
+#include "kernels/cpu/int8_matmul.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <iostream>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "kernels/cpu/matmul_int8.h"
+#include "kernels/half.h"
+#include "tests/reference/dequantize.h"
+#include "tests/reference/int8_portable.h"
+
+namespace fairlead {
+namespace {
+
+constexpr DType kTypes[] = {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
+                            DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+constexpr float kSentinel = 12345.0f;
+
+enum class Values { kRandom, kExtreme };
+
+// The largest integers of either sign and scale: what could overflow or saturate does so here.
+std::vector<std::byte> WeightBytes(DType dtype, int64_t elements, Values values,
+                                   std::mt19937& random) {
+  std::vector<std::byte> bytes(RowBytes(dtype, elements));
+  const int pattern = static_cast<int>(random() % 3);
+  for (std::byte& b : bytes) {
+    const int extreme = pattern == 0 ? 0x80 : pattern == 1 ? 0xff : 0x7f;
+    b = static_cast<std::byte>(values == Values::kExtreme ? extreme : random());
+  }
+  const int block_bytes = Info(dtype).block_bytes;
+  const auto set_half = [&](size_t at, float value) {
+    const uint16_t bits = F32ToF16(value);
+    std::memcpy(bytes.data() + at, &bits, sizeof(bits));
+  };
+  for (size_t block = 0; block < bytes.size(); block += block_bytes) {
+    const float d = 0.001f * static_cast<float>(1 + random() % 9);
+    set_half(block + (dtype == DType::kQ6_K ? 208 : 0), random() % 2 == 0 ? d : -d);
+    if (dtype == DType::kQ4_1) set_half(block + 2, -7 * d);
+    if (dtype == DType::kQ4_K || dtype == DType::kQ5_K) set_half(block + 2, 4 * d);
+  }
+  return bytes;
+}
+
+std::vector<float> Activations(int64_t count, Values values, std::mt19937& random) {
+  std::vector<float> x(count);
+  std::normal_distribution<float> normal;
+  for (int64_t i = 0; i < count; ++i) {
+    x[i] = values == Values::kExtreme ? (random() % 8 == 0 ? -3.0f : 3.0f) : normal(random);
+    if (values == Values::kRandom && i % 97 == 0) x[i] *= 50;
+  }
+  return x;
+}
+
+struct Product {
+  ThreadPool pool{2};
+  Int8Scratch scratch;
+  std::unique_ptr<PackedWeight> packed;
+
+  Product(DType dtype, int64_t cols, const std::vector<std::byte>& bytes) {
+    const WeightPart part{bytes.data(), static_cast<int64_t>(bytes.size() / RowBytes(dtype, cols))};
+    auto weight = PackCpuWeight({dtype, cols, {&part, 1}, false}, Numerics::kFast, pool);
+    EXPECT_TRUE(weight.ok()) << weight.status();
+    packed = *std::move(weight);
+  }
+
+  // Bits of [tokens, rows], between columns that stay as they are.
+  std::vector<uint32_t> Run(const Int8Kernels& kernels, int terms, const float* x, int64_t tokens) {
+    const int64_t rows = packed->rows(), stride = rows + 4;
+    std::vector<float> out(tokens * stride, kSentinel);
+    MultiplyInt8(pool, {&kernels, terms}, static_cast<const CpuPackedWeight&>(*packed), x, tokens,
+                 {.data = out.data() + 2, .stride = stride}, scratch);
+    std::vector<uint32_t> bits;
+    for (int64_t t = 0; t < tokens; ++t) {
+      const float* row = out.data() + t * stride;
+      for (const int64_t c : {int64_t{0}, int64_t{1}, rows + 2, rows + 3}) {
+        EXPECT_EQ(row[c], kSentinel);
+      }
+      for (int64_t n = 0; n < rows; ++n) bits.push_back(std::bit_cast<uint32_t>(row[2 + n]));
+    }
+    return bits;
+  }
+};
+
+struct Shape {
+  int64_t rows, cols;
+};
+
+std::vector<Shape> Shapes(DType dtype) {
+  if (Info(dtype).block_elements == 256) return {{1, 256}, {17, 512}, {80, 768}, {100, 2304}};
+  return {{1, 32}, {17, 64}, {80, 288}, {100, 576}, {33, 2080}};
+}
+
+class Int8Matmul : public testing::TestWithParam<DType> {};
+
+TEST_P(Int8Matmul, AllKernelsGiveTheBitsOfPlainCpp) {
+  std::mt19937 random(7);
+  constexpr int64_t kMostTokens = 41;
+  for (const Values values : {Values::kRandom, Values::kExtreme}) {
+    for (const Shape& shape : Shapes(GetParam())) {
+      Product product(GetParam(), shape.cols,
+                      WeightBytes(GetParam(), shape.rows * shape.cols, values, random));
+      const std::vector<float> x = Activations(kMostTokens * shape.cols, values, random);
+      for (const int terms : {1, 2}) {
+        const std::vector<uint32_t> want =
+            product.Run(reference::kInt8Portable, terms, x.data(), kMostTokens);
+        for (const Int8Kernels* kernels : SupportedInt8Kernels()) {
+          // From the second token on too: a row's place in a tile changes nothing.
+          for (const int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 13, 16, 17, 40, 41}) {
+            for (const int64_t first : {int64_t{0}, kMostTokens - tokens}) {
+              const auto got = product.Run(*kernels, terms, x.data() + first * shape.cols, tokens);
+              const auto begin = want.begin() + first * shape.rows;
+              ASSERT_TRUE(std::equal(got.begin(), got.end(), begin))
+                  << kernels->name << ", " << terms << " terms, " << shape.rows << " x "
+                  << shape.cols << ", " << tokens << " tokens from " << first;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Int8Matmul, ManyTokensAreCutWithoutATrace) {
+  std::mt19937 random(8);
+  constexpr int64_t kCols = 256, kRows = 48, kTokens = 2 * kMaxInt8Tokens + 19;
+  Product product(GetParam(), kCols,
+                  WeightBytes(GetParam(), kRows * kCols, Values::kRandom, random));
+  const std::vector<float> x = Activations(kTokens * kCols, Values::kRandom, random);
+  for (const Int8Kernels* kernels : SupportedInt8Kernels()) {
+    const auto whole = product.Run(*kernels, 2, x.data(), kTokens);
+    for (int64_t t = 0; t < kTokens; t += 31) {
+      const auto alone = product.Run(*kernels, 2, x.data() + t * kCols, 1);
+      ASSERT_TRUE(std::equal(alone.begin(), alone.end(), whole.begin() + t * kRows))
+          << kernels->name << ", token " << t;
+    }
+  }
+}
+
+// An activation is off by half a step, max / limit / 2, at most. Sums round in f32: three
+// operations a block and scale, on partial sums no larger than the sum of magnitudes (a weight
+// type's own split into d * q and m included, hence ElementMagnitude).
+TEST_P(Int8Matmul, IsNearTheProductInDouble) {
+  std::mt19937 random(9);
+  for (const Shape& shape : Shapes(GetParam())) {
+    const auto bytes = WeightBytes(GetParam(), shape.rows * shape.cols, Values::kRandom, random);
+    Product product(GetParam(), shape.cols, bytes);
+    const std::vector<float> x = Activations(shape.cols, Values::kRandom, random);
+    std::vector<float> w(shape.cols);
+    for (const int terms : {1, 2}) {
+      const double limit = terms == 2 ? 2032 : 127;
+      for (const Int8Kernels* kernels : SupportedInt8Kernels()) {
+        const auto bits = product.Run(*kernels, terms, x.data(), 1);
+        for (int64_t n = 0; n < shape.rows; ++n) {
+          double want = 0, bound = 0, magnitude = 0;
+          for (int64_t b = 0; b < shape.cols; b += kInt8Block) {
+            double largest = 0;
+            for (int64_t k = b; k < b + kInt8Block; ++k) {
+              largest = std::max<double>(largest, std::abs(x[k]));
+            }
+            for (int64_t k = b; k < b + kInt8Block; ++k) {
+              const double weight =
+                  reference::DequantizeElement(GetParam(), bytes.data(), n * shape.cols + k);
+              const double most =
+                  reference::ElementMagnitude(GetParam(), bytes.data(), n * shape.cols + k);
+              want += x[k] * weight;
+              bound += largest / limit / 2 * 1.0001 * std::abs(weight);
+              magnitude += largest * most;
+            }
+          }
+          bound += magnitude * 6 * static_cast<double>(shape.cols / kInt8Block) * 0x1p-24;
+          EXPECT_NEAR(std::bit_cast<float>(bits[n]), want, bound)
+              << kernels->name << ", " << terms << " terms, row " << n;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Int8Matmul, WhatIsNotFiniteShowsInItsRowAlone) {
+  std::mt19937 random(10);
+  constexpr int64_t kCols = 512, kRows = 20, kTokens = 18;
+  Product product(GetParam(), kCols,
+                  WeightBytes(GetParam(), kRows * kCols, Values::kRandom, random));
+  std::vector<float> x = Activations(kTokens * kCols, Values::kRandom, random);
+  for (const Int8Kernels* kernels : SupportedInt8Kernels()) {
+    const auto clean = product.Run(*kernels, 2, x.data(), kTokens);
+    for (const float bad :
+         {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+      std::vector<float> spoilt = x;
+      spoilt[5 * kCols + 300] = bad;
+      const auto got = product.Run(*kernels, 2, spoilt.data(), kTokens);
+      for (int64_t i = 0; i < kTokens * kRows; ++i) {
+        if (i / kRows == 5) {
+          EXPECT_TRUE(std::isnan(std::bit_cast<float>(got[i]))) << kernels->name;
+        } else {
+          EXPECT_EQ(got[i], clean[i]) << kernels->name;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Int8Matmul, ZerosAndTinyValuesGiveZero) {
+  std::mt19937 random(11);
+  constexpr int64_t kCols = 256, kRows = 16;
+  Product product(GetParam(), kCols,
+                  WeightBytes(GetParam(), kRows * kCols, Values::kRandom, random));
+  for (const float value : {0.0f, -0.0f, 1e-38f, 1e-45f}) {
+    const std::vector<float> x(kCols, value);
+    for (const Int8Kernels* kernels : SupportedInt8Kernels()) {
+      for (const uint32_t bits : product.Run(*kernels, 2, x.data(), 1)) {
+        EXPECT_EQ(std::bit_cast<float>(bits), 0.0f) << kernels->name << " of " << value;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, Int8Matmul, testing::ValuesIn(kTypes),
+                         [](const auto& info) { return std::string(Info(info.param).name); });
+
+TEST(Int8Kernels, EachIsListedOnceAndTheBestFirst) {
+  const auto kernels = SupportedInt8Kernels();
+  for (size_t i = 0; i < kernels.size(); ++i) {
+    std::cout << kernels[i]->name << "\n";
+    EXPECT_EQ(std::count(kernels.begin(), kernels.end(), kernels[i]), 1);
+    EXPECT_GE(kernels[0]->fast_two_terms, kernels[i]->fast_two_terms);
+  }
+}
+
+}  // namespace
+}  // namespace fairlead

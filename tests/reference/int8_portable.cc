@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/reference/int8_portable.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "kernels/half.h"
+
+namespace fairlead {
+namespace {
+
+struct Isa {
+  static void HalfToFloat(const std::byte* half, float* out) {
+    for (int r = 0; r < kPanelRows; ++r) {
+      uint16_t bits;
+      std::memcpy(&bits, half + 2 * r, sizeof(bits));
+      out[r] = F16ToF32(bits);
+    }
+  }
+};
+
+#include "kernels/cpu/int8_unpack-inl.h"
+//
+#include "kernels/cpu/int8_driver-inl.h"
+#include "kernels/cpu/int8_quantize-inl.h"
+
+struct PortableKernel {
+  static constexpr int kPanels = 1;
+  static constexpr int kRows = 1;
+  template <DType, int>
+  static constexpr int Copies() {
+    return 1;
+  }
+  template <DType, int>
+  static constexpr bool Signed() {
+    return true;
+  }
+
+  template <DType kType, int kTerms>
+  static void Run(const Stretch<1, 1>& s, int64_t tokens) {
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int b = 0; b < s.count; ++b) RunBlock<kType, kTerms>(s, t, b);
+    }
+  }
+
+  template <DType kType, int kTerms>
+  static void RunBlock(const Stretch<1, 1>& s, int64_t t, int b) {
+    constexpr Int8Type kInfo = TypeOf(kType);
+    const Int8Activations& a = *s.x;
+    const int64_t at = a.At(s.token + t, s.block + b);
+    const int8_t* x = a.quads + at * kTerms * kInt8Block;
+    const auto* w = reinterpret_cast<const int8_t*>(s.tile->quads[b][0]);
+    float* sums = s.sums + t * kPanelRows;
+    for (int half = 0; half < kInfo.halves; ++half) {
+      int32_t dot[kPanelRows] = {};
+      const int quads = kQuads / kInfo.halves;
+      for (int i = half * quads * 4; i < (half + 1) * quads * 4; ++i) {
+        const int q = kTerms == 2 ? 16 * x[i] + x[kInt8Block + i] : x[i];
+        for (int r = 0; r < kPanelRows; ++r) dot[r] += q * w[(i / 4 * kPanelRows + r) * 4 + i % 4];
+      }
+      for (int r = 0; r < kPanelRows; ++r) {
+        const float scale = s.tile->scale[b][half][r] * a.scale[at];
+        sums[r] = std::fma(static_cast<float>(dot[r]), scale, sums[r]);
+      }
+    }
+    if constexpr (kInfo.minimum) {
+      for (int r = 0; r < kPanelRows; ++r) {
+        sums[r] = std::fma(s.tile->minimum[b][r], a.sum[at], sums[r]);
+      }
+    }
+  }
+};
+
+bool Supported() { return true; }
+
+}  // namespace
+
+namespace reference {
+const Int8Kernels kInt8Portable = {.name = "portable",
+                                   .supported = &Supported,
+                                   .fast_two_terms = false,
+                                   .quantize = &Quantize,
+                                   .multiply = &MultiplyWith<PortableKernel>};
+
+}  // namespace reference
+
+}  // namespace fairlead
