@@ -79,6 +79,6 @@ cmake --build --preset "$preset" || fail "build/$preset does not build"
 export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:check_initialization_order=1:detect_stack_use_after_return=1
 export LSAN_OPTIONS=print_suppressions=0
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:suppressions=$root/tests/tsan.supp
+export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
 log "testing build/$preset"
 exec "${runner[@]}" ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j2 "${selection[@]}" "$@"

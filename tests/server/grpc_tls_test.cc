@@ -8,10 +8,6 @@
 #include "tests/server/grpc_fixture.h"
 #include "tests/server/tls_material.h"
 
-// gRPC hands OpenSSL's objects from thread to thread under locks that ThreadSanitizer cannot see.
-// In this program alone: HTTP's use of OpenSSL is not silenced.
-extern "C" const char* __tsan_default_suppressions() { return "race:libssl\nrace:libcrypto\n"; }
-
 namespace fairlead {
 namespace {
 
