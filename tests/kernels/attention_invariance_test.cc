@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/simd_matmul.h"
@@ -20,6 +21,7 @@
 #include "kernels/half.h"
 #include "kernels/ops.h"
 #include "tests/kernels/simd_targets_for_test.h"
+#include "tests/sanitized.h"
 
 namespace fairlead {
 namespace {
@@ -173,7 +175,10 @@ void ExpectNearDouble(const Shape& shape, Numerics numerics, const Rows& rows, c
   ASSERT_EQ(out.size(), size_t{1} * tokens * shape.heads * dim);
   std::vector<double> score(tokens);
   std::vector<double> expected(dim);
-  for (int row = 0; row < tokens; ++row) {
+  std::vector<double> cached(rows.size());  // what k and v are in the cache
+  std::transform(rows.begin(), rows.end(), cached.begin(), stored);
+  constexpr int kRowStep = kSanitized ? 13 : 1;
+  for (int row = 0; row < tokens; row += kRowStep) {
     for (int head = 0; head < shape.heads; ++head) {
       const float* q = rows.data() + int64_t{row} * shape.row() + head * dim;
       const int kv_head = head / (shape.heads / shape.kv_heads);
@@ -181,11 +186,12 @@ void ExpectNearDouble(const Shape& shape, Numerics numerics, const Rows& rows, c
       const int v_offset = k_offset + shape.kv_heads * dim;
       double max = -1e300, largest_sum = 0, largest_v = 0, total = 0;
       for (int key = 0; key <= row; ++key) {
-        const float* k = rows.data() + int64_t{key} * shape.row() + k_offset;
+        const double* k = cached.data() + int64_t{key} * shape.row() + k_offset;
         double sum = 0, magnitude = 0;
         for (int d = 0; d < dim; ++d) {
-          sum += q[d] * stored(k[d]);
-          magnitude += std::abs(q[d] * stored(k[d]));
+          const double product = q[d] * k[d];
+          sum += product;
+          magnitude += std::abs(product);
         }
         score[key] = sum * scale;
         max = std::max(max, score[key]);
@@ -194,11 +200,11 @@ void ExpectNearDouble(const Shape& shape, Numerics numerics, const Rows& rows, c
       std::fill(expected.begin(), expected.end(), 0.0);
       for (int key = 0; key <= row; ++key) {
         const double weight = std::exp(score[key] - max);
-        const float* v = rows.data() + int64_t{key} * shape.row() + v_offset;
+        const double* v = cached.data() + int64_t{key} * shape.row() + v_offset;
         total += weight;
         for (int d = 0; d < dim; ++d) {
-          expected[d] += weight * stored(v[d]);
-          largest_v = std::max(largest_v, std::abs(stored(v[d])));
+          expected[d] += weight * v[d];
+          largest_v = std::max(largest_v, std::abs(v[d]));
         }
       }
       const double bound = (2 * (dim + 2) * kU * largest_sum + 1000 * kU) * largest_v;
@@ -211,17 +217,22 @@ void ExpectNearDouble(const Shape& shape, Numerics numerics, const Rows& rows, c
   }
 }
 
+std::vector<int> Some(std::vector<int> values, std::vector<int> when_sanitized) {
+  return kSanitized ? std::move(when_sanitized) : std::move(values);
+}
+
 constexpr Numerics kBothCaches[] = {Numerics::kPrecise, Numerics::kFloat32};
 
 TEST(AttentionInvariance, ChunksGiveTheSameBitsForAllHeadDims) {
-  for (const int head_dim : {2, 16, 20, 32, 48, 64, 80, 96, 112, 128, 256}) {
+  for (const int head_dim :
+       Some({2, 16, 20, 32, 48, 64, 80, 96, 112, 128, 256}, {2, 20, 64, 112, 256})) {
     const Shape shape = {.heads = 6, .kv_heads = 2, .head_dim = head_dim};
     const Rows rows = RandomRows(shape, 290, head_dim);  // the second split has 34 keys
     for (const Numerics numerics : kBothCaches) {
       SCOPED_TRACE(testing::Message() << "head_dim " << head_dim << ", " << NumericsName(numerics));
       const Rows whole = InChunks(shape, {.numerics = numerics}, rows, 290);
       ExpectNearDouble(shape, numerics, rows, whole);
-      for (const int chunk : {1, 7, 13, 16, 64}) {
+      for (const int chunk : Some({1, 7, 13, 16, 64}, {1, 13})) {
         SCOPED_TRACE(testing::Message() << "chunk " << chunk);
         ExpectSameBits(whole, InChunks(shape, {.numerics = numerics}, rows, chunk));
       }
@@ -255,7 +266,7 @@ TEST(AttentionInvariance, ThreadsAndBlockTables) {
     const Rows alone = InChunks(shape, {.numerics = numerics}, rows, 800);
     ExpectNearDouble(shape, numerics, rows, alone);
     for (const int threads : {2, 3}) {
-      for (const int chunk : {1, 5, 200, 800}) {
+      for (const int chunk : Some({1, 5, 200, 800}, {threads == 2 ? 1 : 800, 200})) {
         SCOPED_TRACE(testing::Message() << threads << " threads, chunk " << chunk);
         const RunOptions options = {
             .numerics = numerics, .threads = threads, .block_order = uint32_t(chunk)};

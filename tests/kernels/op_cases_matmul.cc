@@ -68,16 +68,17 @@ FloatBound BoundOf(CaseRun& run, const MatmulCase& c, const MatmulData& data) {
   const double input_rounding = MatmulRounding(run.info().numerics);
   const int columns = c.left + c.n + c.right;
   FloatBound bound = {std::vector<double>(data.before.size()), MatmulNmse(run.info().numerics)};
+  std::vector<float> weight(c.k);
   int n = 0;
   for (const auto& part : data.parts) {
     const int64_t rows = static_cast<int64_t>(part.size() / RowBytes(c.dtype, c.k));
     for (int64_t r = 0; r < rows; ++r, ++n) {
+      for (int k = 0; k < c.k; ++k)
+        weight[k] = reference::ElementMagnitude(c.dtype, part.data(), r * c.k + k);
       for (int t = 0; t < c.tokens; ++t) {
         double magnitude = 0;
-        for (int k = 0; k < c.k; ++k) {
-          magnitude += std::fabs(double{data.x[t * c.k + k]}) *
-                       reference::ElementMagnitude(c.dtype, part.data(), r * c.k + k);
-        }
+        const float* x = data.x.data() + t * c.k;
+        for (int k = 0; k < c.k; ++k) magnitude += std::fabs(double{x[k]}) * weight[k];
         const size_t at = static_cast<size_t>(t) * columns + c.left + n;
         double rest = c.bias ? std::fabs(data.bias[n]) : 0;
         if (c.accumulate) rest += std::fabs(data.before[at]);

@@ -2,6 +2,7 @@
 #include "tests/reference/reference_ops.h"
 
 #include <cmath>
+#include <vector>
 
 #include "tests/reference/dequantize.h"
 
@@ -38,13 +39,15 @@ void ReferenceOps::RmsNorm(Stream&, const RmsNormArgs& args) const {
 void ReferenceOps::Matmul(Stream&, const MatmulArgs& args) const {
   const auto& weight = static_cast<const ReferenceWeight&>(*args.weight);
   const int64_t tokens = args.x.dim[0], columns = args.out.dim[1];
-  for (int64_t t = 0; t < tokens; ++t) {
-    for (int64_t n = 0; n < weight.rows(); ++n) {
+  const int64_t cols = weight.cols();
+  std::vector<float> row(static_cast<size_t>(cols));
+  for (int64_t n = 0; n < weight.rows(); ++n) {
+    for (int64_t k = 0; k < cols; ++k) row[k] = weight.At(n, k);
+    for (int64_t t = 0; t < tokens; ++t) {
+      const float* x = args.x.As<float>() + t * cols;
       float* out = args.out.As<float>() + t * columns + args.out_column + n;
       double sum = 0;
-      for (int64_t k = 0; k < weight.cols(); ++k) {
-        sum += double{args.x.As<float>()[t * weight.cols() + k]} * weight.At(n, k);
-      }
+      for (int64_t k = 0; k < cols; ++k) sum += double{x[k]} * row[k];
       if (args.bias) sum += args.bias.As<float>()[n];
       if (args.accumulate) sum += *out;
       *out = static_cast<float>(sum);

@@ -14,11 +14,12 @@
 #include "tests/guarded_device.h"
 #include "tests/reference/reference_device.h"
 #include "tests/runtime/collecting_sink.h"
+#include "tests/sanitized.h"
 
 namespace fairlead {
 namespace {
 
-constexpr int kRequests = 32;
+constexpr int kRequests = kSanitized ? 16 : 32;
 constexpr int kMaxModelLen = 128;
 constexpr int kBlockTokens = 16;
 

@@ -11,17 +11,12 @@
 #include "gtest/gtest.h"
 #include "kernels/sampling_rng.h"
 #include "runtime/scheduler.h"
+#include "tests/sanitized.h"
 
 namespace fairlead {
 namespace {
 
-// A sanitizer's build runs some 20 times slower and looks for other faults: 5,000 requests are
-// enough for it.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kRequests = 5'000;
-#else
-constexpr int kRequests = 100'000;
-#endif
+constexpr int kRequests = kSanitized ? 5'000 : 100'000;
 constexpr int kScenarios = 50;
 constexpr Token kStop = 3;
 
