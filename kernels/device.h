@@ -131,8 +131,8 @@ class Device {  // Thread-safe. Outlives every Buffer, PackedWeight and Stream i
   virtual size_t FreeMemory() const = 0;
   virtual absl::StatusOr<Buffer> Allocate(
       size_t bytes) = 0;  // 64-byte aligned, zeroed; RESOURCE_EXHAUSTED when it does not fit
-  // Bytes of one KV block (K and V of one layer). A layer's cache is one buffer of num_blocks of
-  // these.
+  // Bytes of one KV block (K and V of one layer). A layer's cache is num_blocks of these, from its
+  // PagedKv::data on.
   virtual size_t KvBlockBytes(const KvShape& shape) const = 0;
   // Synchronous; the host bytes may be dropped when it returns.
   virtual absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) = 0;

@@ -7,7 +7,7 @@
 namespace fairlead {
 
 absl::StatusOr<BatchBuilder> BatchBuilder::Create(Device& device, const SchedulerLimits& limits,
-                                                  int max_model_len, int block_tokens) {
+                                                  int max_model_len, int block_tokens, int layers) {
   const int64_t seqs = std::min(limits.max_num_seqs, limits.max_batched_tokens);
   const int64_t max_blocks = (max_model_len + block_tokens - 1) / block_tokens;
   const size_t bytes = 3 * Mirror::BytesFor(limits.max_batched_tokens) +
@@ -15,7 +15,7 @@ absl::StatusOr<BatchBuilder> BatchBuilder::Create(Device& device, const Schedule
                        Mirror::BytesFor(seqs * max_blocks);
   absl::StatusOr<Mirror> mirror = Mirror::Create(device, bytes);
   if (!mirror.ok()) return mirror.status();
-  return BatchBuilder(*std::move(mirror), block_tokens);
+  return BatchBuilder(*std::move(mirror), block_tokens, layers);
 }
 
 const Batch& BatchBuilder::Build(const StepPlan& plan, Stream& stream) {
@@ -43,11 +43,13 @@ const Batch& BatchBuilder::Build(const StepPlan& plan, Stream& stream) {
       const int p = row.first_token + i;
       token.host[t] = row.sequence->tokens[p];
       position.host[t] = p;
-      kv_slot.host[t] = blocks[p / block_tokens_] * block_tokens_ + p % block_tokens_;
+      kv_slot.host[t] = blocks[p / block_tokens_] * layers_ * block_tokens_ + p % block_tokens_;
     }
     const auto table = block_table.host.subspan(r * max_blocks, max_blocks);
     // Entries beyond a sequence's blocks are never read; 0 is a valid block all the same.
-    std::fill(std::copy(blocks.begin(), blocks.end(), table.begin()), table.end(), 0);
+    const auto end = std::transform(blocks.begin(), blocks.end(), table.begin(),
+                                    [this](int32_t block) { return block * layers_; });
+    std::fill(end, table.end(), 0);
   }
   query_start.host[seqs] = t;
   mirror_.CopyToDevice(stream);

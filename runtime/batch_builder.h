@@ -14,20 +14,23 @@ namespace fairlead {
 
 class BatchBuilder {
  public:
-  // For plans within `limits` over sequences of at most max_model_len tokens. Errors: the device's.
+  // For plans within `limits` over sequences of at most max_model_len tokens. `layers`: the blocks
+  // of so many layers lie side by side in memory, so block b of a sequence is block b * layers of
+  // the batch, counted from each layer's first block. Errors: the device's.
   static absl::StatusOr<BatchBuilder> Create(Device& device, const SchedulerLimits& limits,
-                                             int max_model_len, int block_tokens);
+                                             int max_model_len, int block_tokens, int layers);
 
   // One copy to the device. Valid until the next Build, which must not come before the stream's
   // Wait.
   const Batch& Build(const StepPlan& plan, Stream& stream);
 
  private:
-  BatchBuilder(Mirror mirror, int block_tokens)
-      : mirror_(std::move(mirror)), block_tokens_(block_tokens) {}
+  BatchBuilder(Mirror mirror, int block_tokens, int layers)
+      : mirror_(std::move(mirror)), block_tokens_(block_tokens), layers_(layers) {}
 
   Mirror mirror_;
   int block_tokens_;
+  int layers_;
   Batch batch_;
 };
 

@@ -54,8 +54,8 @@ absl::StatusOr<int> CountBlocks(size_t block_bytes, int layers, const EngineOpti
                      blocks * options.block_tokens, " tokens; one request of max_model_len ",
                      options.max_model_len, " needs ", needed * bytes_per_block, " bytes"));
   }
-  // A slot number is an i32.
-  const size_t most = static_cast<size_t>(INT32_MAX) / options.block_tokens;
+  // A slot number is an i32, and counts the blocks of all layers (BatchBuilder).
+  const size_t most = static_cast<size_t>(INT32_MAX) / options.block_tokens / layers;
   return static_cast<int>(std::min(blocks, most));
 }
 
@@ -71,7 +71,10 @@ absl::StatusOr<Buffer> Allocate(Device& device, const char* what, size_t bytes) 
 // All device memory that the step loop uses.
 struct EngineMemory {
   int num_blocks = 0;
-  std::vector<Buffer> kv;  // one a layer
+  // Block after block, of each the layers side by side: so what a sequence touches next is one run
+  // of memory, and the pages that a system hands out when they are touched (2 MiB each) hold it
+  // all.
+  Buffer kv;
   std::vector<PagedKv> kv_layers;
   Buffer scratch;
   std::unique_ptr<BatchBuilder> builder;
@@ -98,13 +101,15 @@ absl::StatusOr<EngineMemory> AllocateMemory(Device& device, const Model& model,
   }
   EngineMemory memory;
   memory.num_blocks = *num_blocks;
+  absl::StatusOr<Buffer> kv =
+      Allocate(device, "KV cache", block_bytes * memory.num_blocks * config.layers);
+  if (!kv.ok()) return kv.status();
+  memory.kv = *std::move(kv);
   for (int layer = 0; layer < config.layers; ++layer) {
-    absl::StatusOr<Buffer> kv =
-        Allocate(device, "KV cache of one layer", block_bytes * memory.num_blocks);
-    if (!kv.ok()) return kv.status();
     memory.kv_layers.push_back(
-        {.data = kv->data(), .num_blocks = memory.num_blocks, .shape = shape});
-    memory.kv.push_back(*std::move(kv));
+        {.data = static_cast<std::byte*>(memory.kv.data()) + layer * block_bytes,
+         .num_blocks = memory.num_blocks * config.layers - layer,
+         .shape = shape});
   }
   const SchedulerLimits& limits = options.scheduler;
   const int max_rows = SliceRows(limits);
@@ -113,8 +118,8 @@ absl::StatusOr<EngineMemory> AllocateMemory(Device& device, const Model& model,
   if (!scratch.ok()) return scratch.status();
   memory.scratch = *std::move(scratch);
 
-  absl::StatusOr<BatchBuilder> builder =
-      BatchBuilder::Create(device, limits, options.max_model_len, options.block_tokens);
+  absl::StatusOr<BatchBuilder> builder = BatchBuilder::Create(device, limits, options.max_model_len,
+                                                              options.block_tokens, config.layers);
   if (!builder.ok()) return builder.status();
   memory.builder = std::make_unique<BatchBuilder>(*std::move(builder));
   absl::StatusOr<std::unique_ptr<Sampler>> sampler =

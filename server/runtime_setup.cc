@@ -15,6 +15,7 @@
 #include "models/registry.h"
 #include "server/kv_plan.h"
 #include "server/once_event.h"
+#include "server/stage_timer.h"
 
 namespace fairlead {
 namespace {
@@ -138,6 +139,7 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenModel(const RuntimeConfig& con
 
 absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config,
                                                      const std::string& name) {
+  StageTimer timer;
   auto runtime = std::make_unique<Runtime>();
   auto device = OpenDevice(config.device,
                            {.threads = config.threads, .numerics = NumericsOf(config.numerics)});
@@ -150,9 +152,11 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config
   if (info.numerics == Numerics::kFast) {
     spdlog::warn("numerics fast: {} computes it as precise in this version", info.name);
   }
+  timer.Done("the device");
   const absl::Time start = absl::Now();
   auto source = OpenModel(config);
   if (!source.ok()) return source.status();
+  timer.Done("reading the model's header");
   const absl::StatusOr<ModelConfig> model_config = LoadModelConfig(**source);
   if (!model_config.ok()) return model_config.status();
   const int positions = static_cast<int>(std::min<int64_t>(
@@ -160,7 +164,9 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config
   auto model = LoadModel(**source, *runtime->device, positions);
   if (!model.ok()) return model.status();
   runtime->model = *std::move(model);
+  timer.Done("the weights");
   if (absl::Status status = LoadText(config, **source, *runtime); !status.ok()) return status;
+  timer.Done("tokenizer and chat template");
 
   const absl::StatusOr<std::string> architecture = ArchitectureName(**source);
   runtime->served = {.name = name.empty() ? ModelNameOf(config.model) : name,
@@ -182,6 +188,7 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config
   auto engine = Engine::Create(*runtime->device, *runtime->model, OptionsOf(config, *plan));
   if (!engine.ok()) return engine.status();
   runtime->engine = *std::move(engine);
+  timer.Done("the engine");
   return runtime;
 }
 

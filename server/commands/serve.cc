@@ -21,6 +21,7 @@
 #include "server/once_event.h"
 #include "server/runtime_setup.h"
 #include "server/shutdown_signal.h"
+#include "server/stage_timer.h"
 #include "server/version.h"
 
 namespace fairlead {
@@ -65,7 +66,9 @@ absl::Status LoadService(const ServeConfig& config, Serving& serving) {
   auto runtime = LoadRuntime(config.runtime, config.served_model_name);
   if (!runtime.ok()) return runtime.status();
   serving.runtime = *std::move(runtime);
+  StageTimer timer;
   if (absl::Status status = WarmUp(*serving.runtime->engine); !status.ok()) return status;
+  timer.Done("the first step");
   const DeviceInfo& device = serving.runtime->device->info();
   serving.metrics =
       std::make_unique<Metrics>(BuildInfo{.version = std::string(kVersion),
@@ -199,12 +202,16 @@ absl::Status RunServe(ServeOptions& options, absl::Time process_start) {
   ShutdownSignal signal;
   SetUpLog(options.config.runtime.log_level);
   spdlog::info("fairlead {}", std::string(kVersion));
+  spdlog::debug("start-up: the command line took {:.1f} ms",
+                absl::ToDoubleMilliseconds(absl::Now() - process_start));
   Serving serving;
   absl::Status status = LoadIdentities(options.config, serving);
   if (status.ok()) status = LoadService(options.config, serving);
   if (status.ok()) Resolve(serving, options.config);
+  StageTimer timer;
   if (status.ok()) status = StartHttp(options, serving);
   if (status.ok()) status = StartGrpc(options.config, serving);
+  timer.Done("the ports");
   if (!status.ok()) {
     if (serving.runtime != nullptr) serving.runtime->engine->Drain(absl::InfinitePast());
     return status;
