@@ -28,6 +28,9 @@ class AtomicStats {
     Set(kPrefixHitTokens, stats.prefix_hit_tokens);
     Set(kPreemptions, stats.preemptions);
     Set(kNonfiniteLogits, stats.nonfinite_logits);
+    Set(kDrafts, stats.drafts);
+    Set(kDraftTokens, stats.draft_tokens);
+    Set(kAcceptedDraftTokens, stats.accepted_draft_tokens);
   }
 
   // num_held: running and waiting, those included that the engine thread has not seen yet.
@@ -45,7 +48,10 @@ class AtomicStats {
             .prefix_query_tokens = Get(kPrefixQueryTokens),
             .prefix_hit_tokens = Get(kPrefixHitTokens),
             .preemptions = Get(kPreemptions),
-            .nonfinite_logits = Get(kNonfiniteLogits)};
+            .nonfinite_logits = Get(kNonfiniteLogits),
+            .drafts = Get(kDrafts),
+            .draft_tokens = Get(kDraftTokens),
+            .accepted_draft_tokens = Get(kAcceptedDraftTokens)};
   }
 
  private:
@@ -62,6 +68,9 @@ class AtomicStats {
     kPrefixHitTokens,
     kPreemptions,
     kNonfiniteLogits,
+    kDrafts,
+    kDraftTokens,
+    kAcceptedDraftTokens,
     kNumFields,
   };
 

@@ -41,7 +41,7 @@ const Batch& BatchBuilder::Build(const StepPlan& plan, Stream& stream) {
     context_tokens.host[r] = row.first_token + row.num_tokens;
     for (int i = 0; i < row.num_tokens; ++i, ++t) {
       const int p = row.first_token + i;
-      token.host[t] = row.sequence->tokens[p];
+      token.host[t] = row.sequence->TokenAt(p);
       position.host[t] = p;
       kv_slot.host[t] = blocks[p / block_tokens_] * layers_ * block_tokens_ + p % block_tokens_;
     }

@@ -23,6 +23,12 @@ int SliceRows(const SchedulerLimits& limits) {
   return std::min(limits.max_batched_tokens, std::clamp(limits.max_num_seqs, 64, 256));
 }
 
+// Of one step: every token of it at most.
+int MaxSamples(const SchedulerLimits& limits) {
+  const int64_t most = int64_t{limits.max_num_seqs} * (1 + limits.max_drafts);
+  return static_cast<int>(std::min<int64_t>(most, limits.max_batched_tokens));
+}
+
 absl::Status CheckOptions(const EngineOptions& options) {
   const std::pair<const char*, int> at_least_one[] = {
       {"max_batched_tokens", options.scheduler.max_batched_tokens},
@@ -34,10 +40,10 @@ absl::Status CheckOptions(const EngineOptions& options) {
     if (value < 1)
       return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, "; the least is 1"));
   }
-  if (options.max_queue < 0 || options.max_logprobs < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("max_queue is ", options.max_queue,
-                                                   ", max_logprobs is ", options.max_logprobs,
-                                                   "; the least is 0"));
+  if (options.max_queue < 0 || options.max_logprobs < 0 || options.scheduler.max_drafts < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_queue is ", options.max_queue, ", max_logprobs is ", options.max_logprobs,
+                     ", max_drafts is ", options.scheduler.max_drafts, "; the least is 0"));
   }
   return absl::OkStatus();
 }
@@ -125,7 +131,7 @@ absl::StatusOr<EngineMemory> AllocateMemory(Device& device, const Model& model,
   absl::StatusOr<std::unique_ptr<Sampler>> sampler =
       Sampler::Create(device, model,
                       {.max_rows = max_rows,
-                       .max_samples = std::min(limits.max_num_seqs, limits.max_batched_tokens),
+                       .max_samples = MaxSamples(limits),
                        .max_logprobs = std::min(options.max_logprobs, config.vocab)});
   if (!sampler.ok()) return sampler.status();
   memory.sampler = *std::move(sampler);
@@ -165,7 +171,6 @@ class EngineImpl final : public Engine {
   void Run();
   void Step();
   void ReadInbox();
-  void Count(absl::Span<const Token> sampled);
   // Ends the sequences in leaving_.
   void CloseAll(FinishReason reason, const absl::Status& status);
   void CloseFinished();
@@ -188,7 +193,7 @@ class EngineImpl final : public Engine {
 
   Mail mail_;
   std::vector<std::unique_ptr<Sequence>> leaving_;
-  int64_t steps_ = 0, generated_tokens_ = 0, nonfinite_logits_ = 0;
+  int64_t steps_ = 0, nonfinite_logits_ = 0;
   AtomicStats published_;
 
   std::mutex join_mutex_;
@@ -239,7 +244,8 @@ absl::StatusOr<uint64_t> EngineImpl::Submit(EngineRequest request,
   if (absl::Status status = CheckRequest(request); !status.ok()) return status;
   if (absl::Status status = inbox_.TakePlace(); !status.ok()) return status;
   return inbox_.Push(MakeSequence(std::move(request), std::move(sink), options_.clock(),
-                                  options_.block_tokens, model_.config().vocab));
+                                  options_.block_tokens, model_.config().vocab,
+                                  options_.scheduler.max_drafts));
 }
 
 void EngineImpl::Drain(absl::Time deadline) {
@@ -261,7 +267,8 @@ bool EngineImpl::DrainIsOver() {
 
 void EngineImpl::Step() {
   ReadInbox();
-  const StepPlan& plan = scheduler_.Plan(options_.clock());
+  const absl::Time start = options_.clock();
+  const StepPlan& plan = scheduler_.Plan(start);
   if (plan.rows.empty()) return inbox_.WaitForMail();
   PublishStats();
   const Batch& batch = memory_.builder->Build(plan, *stream_);
@@ -273,7 +280,8 @@ void EngineImpl::Step() {
   const absl::Span<const Token> sampled = memory_.sampler->Sample(
       *stream_, hidden, plan, scratch_,
       [](Sequence& sequence, const TokenOutput& output) { sequence.sink->Push(output); });
-  Count(sampled);
+  ++steps_;
+  scheduler_.RecordTime(options_.clock() - start);
   scheduler_.Commit(sampled, leaving_);
   CloseFinished();
 }
@@ -289,11 +297,6 @@ void EngineImpl::ReadInbox() {
   CloseAll(FinishReason::kCancelled, cancelled_);
   scheduler_.RemoveExpired(options_.clock(), leaving_);
   CloseAll(FinishReason::kDeadline, expired_);
-}
-
-void EngineImpl::Count(absl::Span<const Token> sampled) {
-  ++steps_;
-  for (const Token token : sampled) generated_tokens_ += token >= 0;
 }
 
 void EngineImpl::CloseAll(FinishReason reason, const absl::Status& status) {
@@ -323,11 +326,14 @@ void EngineImpl::PublishStats() {
                     .kv_blocks_free = cache_.num_free_blocks(),
                     .steps = steps_,
                     .prompt_tokens = scheduler_.num_prompt_tokens(),
-                    .generated_tokens = generated_tokens_,
+                    .generated_tokens = scheduler_.num_generated_tokens(),
                     .prefix_query_tokens = scheduler_.prefix_query_tokens(),
                     .prefix_hit_tokens = scheduler_.prefix_hit_tokens(),
                     .preemptions = scheduler_.num_preemptions(),
-                    .nonfinite_logits = nonfinite_logits_});
+                    .nonfinite_logits = nonfinite_logits_,
+                    .drafts = scheduler_.num_drafts(),
+                    .draft_tokens = scheduler_.num_draft_tokens(),
+                    .accepted_draft_tokens = scheduler_.num_accepted_draft_tokens()});
 }
 
 }  // namespace

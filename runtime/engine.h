@@ -37,6 +37,8 @@ struct EngineStats {
   int64_t generated_tokens = 0;
   int64_t prefix_query_tokens = 0, prefix_hit_tokens = 0;
   int64_t preemptions = 0, nonfinite_logits = 0;
+  int64_t drafts = 0;  // runs of drafted tokens that were verified
+  int64_t draft_tokens = 0, accepted_draft_tokens = 0;
 };
 
 class Engine {

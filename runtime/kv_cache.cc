@@ -54,6 +54,11 @@ bool KvCache::Grow(BlockTable& table, int tokens) {
   return true;
 }
 
+void KvCache::Shrink(BlockTable& table, int tokens) {
+  const size_t kept = static_cast<size_t>(std::max(BlocksFor(tokens), table.published_blocks));
+  for (; table.block.size() > kept; table.block.pop_back()) Unreference(table.block.back());
+}
+
 void KvCache::Publish(uint64_t salt, BlockTable& table, absl::Span<const Token> tokens) {
   if (!share_prefixes_) return;
   const int full_blocks = static_cast<int>(tokens.size()) / block_tokens_;

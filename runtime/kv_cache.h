@@ -39,6 +39,8 @@ class KvCache {
   // Makes room for `tokens` tokens in all. False when there are not enough blocks, and then nothing
   // has changed.
   bool Grow(BlockTable& table, int tokens);
+  // Gives back the blocks beyond the first `tokens` tokens; those before and all published stay.
+  void Shrink(BlockTable& table, int tokens);
   // Full blocks whose keys and values are written (the first `tokens.size()` positions) become
   // reusable. A block whose content another table published first is exchanged for that one: their
   // bits are the same, one copy is enough.

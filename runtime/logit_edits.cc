@@ -28,7 +28,7 @@ std::unique_ptr<LogitEditTable> LogitEditTable::Create(const EngineRequest& requ
   }
   // The prompt counts for the repetition penalty alone.
   if (sampling.repetition_penalty != 1) {
-    for (const Token token : request.prompt) table->FindOrAdd(token).seen = true;
+    for (const Token token : request.prompt) table->FindOrAdd(token).in_prompt = true;
   }
   return table;
 }
@@ -44,10 +44,11 @@ LogitEditTable::LogitEditTable(const SamplingParams& sampling, int min_tokens, i
 }
 
 void LogitEditTable::Append(Token token) {
-  if (!penalises_) return;
-  Entry& entry = FindOrAdd(token);
-  entry.seen = true;
-  ++entry.output_count;
+  if (penalises_) ++FindOrAdd(token).output_count;
+}
+
+void LogitEditTable::Remove(Token token) {
+  if (penalises_) --FindOrAdd(token).output_count;
 }
 
 LogitEditTable::Entry& LogitEditTable::FindOrAdd(Token token) {
@@ -68,7 +69,7 @@ LogitEditTable::Entry& LogitEditTable::FindOrAdd(Token token) {
 int LogitEditTable::Write(int num_output_tokens, absl::Span<LogitEdit> out) const {
   int n = 0;
   for (const Entry& entry : entries_) {
-    const float repetition = entry.seen ? repetition_ : 1.0f;
+    const float repetition = entry.in_prompt || entry.output_count > 0 ? repetition_ : 1.0f;
     float add = entry.bias;
     if (entry.output_count > 0) {
       add -= presence_ + frequency_ * static_cast<float>(entry.output_count);

@@ -29,6 +29,9 @@ class LogitEditTable {
 
   // A token of the output. Allocates nothing.
   void Append(Token token);
+  // Takes back one that was appended: a draft, which is a token of the prompt or the output, so
+  // that there is room for it.
+  void Remove(Token token);
 
   // At most this many edits, now and until the next Append.
   int max_edits() const { return static_cast<int>(entries_.size()); }
@@ -39,8 +42,8 @@ class LogitEditTable {
  private:
   struct Entry {
     Token token = 0;
-    bool seen = false;     // in the prompt or the output
-    int output_count = 0;  // in the output
+    bool in_prompt = false;  // and that counts
+    int output_count = 0;
     float bias = 0;
     bool stop = false;
   };

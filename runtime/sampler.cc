@@ -124,10 +124,13 @@ void Sampler::CollectSamples(const StepPlan& plan) {
     hidden_end += planned.num_tokens;
     if (!planned.sample) continue;
     Sequence& sequence = *planned.sequence;
-    rows_.push_back({.sequence = &sequence,
-                     .hidden_row = hidden_end - 1,
-                     .position = static_cast<int>(sequence.tokens.size()),
-                     .sample = sample++});
+    for (int draft = 0; draft <= planned.num_drafts; ++draft) {
+      rows_.push_back({.sequence = &sequence,
+                       .hidden_row = hidden_end - 1 - planned.num_drafts + draft,
+                       .position = static_cast<int>(sequence.tokens.size()) + draft,
+                       .sample = sample++,
+                       .draft = draft});
+    }
   }
   sampled_.assign(sample, -1);
   // Rows that want logprobs first, so that the others' are not computed.
@@ -172,22 +175,35 @@ size_t Sampler::SampleSlice(Stream& stream, const Tensor& hidden, absl::Span<con
     Sequence& sequence = *rows[i].sequence;
     const Token token = drawn.host[i];
     sampled_[rows[i].sample] = token;
-    if (token < 0 || sequence.nonfinite_logits) continue;
+    delivered_ = Reached(rows[i]) && token >= 0 && !sequence.nonfinite_logits;
+    if (!delivered_) continue;
     deliver(sequence, i < wanting ? OutputOf(logprobs, i, token, sequence.request.logprobs)
                                   : TokenOutput{.token = token, .top = {}});
   }
   return rows.size();
 }
 
+bool Sampler::Reached(const Row& row) const {
+  if (row.draft == 0) return true;
+  return delivered_ && sampled_[row.sample - 1] == row.sequence->drafts[row.draft - 1];
+}
+
 size_t Sampler::CollectEdits(absl::Span<const Row> rows) {
   size_t used = 0, taken = 0;
   edit_start_.assign(1, 0);
   for (; taken < rows.size() && taken < static_cast<size_t>(limits_.max_rows); ++taken) {
-    const Sequence& sequence = *rows[taken].sequence;
-    if (sequence.edits != nullptr) {
-      if (used + sequence.edits->max_edits() > max_edits_) break;
-      used +=
-          sequence.edits->Write(sequence.num_output_tokens(), absl::MakeSpan(edits_).subspan(used));
+    Sequence& sequence = *rows[taken].sequence;
+    if (LogitEditTable* const table = sequence.edits.get(); table != nullptr) {
+      // As if the drafts before this position were output already.
+      const auto drafts = absl::MakeConstSpan(sequence.drafts).first(rows[taken].draft);
+      for (const Token draft : drafts) table->Append(draft);
+      const bool fits = used + table->max_edits() <= max_edits_;
+      if (fits) {
+        const int outputs = sequence.num_output_tokens() + rows[taken].draft;
+        used += table->Write(outputs, absl::MakeSpan(edits_).subspan(used));
+      }
+      for (const Token draft : drafts) table->Remove(draft);
+      if (!fits) break;
     }
     edit_start_.push_back(static_cast<int32_t>(used));
   }

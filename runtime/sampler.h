@@ -42,8 +42,9 @@ class Sampler {
   void ScorePrompts(Stream& stream, const Tensor& hidden, const StepPlan& plan, Scratch& scratch,
                     Deliver deliver);
 
-  // One token for each row with `sample`, in plan order; -1 where the logits are not finite.
-  // Delivers the others. Waits for the stream. Valid until the next call.
+  // num_samples() tokens for each row, in plan order; -1 where the logits are not finite. Delivers
+  // a row's tokens up to the first that is not the draft in its place or -1, the former included:
+  // what Scheduler::Commit accepts. Waits for the stream. Valid until the next call.
   absl::Span<const Token> Sample(Stream& stream, const Tensor& hidden, const StepPlan& plan,
                                  Scratch& scratch, Deliver deliver);
 
@@ -53,6 +54,7 @@ class Sampler {
     int hidden_row;
     int position;    // of the token that is drawn or scored
     int sample = 0;  // index into sampled_
+    int draft = 0;   // so many drafts of the sequence come before this position
   };
   struct Logprobs {
     int num_top = 0;
@@ -70,6 +72,9 @@ class Sampler {
   // Draws for the first rows of `rows`, as many as one slice takes; returns their number.
   size_t SampleSlice(Stream& stream, const Tensor& hidden, absl::Span<const Row> rows,
                      Scratch& scratch, Deliver deliver);
+  // True if the row is its sequence's first of this plan, or the one before it was delivered and is
+  // the draft in its place.
+  bool Reached(const Row& row) const;
   // Fills edits_ and edit_start_ for as many rows as fit; returns their number.
   size_t CollectEdits(absl::Span<const Row> rows);
   SampleArgs PackSampleArgs(absl::Span<const Row> rows);
@@ -90,6 +95,7 @@ class Sampler {
   std::vector<int32_t> edit_start_;  // [rows + 1] of one slice
   std::vector<TopLogprob> top_;
   std::vector<Token> sampled_;
+  bool delivered_ = false;  // the last row's token
 };
 
 }  // namespace fairlead

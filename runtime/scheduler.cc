@@ -33,10 +33,12 @@ Scheduler::Scheduler(const SchedulerLimits& limits, KvCache& cache, int max_sequ
     : limits_(limits),
       cache_(cache),
       nonfinite_status_(absl::InternalError("the model's logits were not finite")) {
-  FAIRLEAD_CHECK(limits.max_batched_tokens >= 1 && limits.max_num_seqs >= 1);
+  FAIRLEAD_CHECK(limits.max_batched_tokens >= 1 && limits.max_num_seqs >= 1 &&
+                 limits.max_drafts >= 0);
   running_.reserve(limits.max_num_seqs);
   plan_.rows.reserve(limits.max_num_seqs);
   waiting_.reserve(max_sequences);
+  if (limits.max_drafts > 0) candidates_.reserve(limits.max_num_seqs);
 }
 
 void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
@@ -83,44 +85,57 @@ const StepPlan& Scheduler::Plan(absl::Time now) {
   // Blocks that were just taken from one sequence are meant for those that run, not for the next in
   // line.
   if (num_preemptions_ == preemptions_before) PlanWaiting(now);
+  if (limits_.max_drafts > 0 && OnlyDecodes()) PlanDrafts();
   FAIRLEAD_CHECK(plan_.rows.size() == running_.size());   // nobody is left out
   FAIRLEAD_CHECK(!running_.empty() || waiting_.empty());  // and something always runs
   return plan_;
 }
 
+void Scheduler::RecordTime(absl::Duration time) {
+  if (limits_.max_drafts == 0) return;
+  // As many tokens as are drawn: a prompt's chunk costs something else.
+  int samples = 0;
+  for (const PlannedRow& row : plan_.rows) samples += row.num_samples();
+  if (samples == plan_.num_tokens) costs_.Record(samples, time);
+}
+
 void Scheduler::Commit(absl::Span<const Token> sampled, Sequences& finished) {
-  size_t next_sampled = 0;
   for (const PlannedRow& row : plan_.rows) {
-    if (!Advance(row, sampled, next_sampled)) continue;
+    if (!Advance(row, sampled)) continue;
     cache_.Release(row.sequence->blocks);
     const auto it = std::find_if(running_.begin(), running_.end(),
                                  [&row](const auto& s) { return s.get() == row.sequence; });
     finished.push_back(std::move(*it));
     running_.erase(it);
   }
-  FAIRLEAD_CHECK(next_sampled == sampled.size());
+  FAIRLEAD_CHECK(sampled.empty());
   plan_.rows.clear();
 }
 
-// Records one row's work. True when its sequence is done; then the result says why.
-bool Scheduler::Advance(const PlannedRow& row, absl::Span<const Token> sampled,
-                        size_t& next_sampled) {
+bool Scheduler::Advance(const PlannedRow& row, absl::Span<const Token>& sampled) {
   Sequence& sequence = *row.sequence;
-  Token token = 0;
-  if (row.sample) {
-    FAIRLEAD_CHECK(next_sampled < sampled.size());
-    token = sampled[next_sampled++];
-  }
-  if (token < 0 || sequence.nonfinite_logits) {
+  FAIRLEAD_CHECK(static_cast<int>(sampled.size()) >= row.num_samples());
+  const absl::Span<const Token> own = sampled.first(row.num_samples());
+  sampled.remove_prefix(own.size());
+  int accepted = 0;  // drafts
+  while (accepted < row.num_drafts && own[accepted] == sequence.drafts[accepted]) ++accepted;
+  num_accepted_draft_tokens_ += accepted;
+  if (sequence.nonfinite_logits || (row.sample && own[accepted] < 0)) {
     // Not published: nobody else should build on these keys and values.
+    num_generated_tokens_ += accepted;
     sequence.result.reason = FinishReason::kError;
     sequence.result.status = nonfinite_status_;
     return true;
   }
-  sequence.num_computed_tokens += row.num_tokens;
+  sequence.num_computed_tokens += row.num_tokens - row.num_drafts + accepted;
+  if (row.sample) {
+    for (const Token token : own.first(accepted + 1)) sequence.Append(token);
+    num_generated_tokens_ += accepted + 1;
+  }
+  sequence.drafts.clear();
   cache_.Publish(sequence.request.cache_salt, sequence.blocks,
                  absl::MakeConstSpan(sequence.tokens.data(), sequence.num_computed_tokens));
-  if (row.sample) sequence.Append(token);
+  if (row.num_drafts > 0) cache_.Shrink(sequence.blocks, sequence.num_computed_tokens);
   const bool all_computed =
       sequence.num_computed_tokens == static_cast<int>(sequence.tokens.size());
   return (row.sample || all_computed) && Finished(sequence);
@@ -170,6 +185,48 @@ void Scheduler::RemoveRow(const Sequence& sequence) {
   if (it == plan_.rows.end()) return;
   plan_.num_tokens -= it->num_tokens;
   plan_.rows.erase(it);
+}
+
+bool Scheduler::OnlyDecodes() const {
+  return std::all_of(plan_.rows.begin(), plan_.rows.end(),
+                     [](const PlannedRow& row) { return row.sample && row.num_tokens == 1; });
+}
+
+void Scheduler::PlanDrafts() {
+  candidates_.clear();
+  for (const PlannedRow& row : plan_.rows) {
+    const Sequence& sequence = *row.sequence;
+    DraftCandidate& candidate = candidates_.emplace_back();
+    if (sequence.drafter == nullptr || !sequence.drafter->has_match()) continue;
+    // The last token of all is drawn, not drafted.
+    const int left = sequence.request.max_tokens - sequence.num_output_tokens() - 1;
+    candidate.limit = std::min(limits_.max_drafts, left);
+    candidate.acceptance = sequence.drafter->acceptance();
+  }
+  ChooseDrafts(costs_, static_cast<int>(plan_.rows.size()), budget(), absl::MakeSpan(candidates_));
+  for (size_t i = 0; i < candidates_.size(); ++i) AddDrafts(plan_.rows[i], candidates_[i].drafts);
+}
+
+void Scheduler::AddDrafts(PlannedRow& row, int count) {
+  if (count == 0) return;
+  Sequence& sequence = *row.sequence;
+  std::vector<Token>& drafts = sequence.drafts;
+  drafts.resize(count);
+  sequence.drafter->Draft(sequence.tokens, absl::MakeSpan(drafts));
+  // Nothing follows a stop token.
+  const auto& stop = sequence.request.stop_tokens;
+  drafts.erase(std::find_first_of(drafts.begin(), drafts.end(), stop.begin(), stop.end()),
+               drafts.end());
+  const size_t tokens = sequence.tokens.size();
+  if (!cache_.Grow(sequence.blocks, static_cast<int>(tokens + drafts.size()))) {
+    const size_t held = sequence.blocks.block.size() * cache_.block_tokens();
+    drafts.resize(std::min(drafts.size(), held - tokens));
+  }
+  row.num_drafts = static_cast<int>(drafts.size());
+  row.num_tokens += row.num_drafts;
+  plan_.num_tokens += row.num_drafts;
+  num_drafts_ += row.num_drafts > 0;
+  num_draft_tokens_ += row.num_drafts;
 }
 
 bool Scheduler::Reserve(Sequence& sequence) {

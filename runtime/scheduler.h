@@ -12,6 +12,11 @@
 // computed again later, output included, with the same bits. The first by priority and arrival is
 // never preempted while it is not alone, and alone it always fits: it can finish. A waiting
 // sequence preempts running ones of strictly lower priority for their seat or their blocks.
+//
+// Speculation: a step of single tokens only, each drawn after, may verify drafts with what budget
+// and blocks nobody else wants (speculation.h says how many). A draft is accepted where it is the
+// token that was drawn in its place, so the output is what it would be without; blocks beyond what
+// was accepted are given back. Which steps draft depends on measured times, the output never does.
 #pragma once
 
 #include <cstdint>
@@ -23,19 +28,24 @@
 #include "absl/types/span.h"
 #include "runtime/kv_cache.h"
 #include "runtime/sequence.h"
+#include "runtime/speculation.h"
 
 namespace fairlead {
 
 struct SchedulerLimits {
   int max_batched_tokens = 256;  // >= 1; may be below a prompt or max_num_seqs
   int max_num_seqs = 64;         // >= 1; running at once
+  int max_drafts = 0;            // >= 0; verified for one sequence in one step; 0: no speculation
 };
 
 struct PlannedRow {
   Sequence* sequence;
-  int first_token;  // position of the first token to compute
-  int num_tokens;
-  bool sample;  // the last token's logits choose the next token
+  int first_token;     // position of the first token to compute
+  int num_tokens;      // drafts included
+  bool sample;         // the last token's logits choose the next token
+  int num_drafts = 0;  // the last so many tokens are the sequence's drafts; the logits before each
+                       // choose the token that it must be
+  int num_samples() const { return sample ? num_drafts + 1 : 0; }
 };
 
 struct StepPlan {
@@ -61,9 +71,11 @@ class Scheduler {
   // Decides and reserves. The plan is the scheduler's own and valid until the next call. Empty only
   // if nothing waits.
   const StepPlan& Plan(absl::Time now);
-  // `sampled[i]` belongs to the i-th row with `sample`; -1: its logits were not finite, the
-  // sequence ends with kError. Appends the finished ones (result.reason set, blocks released) to
-  // `finished`.
+  // What the step of the last plan took, before its Commit: speculation's measure.
+  void RecordTime(absl::Duration time);
+  // `sampled` holds num_samples() tokens for each row in order; what follows one that is not the
+  // draft in its place does not count. -1: the logits were not finite, the sequence ends with
+  // kError. Appends the finished ones (result.reason set, blocks released) to `finished`.
   void Commit(absl::Span<const Token> sampled, std::vector<std::unique_ptr<Sequence>>& finished);
 
   int num_running() const { return static_cast<int>(running_.size()); }
@@ -74,6 +86,10 @@ class Scheduler {
   int64_t num_prompt_tokens() const { return num_prompt_tokens_; }
   int64_t prefix_query_tokens() const { return prefix_query_tokens_; }
   int64_t prefix_hit_tokens() const { return prefix_hit_tokens_; }
+  int64_t num_generated_tokens() const { return num_generated_tokens_; }
+  int64_t num_drafts() const { return num_drafts_; }  // rows with drafts
+  int64_t num_draft_tokens() const { return num_draft_tokens_; }
+  int64_t num_accepted_draft_tokens() const { return num_accepted_draft_tokens_; }
 
  private:
   using Sequences = std::vector<std::unique_ptr<Sequence>>;
@@ -82,6 +98,11 @@ class Scheduler {
   void PlanWaiting(absl::Time now);
   void AddRow(Sequence& sequence);
   void RemoveRow(const Sequence& sequence);
+  // Only decoding: every row is the one token after which the next is drawn.
+  bool OnlyDecodes() const;
+  void PlanDrafts();
+  // Adds up to `count` drafts to the row, as far as there are blocks for them.
+  void AddDrafts(PlannedRow& row, int count);
 
   // Reserves blocks for all of a waiting sequence's tokens. False when there are not enough, and
   // then nothing has changed.
@@ -92,7 +113,9 @@ class Scheduler {
   bool PreemptBelow(const Sequence& sequence);
   void Preempt(size_t running);
   void Wait(std::unique_ptr<Sequence> sequence);
-  bool Advance(const PlannedRow& row, absl::Span<const Token> sampled, size_t& next_sampled);
+  // Takes the row's tokens from the front of `sampled`. True when its sequence is done; then the
+  // result says why.
+  bool Advance(const PlannedRow& row, absl::Span<const Token>& sampled);
   int budget() const { return limits_.max_batched_tokens - plan_.num_tokens; }
 
   const SchedulerLimits limits_;
@@ -101,6 +124,12 @@ class Scheduler {
   Sequences running_;                    // in the order in which they started
   Sequences waiting_;                    // by priority, then arrival
   StepPlan plan_;
+  StepCosts costs_;
+  std::vector<DraftCandidate> candidates_;  // one a row
+  int64_t num_generated_tokens_ = 0;
+  int64_t num_drafts_ = 0;
+  int64_t num_draft_tokens_ = 0;
+  int64_t num_accepted_draft_tokens_ = 0;
   int64_t num_preemptions_ = 0;
   int64_t num_prompt_tokens_ = 0;
   int64_t prefix_query_tokens_ = 0;

@@ -4,7 +4,8 @@
 namespace fairlead {
 
 std::unique_ptr<Sequence> MakeSequence(EngineRequest request, std::shared_ptr<TokenSink> sink,
-                                       absl::Time arrival, int block_tokens, int vocab) {
+                                       absl::Time arrival, int block_tokens, int vocab,
+                                       int max_drafts) {
   auto sequence = std::make_unique<Sequence>();
   sequence->sink = std::move(sink);
   sequence->arrival = arrival;
@@ -13,6 +14,12 @@ std::unique_ptr<Sequence> MakeSequence(EngineRequest request, std::shared_ptr<To
   const size_t max_tokens = request.prompt.size() + request.max_tokens;
   sequence->tokens = std::move(request.prompt);
   sequence->tokens.reserve(max_tokens);
+  // A draft leaves room for the token that is drawn after it.
+  if (max_drafts > 0 && request.max_tokens > 1) {
+    sequence->drafter =
+        std::make_unique<NgramDrafter>(sequence->tokens, static_cast<int>(max_tokens));
+    sequence->drafts.reserve(max_drafts);
+  }
   sequence->blocks.block.reserve((max_tokens + block_tokens - 1) / block_tokens);
   sequence->request = std::move(request);
   return sequence;

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "runtime/kv_cache.h"
 #include "runtime/logit_edits.h"
+#include "runtime/ngram_drafter.h"
 #include "runtime/request.h"
 
 namespace fairlead {
@@ -29,18 +30,28 @@ struct Sequence {
   bool nonfinite_logits = false;  // seen while the prompt was scored: the request ends with kError
   BlockTable blocks;
   std::unique_ptr<LogitEditTable> edits;  // null: the logits are used as they are
+  std::unique_ptr<NgramDrafter> drafter;  // null: nothing is drafted
+  std::vector<Token> drafts;              // after `tokens`, in one plan; no stop token among them
   EngineResult result;
 
   int num_output_tokens() const { return static_cast<int>(tokens.size()) - num_prompt_tokens; }
+  // Of a planned position: accepted or drafted.
+  Token TokenAt(int position) const {
+    const int accepted = static_cast<int>(tokens.size());
+    return position < accepted ? tokens[position] : drafts[position - accepted];
+  }
   bool scores_prompt() const { return request.prompt_logprobs >= 0; }
   void Append(Token token) {
     tokens.push_back(token);
     if (edits != nullptr) edits->Append(token);
+    if (drafter != nullptr) drafter->Append(tokens);
   }
 };
 
-// Reserves all that the request can come to hold. The id is given later.
+// Reserves all that the request can come to hold. The id is given later. max_drafts: of one step;
+// 0: no speculation.
 std::unique_ptr<Sequence> MakeSequence(EngineRequest request, std::shared_ptr<TokenSink> sink,
-                                       absl::Time arrival, int block_tokens, int vocab);
+                                       absl::Time arrival, int block_tokens, int vocab,
+                                       int max_drafts = 0);
 
 }  // namespace fairlead

@@ -34,6 +34,7 @@ struct RuntimeConfig {
   std::optional<int64_t> max_model_len;  // absent: the model's, or what the cache holds
   int max_logprobs = 20;
   bool no_prefix_cache = false;
+  std::string speculation = "off";
   int block_tokens = 16;
   std::string load_format = "auto";
   std::string dummy_dtype = "q4_0";

@@ -84,6 +84,9 @@ class Metrics::Impl {
     Raise(prefix_hits, s.prefix_hit_tokens);
     Raise(preemptions, s.preemptions);
     Raise(nonfinite, s.nonfinite_logits);
+    Raise(drafts, s.drafts);
+    Raise(draft_tokens, s.draft_tokens);
+    Raise(accepted_draft_tokens, s.accepted_draft_tokens);
   }
 
   prometheus::Registry registry;
@@ -115,6 +118,12 @@ class Metrics::Impl {
       Counter("fairlead_preemptions_total", "Sequences preempted for KV blocks");
   prometheus::Counter& nonfinite = Counter("fairlead_nonfinite_logits_total",
                                            "Sequences ended because their logits were not finite");
+  prometheus::Counter& drafts =
+      Counter("fairlead_spec_decode_num_drafts_total", "Runs of drafted tokens that were verified");
+  prometheus::Counter& draft_tokens =
+      Counter("fairlead_spec_decode_num_draft_tokens_total", "Drafted tokens that were verified");
+  prometheus::Counter& accepted_draft_tokens = Counter(
+      "fairlead_spec_decode_num_accepted_tokens_total", "Drafted tokens that became output");
   prometheus::Family<prometheus::Counter>& finished =
       CounterFamily("fairlead_requests_finished_total", "Requests by outcome");
   prometheus::Family<prometheus::Counter>& responses =

@@ -25,6 +25,10 @@ Numerics NumericsOf(const std::string& name) {
   return name == NumericsName(Numerics::kFast) ? Numerics::kFast : Numerics::kPrecise;
 }
 
+// The most tokens that prompt lookup drafts for a sequence in one step. How many are worth it is
+// measured (runtime/speculation.h); with more the gain of long copies hardly grows.
+constexpr int kNgramDrafts = 16;
+
 double MiB(size_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
 absl::Status LoadText(const RuntimeConfig& config, const WeightSource& source, Runtime& runtime) {
@@ -83,7 +87,8 @@ absl::StatusOr<KvPlan> PlanMemory(const RuntimeConfig& config, const Runtime& ru
 
 EngineOptions OptionsOf(const RuntimeConfig& config, const KvPlan& plan) {
   return {.scheduler = {.max_batched_tokens = config.max_batched_tokens,
-                        .max_num_seqs = config.max_num_seqs},
+                        .max_num_seqs = config.max_num_seqs,
+                        .max_drafts = config.speculation == "ngram" ? kNgramDrafts : 0},
           .max_queue = config.max_queue,
           .kv_cache_bytes = plan.bytes,
           .max_model_len = plan.max_model_len,
