@@ -33,6 +33,10 @@ class NgramDrafter {
   int Draft(absl::Span<const Token> tokens, absl::Span<Token> out) const;
   bool has_match() const { return match_ >= 0; }
 
+  // Before anything is known of a sequence. Measured on chats: a quarter of the first tokens after
+  // a match are right.
+  static constexpr double kFirstMean = 0.25;
+
   // How likely the first drafted token is the right one, when those before it are. Learned from
   // every token of the output, whether its draft was verified or not, so that it costs no
   // computing.
@@ -53,7 +57,7 @@ class NgramDrafter {
   std::vector<int32_t> previous_;  // one a position
   int32_t match_ = -1;             // the position whose token is expected next
   int hits_ = 0;                   // in a row, of this match
-  double mean_ = 0.5;              // of hits, over the matches of this sequence
+  double mean_ = kFirstMean;       // of hits, over the matches of this sequence
 };
 
 }  // namespace fairlead

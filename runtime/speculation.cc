@@ -30,24 +30,28 @@ double TakeLikeliest(absl::Span<DraftCandidate> candidates) {
 
 }  // namespace
 
+StepCosts::StepCosts() { cost_.fill(kUnknown); }
+
 void StepCosts::Record(int tokens, absl::Duration time) {
   if (tokens < 1 || tokens > kMaxTokens || time <= absl::ZeroDuration()) return;
-  constexpr double kWeight = 0.25, kSink = 1.0 / 1024;
+  constexpr double kWeight = 0.25, kSink = 1.0 / 4096;
+  for (Estimate& estimate : estimate_) estimate.hope -= kSink * estimate.hope;
   const double seconds = absl::ToDoubleSeconds(time);
-  for (double& estimate : measured_) estimate -= kSink * estimate;
-  double& estimate = measured_[tokens];
+  double& mean = estimate_[tokens].seconds;
   // A step that something else on the machine held up moves it no further than twice the cost does.
-  estimate =
-      estimate > 0 ? estimate + kWeight * (std::min(seconds, 2 * estimate) - estimate) : seconds;
+  mean = mean > 0 ? mean + kWeight * (std::min(seconds, 2 * mean) - mean) : seconds;
+  estimate_[tokens].hope = 1;
   Agree(tokens);
   Interpolate();
 }
 
 void StepCosts::Agree(int fresh) {
-  const double cost = measured_[fresh];
-  for (int n = 1; n < fresh; ++n) measured_[n] = std::min(measured_[n], cost);
+  const double cost = estimate_[fresh].seconds;
+  for (int n = 1; n < fresh; ++n) {
+    if (estimate_[n].cost() > cost) estimate_[n] = {.seconds = cost};
+  }
   for (int n = fresh + 1; n <= kMaxTokens; ++n) {
-    if (measured_[n] < cost) measured_[n] = 0;
+    if (estimate_[n].seconds < cost) estimate_[n] = {};
   }
 }
 
@@ -55,15 +59,15 @@ void StepCosts::Interpolate() {
   int last = 0;
   for (int n = 1; n <= kMaxTokens; ++n) {
     cost_[n] = kUnknown;
-    if (measured_[n] == 0) continue;
+    if (estimate_[n].seconds == 0) continue;
+    cost_[n] = last > 0 ? std::max(cost_[last], estimate_[n].cost()) : estimate_[n].cost();
     for (int m = last + 1; last > 0 && m < n; ++m) {
       const double share = static_cast<double>(m - last) / (n - last);
-      cost_[m] = measured_[last] + share * (measured_[n] - measured_[last]);
+      cost_[m] = cost_[last] + share * (cost_[n] - cost_[last]);
     }
-    cost_[n] = measured_[n];
     last = n;
   }
-  for (int n = last + 1; n <= std::min(2 * last, kMaxTokens); ++n) cost_[n] = measured_[last];
+  for (int n = last + 1; n <= std::min(2 * last, kMaxTokens); ++n) cost_[n] = cost_[last];
 }
 
 double StepCosts::Of(int tokens) const { return tokens <= kMaxTokens ? cost_[tokens] : kUnknown; }

@@ -20,24 +20,31 @@ namespace fairlead {
 // What steps of n tokens cost. Each n is measured on its own; what lies between two measured ones
 // is interpolated, and up to twice the largest measured one is guessed to cost no more than that,
 // so that it is tried. A larger step never costs less than a smaller one: where estimates say so,
-// the fresh one is believed. An estimate that is not renewed sinks slowly, so that one slow
+// the fresh one is believed. What is not renewed sinks slowly, so that it is tried again: one slow
 // measurement is not believed for ever.
 class StepCosts {
  public:
   static constexpr int kMaxTokens = 256;
 
+  StepCosts();
   // Outside 1 .. kMaxTokens tokens, or without time: ignored.
   void Record(int tokens, absl::Duration time);
   // Seconds; infinite where nothing is known. 1 <= tokens.
   double Of(int tokens) const;
-  bool measured(int tokens) const { return tokens <= kMaxTokens && measured_[tokens] > 0; }
+  bool measured(int tokens) const { return tokens <= kMaxTokens && estimate_[tokens].seconds > 0; }
 
  private:
+  struct Estimate {
+    double seconds = 0;  // 0: never measured
+    double hope = 1;     // sinks from 1 with every step that another number of tokens had
+    double cost() const { return seconds * hope; }
+  };
+
   void Agree(int fresh);
   void Interpolate();
 
-  std::array<double, kMaxTokens + 1> measured_ = {};  // 0: never
-  std::array<double, kMaxTokens + 1> cost_ = {};
+  std::array<Estimate, kMaxTokens + 1> estimate_ = {};
+  std::array<double, kMaxTokens + 1> cost_;
 };
 
 struct DraftCandidate {

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same request gives the same tokens and the same logprob bits whatever else happens: 200 random requests, alone and
-in six other situations. JSON prints a double so that it reads back as the same bits."""
+in seven other situations. JSON prints a double so that it reads back as the same bits."""
 
 import concurrent.futures
 import random
@@ -28,6 +28,8 @@ def random_requests(seed=20):
             body.update(top_p=0.9, top_k=rng.choice([0, 20]))
         if rng.random() < 0.2:
             body.update(repetition_penalty=1.2, frequency_penalty=0.5, min_p=0.02)
+        if rng.random() < 0.2:
+            body.update(prompt=" ".join(rng.choices(WORDS, k=8) * 4), max_tokens=50)  # text that goes on as before
         requests.append(body)
     return requests
 
@@ -77,6 +79,12 @@ class DeterminismTest(unittest.TestCase):
         with harness.Server("--kv-cache-memory", "5MiB", "--max-model-len", "160", "--no-prefix-cache") as server:
             self.expect_same(ask_all(server, requests, 32))
             self.assertGreater(server.metrics()["fairlead_preemptions_total"], 10)
+
+    def test_speculation(self):
+        with harness.Server("--speculation", "ngram", "--max-num-seqs", "4") as server:
+            for concurrency in (1, 4, 8):
+                self.expect_same(ask_all(server, self.requests, concurrency))
+            self.assertGreater(server.metrics()["fairlead_spec_decode_num_accepted_tokens_total"], 100)
 
     def test_one_thread(self):
         with harness.Server("--threads", "1", "--no-prefix-cache") as server:

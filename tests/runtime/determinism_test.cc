@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A request's answer depends on the request alone: the same tokens and the same bits of logprobs
-// alone, among others, in chunks, after a prefix hit and after a preemption. On the fake model,
-// whose every logit depends on every token it attends to.
+// alone, among others, in chunks, after a prefix hit, after a preemption, and with drafts verified.
+// On the fake model, whose every logit depends on every token it attends to.
 #include <random>
 
 #include "gtest/gtest.h"
@@ -38,6 +38,8 @@ std::vector<EngineRequest> RandomRequests() {
     if (draw(4) == 0) request.sampling.repetition_penalty = 1.3f;
     if (draw(4) == 0) request.sampling.frequency_penalty = 0.5f;
     if (draw(2) == 0) request.stop_tokens = {draw(kFakeVocab - 1), draw(kFakeVocab - 1)};
+    // Few tokens to choose from: the output repeats itself, and drafts are often right.
+    if (draw(3) == 0) request.sampling.logit_bias = {{1, 50.0f}, {2, 50.0f}};
     request.logprobs = draw(5) - 1;
     if (draw(6) == 0) request.prompt_logprobs = draw(3);
     requests.push_back(request);
@@ -74,8 +76,9 @@ class DeterminismTest : public ::testing::Test {
     return answers;
   }
 
-  static EngineStats ExpectSameTogether(const EngineOptions& options) {
-    FakeEngine engine(options);
+  static EngineStats ExpectSameTogether(const EngineOptions& options,
+                                        FakeEngine::StepCost step_cost = nullptr) {
+    FakeEngine engine(options, {}, std::move(step_cost));
     std::vector<std::shared_ptr<CollectingSink>> sinks;
     engine.gate().Close();
     for (const EngineRequest& request : RandomRequests()) sinks.push_back(engine.Submit(request));
@@ -84,6 +87,18 @@ class DeterminismTest : public ::testing::Test {
       EXPECT_TRUE(AnswerOf(*sinks[i]) == Alone()[i]) << "request " << i;
     return engine->stats();
   }
+
+  // Every step takes the same time, so drafting always pays.
+  static void ExpectSameWithDrafts(EngineOptions options) {
+    options.scheduler.max_drafts = 6;
+    const EngineStats stats =
+        ExpectSameTogether(options, [](int64_t) { return absl::Milliseconds(1); });
+    EXPECT_GT(stats.accepted_draft_tokens, 100);
+    EXPECT_GT(stats.draft_tokens - stats.accepted_draft_tokens, 100);
+    int64_t tokens = 0;
+    for (const Answer& answer : Alone()) tokens += static_cast<int64_t>(answer.outputs.size());
+    EXPECT_EQ(stats.generated_tokens, tokens);
+  }
 };
 
 TEST_F(DeterminismTest, AloneAgreesWithTheOracle) {
@@ -91,7 +106,10 @@ TEST_F(DeterminismTest, AloneAgreesWithTheOracle) {
   int compared = 0;
   for (int i = 0; i < kRequests; ++i) {
     const SamplingParams& s = requests[i].sampling;
-    if (s.temperature != 0 || s.repetition_penalty != 1 || s.frequency_penalty != 0) continue;
+    if (s.temperature != 0 || s.repetition_penalty != 1 || s.frequency_penalty != 0 ||
+        !s.logit_bias.empty()) {
+      continue;
+    }
     std::vector<Token> tokens;
     for (const CollectedOutput& output : Alone()[i].outputs) tokens.push_back(output.token);
     EXPECT_EQ(tokens, FakeGenerate(requests[i].prompt, static_cast<int>(tokens.size())));
@@ -117,6 +135,14 @@ TEST_F(DeterminismTest, OneTokenAStep) { ExpectSameTogether(Options(1, 32, 64));
 TEST_F(DeterminismTest, AfterPreemptions) {
   EXPECT_GT(ExpectSameTogether(Options(64, 16, 32)).preemptions, 20);
 }
+
+TEST_F(DeterminismTest, WithDraftsOneByOne) { ExpectSameWithDrafts(Options(512, 1, 64)); }
+
+TEST_F(DeterminismTest, WithDraftsInABatchOf8) { ExpectSameWithDrafts(Options(512, 8, 1024)); }
+
+TEST_F(DeterminismTest, WithDraftsThatTheBudgetCuts) { ExpectSameWithDrafts(Options(7, 4, 1024)); }
+
+TEST_F(DeterminismTest, WithDraftsAndPreemptions) { ExpectSameWithDrafts(Options(64, 16, 32)); }
 
 }  // namespace
 }  // namespace fairlead

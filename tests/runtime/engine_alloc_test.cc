@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The step loop allocates nothing: this program counts every operator new on the engine's thread,
 // from its first delivery to the last, through decode, chunked prefill, prefix hits, preemption,
-// penalties, logprobs, cancellation and the ends of requests.
+// penalties, logprobs, drafts, cancellation and the ends of requests.
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -98,7 +98,8 @@ TEST(EngineAllocTest, StepsAllocateNothing) {
   EngineOptions options = SmallEngine();
   options.kv_cache_bytes = FakeKvBytes(40, 4);
   options.scheduler.max_batched_tokens = 10;  // prompts are computed in chunks
-  FakeEngine engine(options);
+  options.scheduler.max_drafts = 4;
+  FakeEngine engine(options, {}, [](int64_t) { return absl::Milliseconds(1); });
   const auto first = std::make_shared<CountingSink>();
   ASSERT_TRUE(engine->Submit(Greedy(FakePrompt(3, 0), 120), first).ok());
   first->WaitForTokens(1);  // the engine's thread is counted from here on
@@ -116,6 +117,7 @@ TEST(EngineAllocTest, StepsAllocateNothing) {
     if (i % 5 == 0) request.prompt_logprobs = 3;
     if (i % 7 == 0) request.min_tokens = 10, request.stop_tokens = {1, 2, 3};
     if (i % 11 == 0) request.sampling.logit_bias = {{5, 2.0f}};
+    if (i % 11 == 1) request.sampling.logit_bias = {{1, 50.0f}, {2, 50.0f}};  // repeats itself
     if (i % 10 == 4) request.prompt[10] = kPoisonToken;
     request.priority = i % 3;
     sinks.push_back(std::make_shared<CountingSink>());
@@ -144,6 +146,7 @@ TEST(EngineAllocTest, StepsAllocateNothing) {
   EXPECT_GT(cached, 0);
   EXPECT_GT(prompt_logprobs, 100);
   EXPECT_GT(engine->stats().steps, 500);
+  EXPECT_GT(engine->stats().accepted_draft_tokens, 20);
 }
 
 // Holds the engine at its first token until told, so that what is submitted meanwhile starts
@@ -177,6 +180,7 @@ void RunMixedLoad(Engine& engine) {
     if (i % 4 == 0) request.logprobs = 5;
     if (i % 5 == 0) request.prompt_logprobs = 3;
     if (i % 6 == 0) request.sampling.repetition_penalty = 1.5f;
+    if (i % 4 < 2) request.sampling.logit_bias = {{1, 100.0f}, {2, 100.0f}};  // repeats itself
     sinks.push_back(std::make_shared<CountingSink>());
     ASSERT_TRUE(engine.Submit(std::move(request), sinks.back()).ok());
   }
@@ -195,10 +199,13 @@ TEST(EngineAllocTest, StepsOnTheCpuAllocateNothingOnceWarm) {
   const auto model = LoadModel(**source, **device, 128);
   ASSERT_TRUE(model.ok()) << model.status();
   EngineOptions options;
-  options.scheduler = {.max_batched_tokens = 10, .max_num_seqs = 8};
+  options.scheduler = {.max_batched_tokens = 16, .max_num_seqs = 8};
   options.kv_cache_bytes = size_t{1} << 20;
   options.max_model_len = 128;
   options.prefix_cache = false;  // both rounds compute the same
+  options.scheduler.max_drafts = 4;
+  const auto ticks = std::make_shared<std::atomic<int64_t>>(0);
+  options.clock = [ticks] { return absl::FromUnixMillis(++*ticks); };
   const auto engine = Engine::Create(**device, **model, options);
   ASSERT_TRUE(engine.ok()) << engine.status();
   RunMixedLoad(**engine);
@@ -206,6 +213,7 @@ TEST(EngineAllocTest, StepsOnTheCpuAllocateNothingOnceWarm) {
   RunMixedLoad(**engine);
   EXPECT_EQ(allocations - before, 0);
   EXPECT_GT((*engine)->stats().steps, 200);
+  EXPECT_GT((*engine)->stats().accepted_draft_tokens, 20);
 }
 
 }  // namespace

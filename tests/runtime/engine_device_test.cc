@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The engine with a real (tiny) decoder on every device at hand: a request gives the same tokens
 // and the same bits of logprobs alone, in a batch, in chunks, after a prefix hit, after a
-// preemption, and with one thread or two. The guarded device shows that the engine never looks into
-// device memory and never moves host memory under a copy.
+// preemption, with drafts verified, and with one thread or two. The guarded device shows that the
+// engine never looks into device memory and never moves host memory under a copy.
+#include <atomic>
 #include <functional>
 #include <random>
 #include <string>
+#include <tuple>
 
 #include "gtest/gtest.h"
 #include "models/model.h"
@@ -74,6 +76,8 @@ class LoadedDevice {
       request.sampling.top_p = i % 3 == 0 ? 0.9f : 1.0f;
       request.sampling.seed = random();
       if (i % 4 == 0) request.sampling.repetition_penalty = 1.2f;
+      // Few tokens to choose from: the output repeats itself, and drafts are often right.
+      if (i % 5 < 2) request.sampling.logit_bias = {{1, 100.0f}, {2, 100.0f}};
       request.logprobs = 2;
       if (i % 8 == 7) request.prompt_logprobs = 1;
       requests.push_back(request);
@@ -94,6 +98,9 @@ class LoadedDevice {
     options.max_model_len = kMaxModelLen;
     options.block_tokens = kBlockTokens;
     options.prefix_cache = prefix_cache;
+    // Every step takes a tick or two, so drafting pays.
+    const auto ticks = std::make_shared<std::atomic<int64_t>>(0);
+    options.clock = [ticks] { return absl::FromUnixMillis(++*ticks); };
     auto engine = Engine::Create(*device_, *model_, options);
     EXPECT_TRUE(engine.ok()) << engine.status();
     std::vector<std::shared_ptr<CollectingSink>> sinks;
@@ -145,6 +152,23 @@ TEST_P(EngineDeviceTest, TheAnswerDependsOnTheRequestAlone) {
   ExpectSame(device.Run({.max_batched_tokens = 64, .max_num_seqs = 16}, 10, true, true, &stats),
              alone);
   EXPECT_GT(stats.preemptions, 0);
+}
+
+TEST_P(EngineDeviceTest, DraftsChangeNothing) {
+  LoadedDevice device(GetParam());
+  const std::vector<Answer> alone = device.Alone();
+  for (const auto& [limits, num_blocks, concurrent] :
+       {std::tuple(SchedulerLimits{256, 1, 8}, 32, false),
+        std::tuple(SchedulerLimits{512, 8, 8}, 512, true),
+        std::tuple(SchedulerLimits{7, 2, 3}, 512, true),
+        std::tuple(SchedulerLimits{64, 16, 8}, 10, true)}) {
+    EngineStats stats;
+    ExpectSame(device.Run(limits, num_blocks, true, concurrent, &stats), alone);
+    EXPECT_GT(stats.accepted_draft_tokens, 20);
+    EXPECT_GT(stats.draft_tokens, stats.accepted_draft_tokens);
+    EXPECT_GT(stats.prefix_hit_tokens, 0);
+    EXPECT_EQ(stats.preemptions > 0, num_blocks == 10);
+  }
 }
 
 TEST(EngineDevicesTest, ThreadsAndTheKindOfStreamDoNotCount) {

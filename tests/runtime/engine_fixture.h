@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // An engine on the fake device and model, a gate that holds its steps, and a clock that stands
-// still until told.
+// still until told, or until a step has its cost.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -90,9 +91,16 @@ inline EngineOptions SmallEngine() {
 
 class FakeEngine {
  public:
-  explicit FakeEngine(EngineOptions options, FakeDevice::Options device = {})
-      : device_(std::move(device)), model_([this](const Batch&) { gate_.Pass(); }) {
-    options.clock = [this] { return absl::FromUnixSeconds(now_seconds_); };
+  // What the clock says that a step of so many tokens took.
+  using StepCost = std::function<absl::Duration(int64_t tokens)>;
+
+  explicit FakeEngine(EngineOptions options, FakeDevice::Options device = {},
+                      StepCost step_cost = nullptr)
+      : device_(std::move(device)), model_([this, step_cost](const Batch& batch) {
+          gate_.Pass();
+          if (step_cost) now_ns_ += absl::ToInt64Nanoseconds(step_cost(batch.token.dim[0]));
+        }) {
+    options.clock = [this] { return now(); };
     auto engine = Engine::Create(device_, model_, options);
     EXPECT_TRUE(engine.ok()) << engine.status();
     engine_ = *std::move(engine);
@@ -102,8 +110,8 @@ class FakeEngine {
   Engine& operator*() { return *engine_; }
   Engine* operator->() { return engine_.get(); }
   StepGate& gate() { return gate_; }
-  absl::Time now() const { return absl::FromUnixSeconds(now_seconds_); }
-  void Advance(int64_t seconds) { now_seconds_ += seconds; }
+  absl::Time now() const { return absl::FromUnixNanos(now_ns_); }
+  void Advance(int64_t seconds) { now_ns_ += seconds * 1'000'000'000; }
   void Destroy() { engine_.reset(); }
 
   // The sink of a request that was accepted.
@@ -119,7 +127,7 @@ class FakeEngine {
   FakeDevice device_;
   StepGate gate_;
   FakeModel model_;
-  std::atomic<int64_t> now_seconds_{1000};
+  std::atomic<int64_t> now_ns_{1'000'000'000'000};
   std::unique_ptr<Engine> engine_;
 };
 

@@ -80,6 +80,22 @@ TEST(KvCacheTest, GrowHandsOutDistinctBlocksAndFailsWithoutChange) {
   EXPECT_EQ(cache.num_free_blocks(), 4);
 }
 
+TEST(KvCacheTest, ShrinkGivesBackTheTailAndKeepsWhatIsPublished) {
+  KvCache cache(8, kBlockTokens, true);
+  BlockTable table = Computed(cache, 0, Range(0, 8));
+  ASSERT_TRUE(cache.Grow(table, 17));
+  EXPECT_EQ(cache.num_free_blocks(), 3);
+  cache.Shrink(table, 9);
+  EXPECT_EQ(table.block.size(), 3u);
+  EXPECT_EQ(cache.num_free_blocks(), 5);
+  cache.Shrink(table, 0);
+  EXPECT_EQ(table.block.size(), 2u);
+  EXPECT_EQ(cache.num_free_blocks(), 6);
+  EXPECT_EQ(Reusable(cache, 0, Range(0, 9)), 8);
+  cache.Release(table);
+  EXPECT_EQ(cache.num_used_blocks(), 0);
+}
+
 TEST(KvCacheTest, PublishedPrefixIsShared) {
   KvCache cache(8, kBlockTokens, true);
   const BlockTable a = Computed(cache, 1, Range(0, 10));

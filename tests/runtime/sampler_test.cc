@@ -60,6 +60,21 @@ TEST(LogitEditTableTest, PresenceAndFrequencyCountTheOutputAlone) {
   EXPECT_EQ(EditsOf(*table, 3), (Edits{{2, {1, -1.0f}}, {9, {1, -0.75f}}}));
 }
 
+TEST(LogitEditTableTest, WhatIsRemovedWasNeverThere) {
+  EngineRequest request = Greedy({1, 2}, 5);
+  request.sampling.repetition_penalty = 1.5f;
+  request.sampling.presence_penalty = 0.5f;
+  const auto table = LogitEditTable::Create(request, kFakeVocab);
+  table->Append(2);
+  const Edits before = {{1, {1.5f, 0}}, {2, {1.5f, -0.5f}}};
+  EXPECT_EQ(EditsOf(*table, 1), before);
+  for (const Token token : {1, 2, 7}) table->Append(token);
+  EXPECT_EQ(EditsOf(*table, 4),
+            (Edits{{1, {1.5f, -0.5f}}, {2, {1.5f, -0.5f}}, {7, {1.5f, -0.5f}}}));
+  for (const Token token : {1, 2, 7}) table->Remove(token);
+  EXPECT_EQ(EditsOf(*table, 1), before);
+}
+
 TEST(LogitEditTableTest, ABiasIsAddedToThePenalties) {
   EngineRequest request = Greedy({1}, 5);
   request.sampling.presence_penalty = 1;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // 10^5 random requests through Plan and Commit in virtual time: tiny caches, budgets from 1 up,
-// shared prefixes, priorities, cancellations, deadlines and faults. After every Plan the simulation
-// checks what must always hold, with its own account of what each KV slot contains.
+// shared prefixes, priorities, cancellations, deadlines and faults, with and without speculation.
+// After every Plan the simulation checks what must always hold, with its own account of what each
+// KV slot contains.
 #include <algorithm>
 #include <cstdint>
 #include <map>
@@ -33,6 +34,7 @@ Scenario MakeScenario(std::mt19937& random) {
   Scenario s;
   s.limits.max_batched_tokens = budgets[random() % 7];
   s.limits.max_num_seqs = 1 + static_cast<int>(random() % 16);
+  s.limits.max_drafts = random() % 3 == 0 ? 0 : 1 + static_cast<int>(random() % 9);
   s.block_tokens = 1 << random() % 5;
   s.num_blocks = 2 + static_cast<int>(random() % 40);
   s.max_tokens = std::min(s.num_blocks * s.block_tokens, 80);
@@ -77,6 +79,8 @@ class Simulation {
 
   int64_t preemptions() const { return scheduler_.num_preemptions(); }
   int64_t hits() const { return scheduler_.prefix_hit_tokens(); }
+  int64_t draft_tokens() const { return scheduler_.num_draft_tokens(); }
+  int64_t accepted_draft_tokens() const { return scheduler_.num_accepted_draft_tokens(); }
   const std::map<FinishReason, int>& reasons() const { return reasons_; }
 
  private:
@@ -105,7 +109,8 @@ class Simulation {
     request.cache_salt = static_cast<uint64_t>(Draw(2));
     request.prompt_logprobs = Draw(20) == 0 ? 0 : -1;
     if (Draw(10) == 0) request.deadline = now_ + absl::Milliseconds(Draw(200));
-    auto sequence = MakeSequence(std::move(request), nullptr, now_, scenario_.block_tokens, 100);
+    auto sequence = MakeSequence(std::move(request), nullptr, now_, scenario_.block_tokens, 100,
+                                 scenario_.limits.max_drafts);
     sequence->id = static_cast<uint64_t>(++submitted_);
     live_[sequence->id] = {.sequence = sequence.get()};
     scheduler_.Add(std::move(sequence));
@@ -138,6 +143,9 @@ class Simulation {
     for (const auto& sequence : ended) {
       EXPECT_EQ(live_.erase(sequence->id), 1u) << "closed twice";
       EXPECT_TRUE(sequence->blocks.block.empty());
+      // The output is what it would be without speculation.
+      for (int p = sequence->num_prompt_tokens; p < static_cast<int>(sequence->tokens.size()); ++p)
+        EXPECT_EQ(sequence->tokens[p], DrawnAt(*sequence, p));
       ++closed_;
       ++reasons_[sequence->result.reason];
       if (sequence->result.reason == FinishReason::kLength) {
@@ -157,18 +165,28 @@ class Simulation {
     if (::testing::Test::HasFailure()) return;
     std::vector<Token> sampled;
     for (const PlannedRow& row : plan.rows) {
-      if (row.sample) sampled.push_back(NextToken(*row.sequence));
+      bool as_drafted = true;
+      for (int i = 0; i < row.num_samples(); ++i) {
+        const int position = static_cast<int>(row.sequence->tokens.size()) + i;
+        // After a wrong draft anything may come: it must not count.
+        sampled.push_back(as_drafted ? DrawnAt(*row.sequence, position) : Draw(80) - 1);
+        if (i < row.num_drafts) as_drafted &= sampled.back() == row.sequence->drafts[i];
+      }
     }
+    // Always the same, so that drafting always pays.
+    scheduler_.RecordTime(absl::Milliseconds(1));
     std::vector<std::unique_ptr<Sequence>> finished;
     scheduler_.Commit(sampled, finished);
     Close(std::move(finished));
   }
 
-  // Depends on the sequence alone; now and then the stop token or a fault.
-  Token NextToken(const Sequence& sequence) {
-    const uint64_t draw = MixBits(sequence.id * 1000003 + sequence.tokens.size());
+  // What is drawn there: depends on the sequence alone; now and then the stop token or a fault.
+  // Half of the sequences repeat few tokens, so that drafts are often right.
+  static Token DrawnAt(const Sequence& sequence, int position) {
+    const uint64_t draw = MixBits(sequence.id * 1000003 + static_cast<uint64_t>(position));
     if (draw % 400 == 0) return -1;
-    return draw % 50 == 0 ? kStop : static_cast<Token>(20 + draw % 50);
+    const uint64_t tokens = sequence.id % 2 == 0 ? 50 : 2;
+    return draw % 50 == 0 ? kStop : static_cast<Token>(20 + draw % tokens);
   }
 
   void CheckRows(const StepPlan& plan) {
@@ -183,13 +201,29 @@ class Simulation {
       EXPECT_TRUE(ids.insert(s.id).second) << "two rows of one sequence";
       EXPECT_GE(row.num_tokens, 1);
       EXPECT_EQ(row.first_token, s.num_computed_tokens);
-      const int end = row.first_token + row.num_tokens;
-      ASSERT_LE(end, static_cast<int>(s.tokens.size()));
-      EXPECT_EQ(row.sample, end == static_cast<int>(s.tokens.size()) && s.request.max_tokens > 0);
-      EXPECT_GE(static_cast<int>(s.blocks.block.size()) * scenario_.block_tokens, end);
+      const int end = row.first_token + row.num_tokens, size = static_cast<int>(s.tokens.size());
+      ASSERT_LE(end - row.num_drafts, size);
+      EXPECT_EQ(row.sample, end - row.num_drafts == size && s.request.max_tokens > 0);
+      CheckDrafts(row, plan);
+      // Never more than what is there or drafted needs.
+      EXPECT_EQ(static_cast<int>(s.blocks.block.size()), cache_.BlocksFor(std::max(end, size)));
       num_tokens += row.num_tokens;
     }
     EXPECT_EQ(num_tokens, plan.num_tokens);
+  }
+
+  void CheckDrafts(const PlannedRow& row, const StepPlan& plan) {
+    const Sequence& s = *row.sequence;
+    EXPECT_EQ(row.num_drafts, static_cast<int>(s.drafts.size()));
+    if (row.num_drafts == 0) return;
+    EXPECT_LE(row.num_drafts, scenario_.limits.max_drafts);
+    EXPECT_LT(s.num_output_tokens() + row.num_drafts, s.request.max_tokens);
+    EXPECT_EQ(std::count(s.drafts.begin(), s.drafts.end(), kStop), 0);
+    // Nobody's prompt goes slower for it.
+    for (const PlannedRow& other : plan.rows) {
+      EXPECT_TRUE(other.sample);
+      EXPECT_EQ(other.num_tokens - other.num_drafts, 1);
+    }
   }
 
   // Who runs, who waits, and that everyone who runs is served in every plan.
@@ -251,7 +285,7 @@ class Simulation {
   }
 
   static Slot Expected(const Sequence& sequence, int position, uint64_t history) {
-    const Token token = sequence.tokens[static_cast<size_t>(position)];
+    const Token token = sequence.TokenAt(position);
     return {token, position, MixBits(history ^ static_cast<uint64_t>(token))};
   }
 
@@ -289,25 +323,30 @@ class Simulation {
 };
 
 TEST(SchedulerSimTest, RandomRequestsInVirtualTime) {
-  int64_t preemptions = 0, hits = 0;
+  int64_t preemptions = 0, hits = 0, drafts = 0, accepted = 0;
   std::map<FinishReason, int> reasons;
   for (int i = 0; i < kScenarios; ++i) {
     std::mt19937 random(static_cast<uint32_t>(1000 + i));
     const Scenario scenario = MakeScenario(random);
     SCOPED_TRACE(::testing::Message()
                  << "scenario " << i << ": budget " << scenario.limits.max_batched_tokens
-                 << ", seqs " << scenario.limits.max_num_seqs << ", blocks " << scenario.num_blocks
-                 << " of " << scenario.block_tokens << ", arrivals " << scenario.arrivals_per_step);
+                 << ", seqs " << scenario.limits.max_num_seqs << ", drafts "
+                 << scenario.limits.max_drafts << ", blocks " << scenario.num_blocks << " of "
+                 << scenario.block_tokens << ", arrivals " << scenario.arrivals_per_step);
     Simulation simulation(scenario, static_cast<uint32_t>(i));
     simulation.Run(kRequests / kScenarios);
     if (HasFailure()) return;
     preemptions += simulation.preemptions();
     hits += simulation.hits();
+    drafts += simulation.draft_tokens();
+    accepted += simulation.accepted_draft_tokens();
     for (const auto& [reason, count] : simulation.reasons()) reasons[reason] += count;
   }
   // The simulation has been where it should: a run that never preempts or shares proves nothing.
   EXPECT_GT(preemptions, kRequests / 100);
   EXPECT_GT(hits, kRequests / 2);
+  EXPECT_GT(accepted, kRequests / 10);
+  EXPECT_GT(drafts - accepted, kRequests / 10);
   for (const FinishReason reason :
        {FinishReason::kStop, FinishReason::kLength, FinishReason::kCancelled,
         FinishReason::kDeadline, FinishReason::kError}) {

@@ -21,11 +21,12 @@ struct Row {
   int first_token;
   int num_tokens;
   bool sample;
+  int num_drafts = 0;
   bool operator==(const Row&) const = default;
 };
 void PrintTo(const Row& row, std::ostream* out) {
   *out << "{" << row.id << ", " << row.first_token << ", " << row.num_tokens << ", " << row.sample
-       << "}";
+       << ", " << row.num_drafts << "}";
 }
 
 struct RequestOptions {
@@ -33,7 +34,8 @@ struct RequestOptions {
   int priority = 0;
   absl::Time deadline = absl::InfiniteFuture();
   int prompt_logprobs = -1;
-  Token first_token = -1;  // of the prompt; -1: its own
+  Token first_token = -1;          // of the prompt; -1: its own
+  std::vector<Token> prompt = {};  // in place of one that counts up
 };
 
 class SchedulerTest : public ::testing::Test {
@@ -41,6 +43,7 @@ class SchedulerTest : public ::testing::Test {
   void Make(const SchedulerLimits& limits, int num_blocks) {
     cache_ = std::make_unique<KvCache>(num_blocks, kBlockTokens, true);
     scheduler_ = std::make_unique<Scheduler>(limits, *cache_, 64);
+    max_drafts_ = limits.max_drafts;
   }
 
   // A prompt that shares no block with any other, unless first_token says so.
@@ -49,12 +52,14 @@ class SchedulerTest : public ::testing::Test {
     const Token first =
         options.first_token >= 0 ? options.first_token : static_cast<Token>(1000 * id);
     for (int i = 0; i < prompt_tokens; ++i) request.prompt.push_back(first + i);
+    if (!options.prompt.empty()) request.prompt = options.prompt;
     request.max_tokens = options.max_tokens;
     request.priority = options.priority;
     request.deadline = options.deadline;
     request.prompt_logprobs = options.prompt_logprobs;
     request.stop_tokens = {kStop};
-    auto sequence = MakeSequence(std::move(request), nullptr, now_, kBlockTokens, 100000);
+    auto sequence =
+        MakeSequence(std::move(request), nullptr, now_, kBlockTokens, 100000, max_drafts_);
     sequence->id = id;
     Sequence* const borrowed = sequence.get();
     scheduler_->Add(std::move(sequence));
@@ -64,16 +69,17 @@ class SchedulerTest : public ::testing::Test {
   std::vector<Row> Plan() {
     std::vector<Row> rows;
     int num_tokens = 0;
+    num_samples_ = 0;
     const StepPlan& plan = scheduler_->Plan(now_);
     for (const PlannedRow& row : plan.rows) {
-      rows.push_back({row.sequence->id, row.first_token, row.num_tokens, row.sample});
+      rows.push_back(
+          {row.sequence->id, row.first_token, row.num_tokens, row.sample, row.num_drafts});
+      num_samples_ += static_cast<size_t>(row.num_samples());
       num_tokens += row.num_tokens;
       EXPECT_GE(static_cast<int>(row.sequence->blocks.block.size()) * kBlockTokens,
                 row.first_token + row.num_tokens);
     }
     EXPECT_EQ(num_tokens, plan.num_tokens);
-    num_samples_ = static_cast<size_t>(
-        std::count_if(rows.begin(), rows.end(), [](const Row& row) { return row.sample; }));
     return rows;
   }
 
@@ -97,6 +103,7 @@ class SchedulerTest : public ::testing::Test {
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<std::unique_ptr<Sequence>> finished_;
   size_t num_samples_ = 0;
+  int max_drafts_ = 0;
 };
 
 TEST_F(SchedulerTest, PlanIsEmptyWhenNothingWaits) {
@@ -373,6 +380,109 @@ TEST_F(SchedulerTest, FirstScheduledIsTheTimeOfTheFirstRow) {
   now_ += absl::Seconds(1);
   Plan();
   EXPECT_EQ(second->result.first_scheduled, now_);
+}
+
+// Every step of single tokens takes a millisecond, so that as much as may be is drafted; prompts
+// repeat one token, which is what is drafted.
+class SchedulerDraftsTest : public SchedulerTest {
+ protected:
+  std::vector<Row> StepTimed(Token token = 5) {
+    const std::vector<Row> rows = Plan();
+    scheduler_->RecordTime(absl::Milliseconds(1));
+    Commit(token);
+    return rows;
+  }
+};
+
+TEST_F(SchedulerDraftsTest, BeginWhenPlainDecodingIsMeasuredAndGrow) {
+  Make({.max_batched_tokens = 64, .max_num_seqs = 2, .max_drafts = 3}, 32);
+  const Sequence* const sequence = Add(1, 0, {.max_tokens = 40, .prompt = {5, 5, 5, 5}});
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 0, 4, true}));
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 4, 1, true}));
+  // Twice as many tokens as are known are tried at most.
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 5, 2, true, 1}));
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 7, 4, true, 3}));
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 11, 4, true, 3}));
+  EXPECT_EQ(sequence->tokens, std::vector<Token>(16, 5));
+  EXPECT_EQ(scheduler_->num_drafts(), 3);
+  EXPECT_EQ(scheduler_->num_draft_tokens(), 7);
+  EXPECT_EQ(scheduler_->num_accepted_draft_tokens(), 7);
+  EXPECT_EQ(scheduler_->num_generated_tokens(), 12);
+}
+
+TEST_F(SchedulerDraftsTest, WhatIsRejectedLeavesNothingBehind) {
+  Make({.max_batched_tokens = 64, .max_num_seqs = 2, .max_drafts = 3}, 32);
+  const Sequence* const sequence = Add(1, 0, {.max_tokens = 40, .prompt = {5, 5, 5, 5}});
+  for (int i = 0; i < 3; ++i) StepTimed();
+  EXPECT_THAT(Plan(), ElementsAre(Row{1, 7, 4, true, 3}));
+  EXPECT_EQ(sequence->blocks.block.size(), 3u);
+  Commit(6);  // 5 was drafted
+  EXPECT_EQ(sequence->tokens, (std::vector<Token>{5, 5, 5, 5, 5, 5, 5, 5, 6}));
+  EXPECT_EQ(sequence->num_computed_tokens, 8);
+  EXPECT_EQ(sequence->blocks.block.size(), 2u);
+  EXPECT_EQ(sequence->blocks.published_blocks, 2);
+  EXPECT_THAT(Plan(), ElementsAre(Row{1, 8, 1, true}));
+}
+
+TEST_F(SchedulerDraftsTest, ASampleThatIsNotFiniteCountsOnlyWhereItIsReached) {
+  Make({.max_batched_tokens = 64, .max_num_seqs = 2, .max_drafts = 2}, 32);
+  Add(1, 0, {.max_tokens = 40, .prompt = {5, 5, 5, 5}});
+  for (int i = 0; i < 3; ++i) StepTimed();
+  EXPECT_THAT(Plan(), ElementsAre(Row{1, 7, 3, true, 2}));
+  scheduler_->Commit({6, -1, -1}, finished_);
+  EXPECT_THAT(finished_, IsEmpty());
+  StepTimed();  // 5 again, and no match yet
+  StepTimed();
+  EXPECT_THAT(Plan(), ElementsAre(Row{1, 10, 3, true, 2}));
+  scheduler_->Commit({5, -1, 5}, finished_);
+  ASSERT_EQ(finished_.size(), 1u);
+  EXPECT_EQ(finished_[0]->result.reason, FinishReason::kError);
+  EXPECT_EQ(cache_->num_used_blocks(), 0);
+}
+
+TEST_F(SchedulerDraftsTest, EndWithTheOutput) {
+  Make({.max_batched_tokens = 64, .max_num_seqs = 2, .max_drafts = 3}, 32);
+  Add(1, 0, {.max_tokens = 7, .prompt = {5, 5, 5, 5}});
+  for (int i = 0; i < 3; ++i) StepTimed();
+  // Three are left, the last of which is drawn.
+  EXPECT_THAT(Plan(), ElementsAre(Row{1, 7, 3, true, 2}));
+  EXPECT_THAT(Commit(), ElementsAre(1));
+  EXPECT_EQ(finished_[0]->num_output_tokens(), 7);
+  EXPECT_EQ(finished_[0]->result.reason, FinishReason::kLength);
+}
+
+TEST_F(SchedulerDraftsTest, EndBeforeAStopToken) {
+  Make({.max_batched_tokens = 64, .max_num_seqs = 1, .max_drafts = 7}, 32);
+  Add(1, 0, {.max_tokens = 40, .prompt = {5, 5, 5, 5}});
+  for (int i = 0; i < 4; ++i) StepTimed();
+  scheduler_->Remove(1);
+  Add(2, 0, {.max_tokens = 9, .prompt = {8, 5, 8, kStop, 9, 8}});
+  StepTimed();
+  EXPECT_THAT(Plan(), ElementsAre(Row{2, 6, 2, true, 1}));  // 8, not the stop token after it
+}
+
+TEST_F(SchedulerDraftsTest, TakeTheBudgetThatNobodyWants) {
+  Make({.max_batched_tokens = 4, .max_num_seqs = 2, .max_drafts = 7}, 32);
+  Add(1, 0, {.max_tokens = 40, .prompt = {5, 5, 5, 5}});
+  for (int i = 0; i < 3; ++i) StepTimed();
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 7, 4, true, 3}));
+  // A prompt takes the budget, and its steps have no drafts.
+  Add(2, 4, {.max_tokens = 8});
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 11, 1, true}, Row{2, 0, 3, false}));
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 12, 1, true}, Row{2, 3, 1, true}));
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 13, 3, true, 2}, Row{2, 4, 1, true}));
+}
+
+TEST_F(SchedulerDraftsTest, StayInTheBlocksHeldWhenNoneIsLeft) {
+  Make({.max_batched_tokens = 64, .max_num_seqs = 2, .max_drafts = 7}, 6);
+  Add(1, 0, {.max_tokens = 19, .prompt = {5, 5, 5, 5}});
+  for (int i = 0; i < 3; ++i) StepTimed();
+  Add(2, 12, {.max_tokens = 3});
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 7, 1, true}, Row{2, 0, 12, true}));
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 8, 1, true}, Row{2, 12, 1, true}));
+  // Six blocks are taken; the first sequence has 2 more slots in its third.
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 9, 3, true, 2}, Row{2, 13, 1, true}));
+  EXPECT_EQ(scheduler_->num_preemptions(), 0);
 }
 
 }  // namespace

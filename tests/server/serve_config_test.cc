@@ -109,6 +109,7 @@ TEST(ServeConfig, ValuesOutOfRangeNameTheValueAndTheRange) {
       {{"--block-tokens", "8"}, "--block-tokens: '8' is not a whole number from 16 to 1024"},
       {{"--block-tokens", "24"}, "--block-tokens: '24' is not a multiple of 16"},
       {{"--threads", "1025"}, "'1025' is not a whole number from 0 to 1024"},
+      {{"--speculation", "draft"}, "--speculation: 'draft' is not one of off, ngram"},
       {{"--max-queue", "many"}, "--max-queue: 'many' is not a whole number from 0"},
       {{"--max-queue", "99999999999999999999"}, "--max-queue: '99999999999999999999'"},
       {{"--max-batched-tokens", "1.5"}, "'1.5'"},
@@ -211,6 +212,7 @@ TEST(ServeConfig, ConfigJsonHidesSecrets) {
   EXPECT_EQ(json["tls-key"], "(hidden)");
   EXPECT_EQ(json["tls-cert"], "cert.pem");
   EXPECT_EQ(json["max-queue"], 512);
+  EXPECT_EQ(json["speculation"], "off");
   EXPECT_EQ(json["kv-cache-memory"], "10%");
   EXPECT_EQ(json["http"], "127.0.0.1:8000");
   EXPECT_TRUE(json["max-model-len"].is_null());
