@@ -15,6 +15,7 @@ constexpr std::array<DTypeInfo, kNumDTypes> kInfo = {{
     {"q4_0", 32, 18},  // f16 scale, 32 nibbles, value = scale * (q - 8)
     {"q4_1", 32, 20},  // f16 scale, f16 minimum, 32 nibbles, value = scale * q + minimum
     {"q5_0", 32, 22},  // f16 scale, 32 fifth bits, 32 nibbles, value = scale * (q - 16)
+    {"q5_1", 32, 24},  // with an f16 minimum after the scale, value = scale * q + minimum
     // In sub-blocks of 32 with a 6-bit scale and minimum each, which f16 d and dmin multiply:
     // value = d * scale * q - dmin * minimum.
     {"q4_k", 256, 144},

@@ -18,15 +18,16 @@ enum class DType : uint8_t {
   kQ4_0,
   kQ4_1,
   kQ5_0,
+  kQ5_1,
   kQ4_K,
   kQ5_K,
   kQ6_K
 };
-inline constexpr int kNumDTypes = 11;
+inline constexpr int kNumDTypes = 12;
 
 // A block is the smallest run of elements that is stored together in a file: 1 element for plain
 // types, 32 or 256 for the quantised ones (layouts: GGUF specification, ggml-common.h block_q8_0,
-// block_q4_0, block_q4_1, block_q5_0, block_q4_K, block_q5_K, block_q6_K).
+// block_q4_0, block_q4_1, block_q5_0, block_q5_1, block_q4_K, block_q5_K, block_q6_K).
 struct DTypeInfo {
   std::string_view name;  // "f32", "q4_1": what flags, errors and tables print
   int block_elements;

@@ -109,10 +109,17 @@ void FillBlock(DType dtype, float deviation, std::mt19937_64& random, std::byte*
       Put(block, F32ToF16(reach / 16));
       Put(block + 2, static_cast<uint32_t>(random()));
       return fill_bytes(block + 6, 16);
+    case DType::kQ5_1:  // scale, least value, 32 fifth bits, 32 x nibble
+      Put(block, F32ToF16(reach / 16));
+      Put(block + 2, F32ToF16(-reach / 16 * 15.5f));
+      Put(block + 4, static_cast<uint32_t>(random()));
+      return fill_bytes(block + 8, 16);
     case DType::kQ4_K:
-      return FillKBlock(reach / 8, 7.5f, random, block), fill_bytes(block + 16, 128);
+      FillKBlock(reach / 8, 7.5f, random, block);
+      return fill_bytes(block + 16, 128);
     case DType::kQ5_K:
-      return FillKBlock(reach / 16, 15.5f, random, block), fill_bytes(block + 16, 160);
+      FillKBlock(reach / 16, 15.5f, random, block);
+      return fill_bytes(block + 16, 160);
     case DType::kQ6_K:  // 256 x 6 bits, 16 x int8 with a root mean square of 73.9, scale
       fill_bytes(block, 208);
       return Put(block + 208, F32ToF16(reach / 32 / 73.9f));

@@ -29,7 +29,7 @@ constexpr std::array kGgmlTypes = {
     GgmlType{2, "Q4_0", DType::kQ4_0},
     GgmlType{3, "Q4_1", DType::kQ4_1},
     GgmlType{6, "Q5_0", DType::kQ5_0},
-    GgmlType{7, "Q5_1"},
+    GgmlType{7, "Q5_1", DType::kQ5_1},
     GgmlType{8, "Q8_0", DType::kQ8_0},
     GgmlType{9, "Q8_1"},
     GgmlType{10, "Q2_K"},

@@ -105,9 +105,10 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
       ChoiceFlag("load-format", {"auto", "dummy"},
                  "dummy: weights from a seed, for a folder with a config.json alone",
                  &c.load_format),
-      ChoiceFlag("dummy-dtype",
-                 {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q4_k", "q5_k", "q6_k"},
-                 "of the matrices of --load-format dummy", &c.dummy_dtype),
+      ChoiceFlag(
+          "dummy-dtype",
+          {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"},
+          "of the matrices of --load-format dummy", &c.dummy_dtype),
       ChoiceFlag("log-level", {"debug", "info", "warn", "error", "off"}, "of the log on stderr",
                  &c.log_level),
   };

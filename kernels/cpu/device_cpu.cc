@@ -42,7 +42,8 @@ DeviceInfo MakeInfo(Numerics numerics, int threads) {
           .kv_dtype = numerics == Numerics::kFloat32 ? DType::kF32 : DType::kF16,
           .memory_bytes = TotalMemoryBytes(),
           .weight_dtypes = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
-                            DType::kQ4_1, DType::kQ5_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}};
+                            DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,
+                            DType::kQ6_K}};
 }
 
 class CpuDevice final : public Device {

@@ -9,6 +9,7 @@
 //   q4_0             block = 32 k:  f16 d[16]; 4 groups: u32[16], nibble j is element j
 //   q4_1                            as q4_0 with f16 m[16] after d
 //   q5_0             block = 32 k:  f16 d[16]; u32 high[16]; 4 groups of nibbles as in q4_0
+//   q5_1                            as q5_0 with f16 m[16] after d
 //   q4_k             block = 256 k: f16 d[16], f16 dmin[16]; u8 scale[8][16], u8 min[8][16] for
 //                                   the sub-blocks of 32; 32 groups of nibbles
 //   q5_k                            as q4_k with u32 high[8][16], one for each sub-block, before
@@ -18,9 +19,9 @@
 // Four elements of one row make a quad, a byte each: quad 2g of 32 k has the elements 0, 2, 4, 6 of
 // group g (word & 0x0f0f0f0f), quad 2g + 1 has 1, 3, 5, 7 (word >> 4 & 0x0f0f0f0f), as the words of
 // q8_0 have them. The higher bits of q stand so that they are masked out as quads too:
-//   q5_0, q5_k       bit 4 of quad i is          (high >> i & 0x01010101) << 4
+//   q5_0, q5_1, q5_k bit 4 of quad i is          (high >> i & 0x01010101) << 4
 //   q6_k             bits 4 and 5 of quad i are  (high[i / 4] >> 2 * (i % 4) & 0x03030303) << 4
-// An element is d * q (q8_0), d * (q - 8) (q4_0), d * q + m (q4_1), d * (q - 16) (q5_0),
+// An element is d * q (q8_0), d * (q - 8) (q4_0), d * q + m (q4_1, q5_1), d * (q - 16) (q5_0),
 // (d * scale) * q - (dmin * min) (q4_k, q5_k), (d * scale) * (q - 32) (q6_k): the block formats of
 // the GGUF specification. All products are exact in f32, so the sum is the one rounding.
 #pragma once

@@ -112,13 +112,15 @@ void PackQ4Block(const std::byte* from, int lane, std::byte* out) {
   StoreNibbles(q, out + 2 * kScales * kPanelRows + 4 * lane);
 }
 
-// d, 32 fifth bits, nibbles.
+// d (and m), 32 fifth bits, nibbles.
+template <int kScales>
 void PackQ5Block(const std::byte* from, int lane, std::byte* out) {
-  std::memcpy(out + 2 * lane, from, 2);
-  out += 2 * kPanelRows + 4 * lane;
+  for (int s = 0; s < kScales; ++s) std::memcpy(out + 2 * (s * kPanelRows + lane), from + 2 * s, 2);
+  from += 2 * kScales;
+  out += 2 * kScales * kPanelRows + 4 * lane;
   Bytes32 q;
-  UnpackNibbles(from + 6, q);
-  for (int g = 0; g < kGroups; ++g) q[g] |= SpreadBits(Load<uint8_t>(from + 2 + g)) << 4;
+  UnpackNibbles(from + 4, q);
+  for (int g = 0; g < kGroups; ++g) q[g] |= SpreadBits(Load<uint8_t>(from + g)) << 4;
   Store(out, HighBits(q, 0, kGroups, 1));
   StoreNibbles(q, out + kWords);
 }
@@ -238,13 +240,18 @@ void ReadQ4Block(DType dtype, const std::byte* block, int lane, float* out) {
   }
 }
 
-void ReadQ5Block(const std::byte* block, int lane, float* out) {
+void ReadQ5Block(DType dtype, const std::byte* block, int lane, float* out) {
   const float d = LoadF16(block + 2 * lane);
   const std::byte* high = block + 2 * kPanelRows;
+  float m = -16.0f * d;
+  if (dtype == DType::kQ5_1) {
+    m = LoadF16(high + 2 * lane);
+    high += 2 * kPanelRows;
+  }
   const std::byte* groups = high + kWords;
   for (int k = 0; k < kBlock; ++k) {
     const uint32_t q = LowBits(groups + k / 8 * kWords, lane, k % 8) | FifthBit(high, lane, k);
-    out[k] = d * (static_cast<float>(q) - 16.0f);
+    out[k] = d * static_cast<float>(q) + m;
   }
 }
 
@@ -294,7 +301,9 @@ void PackPanel(DType dtype, const std::byte* const (&rows)[kPanelRows], int64_t 
     case DType::kQ4_1:
       return PackBlocks(dtype, rows, cols, out, PackQ4Block<2>);
     case DType::kQ5_0:
-      return PackBlocks(dtype, rows, cols, out, PackQ5Block);
+      return PackBlocks(dtype, rows, cols, out, PackQ5Block<1>);
+    case DType::kQ5_1:
+      return PackBlocks(dtype, rows, cols, out, PackQ5Block<2>);
     case DType::kQ4_K:
       return PackBlocks(dtype, rows, cols, out, PackKBlock<false>);
     case DType::kQ5_K:
@@ -322,7 +331,8 @@ void DequantizePanelBlock(DType dtype, const std::byte* block, int lane, float* 
     case DType::kQ4_1:
       return ReadQ4Block(dtype, block, lane, out);
     case DType::kQ5_0:
-      return ReadQ5Block(block, lane, out);
+    case DType::kQ5_1:
+      return ReadQ5Block(dtype, block, lane, out);
     case DType::kQ4_K:
     case DType::kQ5_K:
       return ReadKBlock(dtype == DType::kQ5_K, block, lane, out);

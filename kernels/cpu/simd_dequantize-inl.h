@@ -89,7 +89,10 @@ struct NibbleScales {
   }
 };
 
-constexpr int ScaleBytes(DType type) { return (type == DType::kQ4_1 ? 4 : 2) * kPanelRows; }
+// Of the blocks of 32 elements: f16 d (and m).
+constexpr int ScaleBytes(DType type) {
+  return (type == DType::kQ4_1 || type == DType::kQ5_1 ? 4 : 2) * kPanelRows;
+}
 
 // q8_0's scale for bytes that are left at the top of their words: d / 2^24, exact.
 HWY_INLINE V LoadByteScale(const std::byte* block) {
@@ -212,12 +215,15 @@ HWY_INLINE void DequantizeGroups(const std::byte* groups, Words high, const Quad
   }
 }
 
+template <DType kType>
 HWY_INLINE void DequantizeTileQ5(const std::byte* block, int64_t count, float* HWY_RESTRICT out) {
   for (int64_t k = 0; k < count; k += kBlock, out += kBlock * kPanelRows) {
-    const std::byte* high = block + 2 * kPanelRows;
+    const std::byte* high = block + ScaleBytes(kType);
     for (int v = 0; v < kVecs; ++v) {
       const V scale = LoadHalf(block + 2 * v * kLanes);
-      const QuadScales scales(scale, hn::Mul(scale, hn::Set(d, -16.0f)));
+      const QuadScales scales(scale, kType == DType::kQ5_1
+                                         ? LoadHalf(block + 2 * (kPanelRows + v * kLanes))
+                                         : hn::Mul(scale, hn::Set(d, -16.0f)));
       const std::byte* words = high + 4 * v * kLanes;
       DequantizeGroups<1, 4>(words + kWordBytes, LoadWords(words), scales, out + v * kLanes);
     }
@@ -306,7 +312,10 @@ HWY_INLINE const float* DequantizeTile(DType dtype, const std::byte* block, int6
       DequantizeTileQ4<DType::kQ4_1>(block, count, tile);
       return tile;
     case DType::kQ5_0:
-      DequantizeTileQ5(block, count, tile);
+      DequantizeTileQ5<DType::kQ5_0>(block, count, tile);
+      return tile;
+    case DType::kQ5_1:
+      DequantizeTileQ5<DType::kQ5_1>(block, count, tile);
       return tile;
     case DType::kQ4_K:
       DequantizeTileK<false>(block, count, tile);

@@ -302,6 +302,7 @@ void MultiplyVectors(const CpuPackedWeight& weight, const float* x, int tokens, 
     case DType::kI32:
       return VectorsOfType<DType::kF32>(weight, x, tokens, panel, panel_end, out);
     case DType::kQ5_0:
+    case DType::kQ5_1:
     case DType::kQ4_K:
     case DType::kQ5_K:
     case DType::kQ6_K:
@@ -447,6 +448,7 @@ int TilePanels() { return kTilePanels; }
 int VectorTokens(DType dtype) {
   switch (dtype) {
     case DType::kQ5_0:
+    case DType::kQ5_1:
     case DType::kQ4_K:
     case DType::kQ5_K:
     case DType::kQ6_K:

@@ -83,6 +83,9 @@ static void RandomBlock(CaseRandom& random, DType dtype, float scale, std::byte*
       return put(2, -reach * centre);
     case DType::kQ5_0:
       return put(0, reach / 16);
+    case DType::kQ5_1:
+      put(0, reach / 16);
+      return put(2, -reach * centre);
     case DType::kQ4_K:  // the 6-bit scales and minimums are 32 on average
     case DType::kQ5_K:
       put(0, reach / (dtype == DType::kQ4_K ? 8 : 16) / 32);

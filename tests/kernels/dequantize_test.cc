@@ -80,8 +80,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(GoldenType{"F16", DType::kF16}, GoldenType{"BF16", DType::kBF16},
                     GoldenType{"Q8_0", DType::kQ8_0}, GoldenType{"Q4_0", DType::kQ4_0},
                     GoldenType{"Q4_1", DType::kQ4_1}, GoldenType{"Q5_0", DType::kQ5_0},
-                    GoldenType{"Q4_K", DType::kQ4_K}, GoldenType{"Q5_K", DType::kQ5_K},
-                    GoldenType{"Q6_K", DType::kQ6_K}),
+                    GoldenType{"Q5_1", DType::kQ5_1}, GoldenType{"Q4_K", DType::kQ4_K},
+                    GoldenType{"Q5_K", DType::kQ5_K}, GoldenType{"Q6_K", DType::kQ6_K}),
     [](const auto& info) { return info.param.name; });
 
 TEST(Half, EveryValueSurvivesTheRoundTrip) {

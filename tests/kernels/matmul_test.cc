@@ -64,7 +64,7 @@ Weight MakeWeight(DType dtype, int64_t rows, int64_t cols, Random& random) {
     for (int i = 0; i < unit; ++i) block[i] = random.Byte();
     const uint16_t bits = dtype == DType::kBF16 ? F32ToBF16(first) : F32ToF16(first);
     std::memcpy(block + (dtype == DType::kQ6_K ? 208 : 0), &bits, 2);
-    const bool fits_first = dtype == DType::kQ4_1;
+    const bool fits_first = dtype == DType::kQ4_1 || dtype == DType::kQ5_1;
     if (fits_first || dtype == DType::kQ4_K || dtype == DType::kQ5_K) {
       const uint16_t minimum = F32ToF16((fits_first ? -8 : 8) * first + random.Normal());
       std::memcpy(block + 2, &minimum, 2);
@@ -298,8 +298,8 @@ TEST_P(CpuMatmulTest, EmbedReadsTheWeightsThatMatmulMultipliesWith) {
 }
 
 constexpr DType kWeightTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0,
-                                  DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ4_K,
-                                  DType::kQ5_K, DType::kQ6_K};
+                                  DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
+                                  DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
 
 INSTANTIATE_TEST_SUITE_P(DTypes, CpuMatmulTest, testing::ValuesIn(kWeightTypes),
                          [](const testing::TestParamInfo<DType>& param) {

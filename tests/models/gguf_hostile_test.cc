@@ -225,8 +225,9 @@ TEST(GgufHostileTest, UnknownDtypesAreNamed) {
   tensor.type = kTypeQ2K;
   ExpectRefused(
       WithTensor(tensor), absl::StatusCode::kUnimplemented,
-      AllOf(HasSubstr("tensor \"blk.0.ffn_up.weight\": dtype Q2_K (10) is not supported"),
-            HasSubstr("known: F32, F16, Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q5_K, Q6_K, I32, BF16")));
+      AllOf(
+          HasSubstr("tensor \"blk.0.ffn_up.weight\": dtype Q2_K (10) is not supported"),
+          HasSubstr("known: F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, I32, BF16")));
   tensor.type = 12345;
   ExpectRefused(WithTensor(tensor), absl::StatusCode::kUnimplemented,
                 HasSubstr("an unknown type (12345)"));

@@ -77,6 +77,9 @@ Parts QuantizedElement(DType dtype, const std::byte* data, int64_t index) {
       return {scale, Nibble(block + 4, i), 0, F16ToF32(Load16(block + 2))};
     case DType::kQ5_0:  // d, qh[4], qs[16]
       return {scale, Nibble(block + 6, i) + (Byte(block + 2, i / 8) >> i % 8 & 1) * 16, 16, 0.0f};
+    case DType::kQ5_1:  // d, m, qh[4], qs[16]
+      return {scale, Nibble(block + 8, i) + (Byte(block + 4, i / 8) >> i % 8 & 1) * 16, 0,
+              F16ToF32(Load16(block + 2))};
     case DType::kQ4_K:
     case DType::kQ5_K:
       return KElement(block, i, dtype == DType::kQ5_K);
@@ -104,8 +107,8 @@ float DequantizeElement(DType dtype, const std::byte* data, int64_t index) {
     default: {
       const Parts p = QuantizedElement(dtype, data, index);
       const float value = p.scale * static_cast<float>(p.q - p.zero);
-      const bool has_minimum =
-          dtype == DType::kQ4_1 || dtype == DType::kQ4_K || dtype == DType::kQ5_K;
+      const bool has_minimum = dtype == DType::kQ4_1 || dtype == DType::kQ5_1 ||
+                               dtype == DType::kQ4_K || dtype == DType::kQ5_K;
       return has_minimum ? value + p.minimum : value;  // adding 0 would lose the sign of -0
     }
   }
