@@ -83,6 +83,8 @@ void MultiplyWith(const CpuPackedWeight& weight, const Int8Activations& x, int64
         return &MultiplyType<Kernel, DType::kQ4_1>;
       case DType::kQ5_0:
         return &MultiplyType<Kernel, DType::kQ5_0>;
+      case DType::kQ5_1:
+        return &MultiplyType<Kernel, DType::kQ5_1>;
       case DType::kQ4_K:
         return &MultiplyType<Kernel, DType::kQ4_K>;
       case DType::kQ5_K:

@@ -22,6 +22,8 @@ constexpr Int8Type TypeOf(DType type) {
       return {4, 0, 1, true};
     case DType::kQ5_0:
       return {5, 16, 1, false};
+    case DType::kQ5_1:
+      return {5, 0, 1, true};
     case DType::kQ4_K:
       return {4, 0, 1, true};
     case DType::kQ5_K:
@@ -98,11 +100,11 @@ inline void UnpackSimple(const std::byte* block, PanelTile<kCopies>& tile, int i
     for (int i = 0; i < kQuads * kPanelRows; ++i) to[i] = words[i] ^ 0x80808080u;
     return;
   }
-  if constexpr (kType == DType::kQ4_1) {
+  if constexpr (kType == DType::kQ4_1 || kType == DType::kQ5_1) {
     Isa::HalfToFloat(block, tile.minimum[index]);
     block += 2 * kPanelRows;
   }
-  if constexpr (kType == DType::kQ5_0) {
+  if constexpr (kType == DType::kQ5_0 || kType == DType::kQ5_1) {
     UnpackNibbles(block + 4 * kPanelRows, out);
     AddFifthBits(block, out);
   } else {

@@ -22,7 +22,7 @@ namespace fairlead {
 namespace {
 
 constexpr DType kTypes[] = {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
-                            DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+                            DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
 constexpr float kSentinel = 12345.0f;
 
 enum class Values { kRandom, kExtreme };
@@ -44,7 +44,7 @@ std::vector<std::byte> WeightBytes(DType dtype, int64_t elements, Values values,
   for (size_t block = 0; block < bytes.size(); block += block_bytes) {
     const float d = 0.001f * static_cast<float>(1 + random() % 9);
     set_half(block + (dtype == DType::kQ6_K ? 208 : 0), random() % 2 == 0 ? d : -d);
-    if (dtype == DType::kQ4_1) set_half(block + 2, -7 * d);
+    if (dtype == DType::kQ4_1 || dtype == DType::kQ5_1) set_half(block + 2, -7 * d);
     if (dtype == DType::kQ4_K || dtype == DType::kQ5_K) set_half(block + 2, 4 * d);
   }
   return bytes;
