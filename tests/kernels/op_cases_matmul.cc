@@ -2,6 +2,7 @@
 // Matmul in every weight type: sizes around the tiles of any backend, bias, accumulate, a column
 // range, stacked parts.
 #include <cmath>
+#include <vector>
 
 #include "kernels/strings.h"
 #include "tests/kernels/op_cases.h"
@@ -117,7 +118,11 @@ void AddMatmulCases(std::vector<OpCase>& cases) {
     for (const int n : {1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 129, 256}) {
       for (const int tokens : {1, 6}) add({.dtype = d, .tokens = tokens, .n = n, .k = 64});
     }
-    for (const int k : {32, 128, 160, 224, 256, 288, 576, 1056}) {
+    const bool large_blocks = Info(d).block_elements > 32;
+    const std::vector<int> depths = large_blocks
+                                        ? std::vector<int>{32, 64, 160, 256}
+                                        : std::vector<int>{32, 128, 160, 224, 256, 288, 576, 1056};
+    for (const int k : depths) {
       for (const int tokens : {1, 5, 18}) add({.dtype = d, .tokens = tokens, .n = 19, .k = k});
     }
     if (!IsQuantized(d)) {
@@ -143,7 +148,7 @@ void AddMatmulCases(std::vector<OpCase>& cases) {
       add({.dtype = d, .tokens = tokens, .n = 33, .k = 128, .outlier = true});
       add({.dtype = d, .tokens = tokens, .n = 33, .k = 64, .zero_row = true});
     }
-    add({.dtype = d, .tokens = 70, .n = 130, .k = 512, .bias = true});
+    add({.dtype = d, .tokens = 70, .n = 130, .k = large_blocks ? 128 : 512, .bias = true});
   }
 }
 
