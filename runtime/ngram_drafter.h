@@ -43,8 +43,8 @@ class NgramDrafter {
   double acceptance() const;
 
  private:
-  // Positions before this many older ones are not looked at: a frequent pair of tokens must not
-  // make a step slow.
+  // So many places of a pair are looked at, the latest first: a frequent one must not make a step
+  // slow.
   static constexpr int kMaxCandidates = 64;
 
   int32_t& BucketOf(Token before_last, Token last);

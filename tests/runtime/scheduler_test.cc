@@ -433,8 +433,9 @@ TEST_F(SchedulerDraftsTest, ASampleThatIsNotFiniteCountsOnlyWhereItIsReached) {
   EXPECT_THAT(finished_, IsEmpty());
   StepTimed();  // 5 again, and no match yet
   StepTimed();
+  // What follows 5, 5 latest is 6 and then 5.
   EXPECT_THAT(Plan(), ElementsAre(Row{1, 10, 3, true, 2}));
-  scheduler_->Commit({5, -1, 5}, finished_);
+  scheduler_->Commit({6, -1, 5}, finished_);
   ASSERT_EQ(finished_.size(), 1u);
   EXPECT_EQ(finished_[0]->result.reason, FinishReason::kError);
   EXPECT_EQ(cache_->num_used_blocks(), 0);
@@ -466,22 +467,21 @@ TEST_F(SchedulerDraftsTest, TakeTheBudgetThatNobodyWants) {
   Add(1, 0, {.max_tokens = 40, .prompt = {5, 5, 5, 5}});
   for (int i = 0; i < 3; ++i) StepTimed();
   EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 7, 4, true, 3}));
-  // A prompt takes the budget, and its steps have no drafts.
+  // A prompt takes the budget, and a step with more than one token of it has no drafts.
   Add(2, 4, {.max_tokens = 8});
   EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 11, 1, true}, Row{2, 0, 3, false}));
-  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 12, 1, true}, Row{2, 3, 1, true}));
-  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 13, 3, true, 2}, Row{2, 4, 1, true}));
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 12, 3, true, 2}, Row{2, 3, 1, true}));
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 15, 3, true, 2}, Row{2, 4, 1, true}));
 }
 
 TEST_F(SchedulerDraftsTest, StayInTheBlocksHeldWhenNoneIsLeft) {
-  Make({.max_batched_tokens = 64, .max_num_seqs = 2, .max_drafts = 7}, 6);
+  Make({.max_batched_tokens = 64, .max_num_seqs = 2, .max_drafts = 7}, 7);
   Add(1, 0, {.max_tokens = 19, .prompt = {5, 5, 5, 5}});
   for (int i = 0; i < 3; ++i) StepTimed();
   Add(2, 12, {.max_tokens = 3});
   EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 7, 1, true}, Row{2, 0, 12, true}));
-  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 8, 1, true}, Row{2, 12, 1, true}));
-  // Six blocks are taken; the first sequence has 2 more slots in its third.
-  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 9, 3, true, 2}, Row{2, 13, 1, true}));
+  // All blocks are taken; the first sequence has 3 more slots in its third.
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 8, 4, true, 3}, Row{2, 12, 1, true}));
   EXPECT_EQ(scheduler_->num_preemptions(), 0);
 }
 
