@@ -153,10 +153,6 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config
   const DeviceInfo& info = runtime->device->info();
   spdlog::info("device {}: {}, numerics {}", info.name, info.description,
                std::string(NumericsName(info.numerics)));
-
-  if (info.numerics == Numerics::kFast) {
-    spdlog::warn("numerics fast: {} computes it as precise in this version", info.name);
-  }
   timer.Done("the device");
   const absl::Time start = absl::Now();
   auto source = OpenModel(config);

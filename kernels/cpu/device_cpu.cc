@@ -32,11 +32,17 @@ class CpuStream final : public Stream {
   void Wait() override {}
 };
 
+// "amx_int8, ": what multiplies quantised weights, where that is not f32.
+std::string Int8Description(Numerics numerics) {
+  const Int8Mode mode = Int8ModeFor(numerics);
+  return mode.kernels == nullptr ? "" : absl::StrCat(mode.kernels->name, ", ");
+}
+
 DeviceInfo MakeInfo(Numerics numerics, int threads) {
   return {.name = "cpu",
-          .description = absl::StrCat(CpuModelName(), ", ",
-                                      absl::AsciiStrToLower(std::string(SimdTargetName())), ", ",
-                                      threads, threads == 1 ? " thread" : " threads"),
+          .description = absl::StrCat(
+              CpuModelName(), ", ", absl::AsciiStrToLower(std::string(SimdTargetName())), ", ",
+              Int8Description(numerics), threads, threads == 1 ? " thread" : " threads"),
           .numerics = numerics,
           .activation_dtype = DType::kF32,
           .kv_dtype = numerics == Numerics::kFloat32 ? DType::kF32 : DType::kF16,

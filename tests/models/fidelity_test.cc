@@ -96,6 +96,14 @@ TEST(FidelityTest, Precise) {
   EXPECT_GE(fidelity.top1, 0.99);
 }
 
+TEST(FidelityTest, Fast) {
+  const auto runner = OpenModel(Numerics::kFast);
+  ASSERT_NE(runner, nullptr);
+  const Fidelity fidelity = Measure(*runner);
+  EXPECT_LE(fidelity.kl_mean, 0.005);
+  EXPECT_GE(fidelity.top1, 0.95);
+}
+
 // Equal up to the first step whose two best logits are less than 0.1 apart; the first conversation
 // whole.
 TEST(FidelityTest, GreedyChats) {
