@@ -27,78 +27,103 @@ namespace {
 #include "kernels/cpu/int8_quantize-inl.h"
 #include "kernels/cpu/int8_vnni-inl.h"
 
-// Tiles 0 and 1: sums. Then activations and weights of 64, of 32 and of 16 k.
+constexpr int kTokens = kInt8TokenGroup;
+constexpr int kDots = 4;  // tiles of sums in flight: enough to hide a tile instruction's latency
+using TileSums = int32_t[kTokens][kPanelRows];
+
+// Tiles 0 to 3 are sums, 4 and 5 activations, 6 and 7 weights: of `row_bytes` k.
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
   uint8_t start_row = 0;
   uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 32, 64, 16, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 8, 16, 4};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+
+  explicit constexpr TileConfig(int bytes) {
+    for (int tile = 0; tile < 8; ++tile) {
+      row_bytes[tile] = static_cast<uint16_t>(tile == 4 || tile == 5 ? bytes : 64);
+      rows[tile] = static_cast<uint8_t>(tile >= 6 ? bytes / 4 : 16);
+    }
+  }
 };
 static_assert(sizeof(TileConfig) == 64);
-constexpr TileConfig kTileConfig;
-
-constexpr int kTokens = kInt8TokenGroup;
-using TileSums = int32_t[kTokens][kPanelRows];
 
 // The intrinsics want literal tile numbers. They say nothing to the compiler about the memory they
-// read: Run has a barrier before the first.
-#define FAIRLEAD_AMX_DOT(sums, activations, weights, x, stride, words, out) \
-  _tile_zero(sums);                                                         \
-  _tile_loadd(activations, x, stride);                                      \
-  _tile_loadd(weights, words, 64);                                          \
-  if constexpr (kUnsigned) {                                                \
-    _tile_dpbsud(sums, activations, weights);                               \
-  } else {                                                                  \
-    _tile_dpbssd(sums, activations, weights);                               \
-  }                                                                         \
-  _tile_stored(sums, out, 64)
+// read: AmxKernel::Run has a barrier before the first.
+#define FAIRLEAD_AMX_DOT(sums, activations, weights, x, words) \
+  _tile_zero(sums);                                            \
+  _tile_loadd(activations, x, kRowBytes);                      \
+  _tile_loadd(weights, words, 64);                             \
+  if constexpr (kUnsigned) {                                   \
+    _tile_dpbsud(sums, activations, weights);                  \
+  } else {                                                     \
+    _tile_dpbssd(sums, activations, weights);                  \
+  }
 
-// 16 tokens by one panel. An item is a block or half of one; its tile sums are computed while those
-// of the item before are converted and added.
+// 16 tokens by one panel, a few blocks at a time, of kDots tile instructions together: their sums
+// come while those before are converted and added.
 template <DType kType, int kTerms, bool kJoined>
 struct AmxTile {
   static constexpr Int8Type kInfo = TypeOf(kType);
   static constexpr bool kUnsigned = kInfo.offset == 0;
-  static constexpr int64_t kBlockBytes = kTokens * kTerms * kInt8Block;
+  static constexpr int kDotTerms = kJoined ? 1 : kTerms;
+  static constexpr int kBlockDots = kInfo.halves * kDotTerms;
+  static constexpr int kGroupBlocks = kDots / kBlockDots;
+  static constexpr int kDotBytes = kJoined ? 64 : kInt8Block / kInfo.halves;  // k of a dot
+  static constexpr int64_t kRowBytes = kTerms * kInt8Block;
+  static constexpr TileConfig kConfig = TileConfig(kDotBytes);
   using Tile = PanelTile<kJoined ? 2 : 1>;
 
-  [[gnu::always_inline]] static inline void Dot(const Tile& tile, int b, int half, const int8_t* x,
-                                                TileSums* out) {
-    const auto* words = tile.quads[b][0] + half * kQuads / 2;
-    x += b * kBlockBytes + half * (kInt8Block / 2);
-    constexpr int64_t stride = kTerms * kInt8Block;
-    if constexpr (kJoined) {
-      if (b % 2 == 0) {
-        FAIRLEAD_AMX_DOT(0, 2, 3, x, stride, words, out[0]);
-      } else {
-        FAIRLEAD_AMX_DOT(1, 2, 3, x, stride, words, out[0]);
-      }
-    } else if constexpr (kInfo.halves == 1) {
-      FAIRLEAD_AMX_DOT(0, 4, 5, x, stride, words, out[0]);
-      if constexpr (kTerms == 2) {
-        FAIRLEAD_AMX_DOT(1, 4, 5, x + kInt8Block, stride, words, out[1]);
-      }
-    } else {
-      FAIRLEAD_AMX_DOT(0, 6, 7, x, stride, words, out[0]);
-      if constexpr (kTerms == 2) {
-        FAIRLEAD_AMX_DOT(1, 6, 7, x + kInt8Block, stride, words, out[1]);
-      }
-    }
+  // Where dot `i` of the blocks from `b` on finds its operands.
+  struct Operands {
+    const int8_t* x;
+    const uint32_t* words;
+  };
+  [[gnu::always_inline]] static inline Operands Of(const Tile& tile, const int8_t* x, int b,
+                                                   int i) {
+    const int half = i % kBlockDots / kDotTerms, term = i % kDotTerms;
+    b += i / kBlockDots;
+    return {x + b * kTokens * kRowBytes + term * kInt8Block + half * kDotBytes,
+            tile.quads[b][0][half * kQuads / 2]};
   }
 
-  [[gnu::always_inline]] static inline void Add(const Tile& tile, int b, int half,
-                                                const TileSums* in, const float* scale,
-                                                const float* sum, __m512 (&total)[kTokens]) {
-    const __m512 d = _mm512_load_ps(tile.scale[b][half]);
+  [[gnu::always_inline]] static inline void Dots(const Tile& tile, const int8_t* x, int b,
+                                                 int blocks, TileSums* out) {
+    const int dots = blocks * kBlockDots;
+    const auto operands = [&](int i) { return Of(tile, x, b, i); };
+    const Operands o0 = operands(0), o1 = operands(1), o2 = operands(2), o3 = operands(3);
+    FAIRLEAD_AMX_DOT(0, 4, 6, o0.x, o0.words)
+    if (dots > 1) {
+      FAIRLEAD_AMX_DOT(1, 5, 7, o1.x, o1.words)
+    }
+    if (dots > 2) {
+      FAIRLEAD_AMX_DOT(2, 4, 6, o2.x, o2.words)
+    }
+    if (dots > 3) {
+      FAIRLEAD_AMX_DOT(3, 5, 7, o3.x, o3.words)
+    }
+    _tile_stored(0, out[0], 64);
+    if (dots > 1) _tile_stored(1, out[1], 64);
+    if (dots > 2) _tile_stored(2, out[2], 64);
+    if (dots > 3) _tile_stored(3, out[3], 64);
+  }
+
+  // Adds one block.
+  [[gnu::always_inline]] static inline void Add(const Tile& tile, int b, const TileSums* in,
+                                                const float* scale, const float* sum,
+                                                __m512 (&total)[kTokens]) {
+#pragma GCC unroll 2
+    for (int half = 0; half < kInfo.halves; ++half, in += kDotTerms) {
+      const __m512 d = _mm512_load_ps(tile.scale[b][half]);
 #pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t) {
-      __m512i dot = _mm512_load_si512(in[0][t]);
-      if constexpr (kTerms == 2 && !kJoined) {
-        dot = _mm512_add_epi32(_mm512_slli_epi32(dot, 4), _mm512_load_si512(in[1][t]));
+      for (int t = 0; t < kTokens; ++t) {
+        __m512i dot = _mm512_load_si512(in[0][t]);
+        if constexpr (kDotTerms == 2) {
+          dot = _mm512_add_epi32(_mm512_slli_epi32(dot, 4), _mm512_load_si512(in[1][t]));
+        }
+        const __m512 factor = _mm512_mul_ps(d, _mm512_set1_ps(scale[t]));
+        total[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), factor, total[t]);
       }
-      const __m512 factor = _mm512_mul_ps(d, _mm512_set1_ps(scale[t]));
-      total[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), factor, total[t]);
     }
     if constexpr (kInfo.minimum) {
       const __m512 m = _mm512_load_ps(tile.minimum[b]);
@@ -115,17 +140,18 @@ struct AmxTile {
     __m512 total[kTokens];
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) total[t] = _mm512_load_ps(sums + t * sum_stride);
-    alignas(64) TileSums out[2][kJoined ? 1 : kTerms];
+    alignas(64) TileSums out[2][kDots];
     const int64_t at = a.At(token, block);
     const int8_t* x = a.quads + at * kTerms * kInt8Block;
-    const int items = count * kInfo.halves;
-    Dot(tile, 0, 0, x, out[0]);
-    for (int i = 0; i < items; ++i) {
-      const int next = i + 1;
-      if (next < items) Dot(tile, next / kInfo.halves, next % kInfo.halves, x, out[next % 2]);
-      const int b = i / kInfo.halves;
-      const int64_t factors = at + b * kTokens;
-      Add(tile, b, i % kInfo.halves, out[i % 2], a.scale + factors, a.sum + factors, total);
+    Dots(tile, x, 0, std::min(kGroupBlocks, count), out[0]);
+    for (int first = 0, group = 0; first < count; first += kGroupBlocks, group ^= 1) {
+      const int next = first + kGroupBlocks;
+      if (next < count) Dots(tile, x, next, std::min(kGroupBlocks, count - next), out[group ^ 1]);
+      for (int b = first; b < std::min(next, count); ++b) {
+        const int64_t factors = at + b * kTokens;
+        Add(tile, b, out[group] + (b - first) * kBlockDots, a.scale + factors, a.sum + factors,
+            total);
+      }
     }
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) _mm512_store_ps(sums + t * sum_stride, total[t]);
@@ -137,6 +163,7 @@ struct AmxTile {
 struct AmxKernel {
   static constexpr int kPanels = 2;
   static constexpr int kRows = kTokens;
+  static constexpr int kStretchBlocks = kMaxStretch;
   template <DType kType, int kTerms>
   static constexpr bool Joined() {
     return kTerms == 2 && TypeOf(kType).bits == 4;
@@ -152,12 +179,13 @@ struct AmxKernel {
 
   template <DType kType, int kTerms>
   static void Run(const Stretch<kPanels, Copies<kType, kTerms>()>& s, int64_t tokens) {
+    using Block = AmxTile<kType, kTerms, Joined<kType, kTerms>()>;
+    _tile_loadconfig(&Block::kConfig);
     asm volatile("" ::: "memory");
     for (int64_t t = 0; t < tokens; t += kTokens) {
       for (int p = 0; p < kPanels; ++p) {
-        AmxTile<kType, kTerms, Joined<kType, kTerms>()>::Run(
-            s.tile[p], *s.x, s.token + t, s.block, s.count, s.sums + (t * kPanels + p) * kPanelRows,
-            kPanels * kPanelRows);
+        Block::Run(s.tile[p], *s.x, s.token + t, s.block, s.count,
+                   s.sums + (t * kPanels + p) * kPanelRows, kPanels * kPanelRows);
       }
     }
   }
@@ -172,7 +200,6 @@ void Multiply(const CpuPackedWeight& weight, const Int8Activations& x, int64_t t
   if (token_end - token_begin <= kVnniTokens) {
     return MultiplyVnni(weight, x, token_begin, token_end, panel_begin, panel_end, scratch, out);
   }
-  _tile_loadconfig(&kTileConfig);
   MultiplyWith<AmxKernel>(weight, x, token_begin, token_end, panel_begin, panel_end, scratch, out);
   _tile_release();
 }

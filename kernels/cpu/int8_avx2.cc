@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
@@ -23,6 +24,51 @@ struct Isa {
       const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(half + 2 * i));
       _mm256_storeu_ps(out + i, _mm256_cvtph_ps(bits));
     }
+  }
+
+  static uint32_t LargestMagnitude(const float* x) {
+    __m256i largest = _mm256_setzero_si256();
+    for (int i = 0; i < kInt8Block; i += 8) {
+      const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + i));
+      largest = _mm256_max_epu32(largest, _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff)));
+    }
+    alignas(32) uint32_t lanes[8];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), largest);
+    return *std::max_element(lanes, lanes + 8);
+  }
+
+  static void Quads(const float* x, float factor, int terms, int8_t* quads, int32_t* half) {
+    __m256i values[4], high[4];
+    alignas(32) int32_t sums[2][8];
+    for (int i = 0; i < 4; ++i) {
+      values[i] =
+          _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), _mm256_set1_ps(factor)));
+    }
+    for (int i = 0; i < 2; ++i) {
+      _mm256_store_si256(reinterpret_cast<__m256i*>(sums[i]),
+                         _mm256_add_epi32(values[2 * i], values[2 * i + 1]));
+      half[i] = std::accumulate(sums[i], sums[i] + 8, 0);
+    }
+    if (terms == 1) return StoreQuads(values, quads);
+    for (int i = 0; i < 4; ++i) {
+      high[i] = _mm256_srai_epi32(_mm256_add_epi32(values[i], _mm256_set1_epi32(8)), 4);
+      values[i] = _mm256_sub_epi32(values[i], _mm256_slli_epi32(high[i], 4));
+    }
+    StoreQuads(high, quads);
+    StoreQuads(values, quads + kInt8Block);
+  }
+
+ private:
+  // Of each 8: the even ones, then the odd ones.
+  static void StoreQuads(const __m256i (&values)[4], int8_t* out) {
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(values[0], values[1]),
+                                             _mm256_packs_epi32(values[2], values[3]));
+    // Packing works within halves of 128 bits.
+    const __m256i in_order =
+        _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const __m256i order = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_shuffle_epi8(in_order, order));
   }
 };
 
@@ -157,6 +203,7 @@ struct Avx2Tile {
 struct Avx2Kernel {
   static constexpr int kPanels = 1;
   static constexpr int kRows = 1;
+  static constexpr int kStretchBlocks = kMaxStretch;
   static constexpr int kMaxTokens = 3;
   template <DType, int>
   static constexpr int Copies() {

@@ -15,9 +15,12 @@ struct Stretch {
   float* sums;
 };
 
-// The start of a panel's next stretch, to arrive while this one is multiplied.
+// Bytes to read ahead of a panel's stream. Short bursts, spread over the work: a core has some 16
+// requests in flight and waits when more are made.
+constexpr int64_t kAheadBytes = 2560;
+
 inline void PrefetchBytes(const std::byte* from, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i);
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i + kAheadBytes);
 }
 
 // Kernel::Run<Type, kTerms>(stretch, tokens): any number of tokens.
@@ -36,14 +39,15 @@ void MultiplyPanels(const CpuPackedWeight& weight, const Int8Activations& x, int
                 kInt8ScratchBytes);
   std::fill(sums, sums + rows * kStride, 0.0f);
   const int64_t blocks = weight.cols() / kInt8Block;
-  const int64_t block_k = weight.block_k();
-  const int64_t chunk_bytes = kChunkBlocks * kInt8Block / block_k * weight.block_bytes();
-  for (int64_t b = 0; b < blocks; b += kChunkBlocks) {
-    const int count = static_cast<int>(std::min<int64_t>(kChunkBlocks, blocks - b));
+  constexpr int kStep = Kernel::kStretchBlocks;
+  // Of 32 k, on average.
+  const int64_t bytes = weight.panel_bytes() / blocks;
+  for (int64_t b = 0; b < blocks; b += kStep) {
+    const int count = static_cast<int>(std::min<int64_t>(kStep, blocks - b));
     for (int p = 0; p < kPanels; ++p) {
       // A missing panel is the last one again; its sums are not written.
       const std::byte* data = weight.panel(panel + std::min(p, panels - 1));
-      if (p < panels) PrefetchBytes(data + (b / kChunkBlocks + 1) * chunk_bytes, chunk_bytes);
+      if (p < panels) PrefetchBytes(data + b * bytes, count * bytes);
       UnpackPanel<kType, Kernel::template Signed<kType, kTerms>()>(data, weight.block_bytes(), b,
                                                                    count, tiles[p]);
     }

@@ -5,7 +5,8 @@
 // The loops over the 16 rows are for the compiler to vectorise.
 
 constexpr int kQuads = kInt8Block / 4;
-constexpr int kChunkBlocks = 8;  // blocks unpacked at once: 256 k, what K-quants share scales over
+constexpr int kSuperBlocks = 8;  // blocks that share the f16 factors of a K-quant
+constexpr int kMaxStretch = 8;   // blocks unpacked at once, at most
 
 // What the kernels need to know of a type. offset: what makes the stored, unsigned weights signed.
 struct Int8Type {
@@ -42,9 +43,9 @@ constexpr bool IsSuperBlock(DType type) {
 // One panel's stretch. kCopies 2: the words times 16, then the words themselves (int8_amx.cc).
 template <int kCopies>
 struct alignas(64) PanelTile {
-  uint32_t quads[kChunkBlocks][kCopies][kQuads][kPanelRows];
-  float scale[kChunkBlocks][2][kPanelRows];
-  float minimum[kChunkBlocks][kPanelRows];
+  uint32_t quads[kMaxStretch][kCopies][kQuads][kPanelRows];
+  float scale[kMaxStretch][2][kPanelRows];
+  float minimum[kMaxStretch][kPanelRows];
 };
 
 // A panel's words are aligned.
@@ -150,15 +151,15 @@ inline void MakeSigned(int offset, uint32_t (*__restrict words)[kPanelRows]) {
   }
 }
 
-// The blocks [first, first + count) of 32 of a panel; first is a multiple of kChunkBlocks.
+// The blocks [first, first + count) of 32 of a panel.
 template <DType kType, bool kSigned, int kCopies>
 void UnpackPanel(const std::byte* panel, size_t block_bytes, int64_t first, int count,
                  PanelTile<kCopies>& tile) {
   constexpr bool kSuper = IsSuperBlock(kType);
   for (int i = 0; i < count; ++i) {
     if constexpr (kSuper) {
-      UnpackK<kType>(panel + (first + i) / kChunkBlocks * block_bytes,
-                     static_cast<int>((first + i) % kChunkBlocks), tile, i);
+      UnpackK<kType>(panel + (first + i) / kSuperBlocks * block_bytes,
+                     static_cast<int>((first + i) % kSuperBlocks), tile, i);
     } else {
       UnpackSimple<kType>(panel + (first + i) * block_bytes, tile, i);
     }

@@ -139,10 +139,11 @@ struct VnniTile {
 };
 
 // Register tiles of equal numbers of tokens, as nearly as can be.
-template <int kPanelsAtOnce, int kMaxTokens>
+template <int kPanelsAtOnce, int kMaxTokens, int kBlocksAtOnce>
 struct VnniKernel {
   static constexpr int kPanels = kPanelsAtOnce;
   static constexpr int kRows = 1;
+  static constexpr int kStretchBlocks = kBlocksAtOnce;
   template <DType, int>
   static constexpr int Copies() {
     return 1;
@@ -172,8 +173,9 @@ struct VnniKernel {
   }
 };
 
-using VnniFewTokens = VnniKernel<4, 2>;
-using VnniManyTokens = VnniKernel<2, 6>;
+// Few tokens wait for memory: short stretches, so that reading and computing alternate quickly.
+using VnniFewTokens = VnniKernel<4, 2, 2>;
+using VnniManyTokens = VnniKernel<2, 6, kMaxStretch>;
 
 inline void MultiplyVnni(const CpuPackedWeight& weight, const Int8Activations& x,
                          int64_t token_begin, int64_t token_end, int64_t panel_begin,

@@ -19,6 +19,29 @@ struct Isa {
       out[r] = F16ToF32(bits);
     }
   }
+
+  static uint32_t LargestMagnitude(const float* x) {
+    uint32_t largest = 0;
+    for (int i = 0; i < kInt8Block; ++i) {
+      uint32_t bits;
+      std::memcpy(&bits, x + i, sizeof(bits));
+      largest = std::max(largest, bits & 0x7fffffffu);
+    }
+    return largest;
+  }
+
+  static void Quads(const float* x, float factor, int terms, int8_t* quads, int32_t* half) {
+    half[0] = half[1] = 0;
+    for (int i = 0; i < kInt8Block; ++i) {
+      const int value = static_cast<int>(std::nearbyint(x[i] * factor));
+      half[i / 16] += value;
+      // Of each 8: the even ones, then the odd ones.
+      const int at = i / 8 * 8 + i % 2 * 4 + i % 8 / 2;
+      const int high = terms == 2 ? (value + 8) >> 4 : value;
+      quads[at] = static_cast<int8_t>(high);
+      if (terms == 2) quads[kInt8Block + at] = static_cast<int8_t>(value - 16 * high);
+    }
+  }
 };
 
 #include "kernels/cpu/int8_unpack-inl.h"
@@ -29,6 +52,7 @@ struct Isa {
 struct PortableKernel {
   static constexpr int kPanels = 1;
   static constexpr int kRows = 1;
+  static constexpr int kStretchBlocks = kMaxStretch;
   template <DType, int>
   static constexpr int Copies() {
     return 1;
