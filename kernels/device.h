@@ -69,6 +69,9 @@ class PackedWeight {
   int64_t rows() const { return rows_; }  // outputs
   int64_t cols() const { return cols_; }  // inputs
   virtual size_t bytes() const = 0;       // device memory it holds
+  // All of it as bytes that may be kept and given back in PackWeightArgs::image. Empty where the
+  // layout is not ours to keep.
+  virtual absl::Span<const std::byte> image() const { return {}; }
 
  private:
   DType dtype_;
@@ -88,6 +91,9 @@ struct PackWeightArgs {
   absl::Span<const WeightPart> parts;
   bool embedding =
       false;  // Embed reads its rows as well (a tied head is packed once for both uses)
+  // What image() was for the same arguments on such a device, 64-byte aligned; it outlives the
+  // weight, which reads it in place. One of another size is not used: the parts are packed.
+  absl::Span<const std::byte> image = {};
 };
 
 // The shape of one layer's KV cache. The layout inside a block belongs to the device: the host

@@ -89,10 +89,12 @@ void Decoder::BindVectors(const ParameterLoader& loader) {
 
 absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const WeightSource& source,
                                                        const ModelConfig& config, Device& device,
-                                                       int max_positions) {
+                                                       int max_positions,
+                                                       std::shared_ptr<WeightCache> cache) {
   std::unique_ptr<Decoder> decoder(
       new Decoder(config, device.ops(), device.info().activation_dtype));
-  ParameterLoader loader(source, device);
+  ParameterLoader loader(source, device, cache.get());
+  decoder->cache_ = std::move(cache);
   auto embedding = loader.LoadMatrix("model.embed_tokens.weight", config.vocab, config.hidden,
                                      /*embedding=*/true);
   if (!embedding.ok()) return embedding.status();
@@ -209,10 +211,11 @@ void Decoder::Logits(Stream& stream, const Tensor& hidden, const Tensor& row, co
 }
 
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const WeightSource& source, Device& device,
-                                                 int max_positions) {
+                                                 int max_positions,
+                                                 std::shared_ptr<WeightCache> cache) {
   auto config = LoadModelConfig(source);
   if (!config.ok()) return config.status();
-  return Decoder::Load(source, *config, device, max_positions);
+  return Decoder::Load(source, *config, device, max_positions, std::move(cache));
 }
 
 }  // namespace fairlead

@@ -15,7 +15,11 @@ class Decoder : public Model {
  public:
   static absl::StatusOr<std::unique_ptr<Decoder>> Load(const WeightSource& source,
                                                        const ModelConfig& config, Device& device,
-                                                       int max_positions);
+                                                       int max_positions,
+                                                       std::shared_ptr<WeightCache> cache);
+  ~Decoder() override {
+    if (cache_ != nullptr) cache_->StopStoring();
+  }
 
   const ModelConfig& config() const override { return config_; }
   size_t weight_bytes() const override;
@@ -40,6 +44,7 @@ class Decoder : public Model {
     return int64_t{config_.heads + 2 * config_.kv_heads} * config_.head_dim;
   }
 
+  std::shared_ptr<WeightCache> cache_;  // what the weights may be mapped from; may be null
   ModelConfig config_;
   const Ops& ops_;
   DType activation_dtype_;

@@ -28,6 +28,7 @@ class MappedWeights final : public WeightSource {
   absl::Span<const SkippedTensor> skipped() const override { return contents_.skipped; }
   const Json& config() const override { return contents_.config; }
   const Json& metadata() const override { return contents_.metadata; }
+  absl::Span<const MmapFile> files() const override { return contents_.files; }
 
  private:
   const CheckpointContents contents_;

@@ -14,6 +14,11 @@
 #include "kernels/strings.h"
 
 namespace fairlead {
+namespace {
+
+constexpr int64_t kNanosecondsPerSecond = 1000000000;
+
+}  // namespace
 
 absl::StatusOr<MmapFile> MmapFile::Open(const std::string& path) {
   // O_NONBLOCK: opening a named pipe must fail below, not wait for a writer.
@@ -32,7 +37,14 @@ absl::StatusOr<MmapFile> MmapFile::Open(const std::string& path) {
   const size_t size = static_cast<size_t>(info.st_size);
   void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
   if (data == MAP_FAILED) return absl::ErrnoToStatus(errno, StrCat("cannot map ", path));
-  return MmapFile(data, size);
+  const auto nanoseconds = [](const timespec& t) {
+    return t.tv_sec * kNanosecondsPerSecond + t.tv_nsec;
+  };
+  return MmapFile(data, size,
+                  {.bytes = size,
+                   .inode = info.st_ino,
+                   .mtime_ns = nanoseconds(info.st_mtim),
+                   .ctime_ns = nanoseconds(info.st_ctim)});
 }
 
 MmapFile::~MmapFile() {
@@ -40,11 +52,14 @@ MmapFile::~MmapFile() {
 }
 
 MmapFile::MmapFile(MmapFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      stamp_(other.stamp_) {}
 
 MmapFile& MmapFile::operator=(MmapFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(stamp_, other.stamp_);
   return *this;
 }
 

@@ -5,12 +5,22 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 
 namespace fairlead {
+
+// What tells a file that was changed from one that was not, without reading it. ctime is set by the
+// kernel alone, at every change of the content: copying mtime back does not hide one.
+struct FileStamp {
+  uint64_t bytes = 0;
+  uint64_t inode = 0;
+  int64_t mtime_ns = 0;
+  int64_t ctime_ns = 0;
+};
 
 class MmapFile {
  public:
@@ -29,12 +39,16 @@ class MmapFile {
   absl::Span<const std::byte> bytes() const {
     return {static_cast<const std::byte*>(data_), size_};
   }
+  // As the file was when it was opened.
+  const FileStamp& stamp() const { return stamp_; }
 
  private:
-  MmapFile(void* data, size_t size) : data_(data), size_(size) {}
+  MmapFile(void* data, size_t size, const FileStamp& stamp)
+      : data_(data), size_(size), stamp_(stamp) {}
 
   void* data_ = nullptr;
   size_t size_ = 0;
+  FileStamp stamp_;
 };
 
 }  // namespace fairlead

@@ -12,6 +12,7 @@
 #include "kernels/device.h"
 #include "kernels/ops.h"
 #include "models/config.h"
+#include "models/weight_cache.h"
 #include "models/weights.h"
 
 namespace fairlead {
@@ -63,9 +64,10 @@ class Model {
 };
 
 // Proves before it returns that the device takes every dtype of the file. `source` may be dropped
-// afterwards. max_positions: the rows of the RoPE table (--max-model-len). Errors: missing or
-// misshapen tensors by name.
+// afterwards. max_positions: the rows of the RoPE table (--max-model-len). `cache`: packed weights
+// from an earlier start; null packs them all. Errors: missing or misshapen tensors by name.
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const WeightSource& source, Device& device,
-                                                 int max_positions);
+                                                 int max_positions,
+                                                 std::shared_ptr<WeightCache> cache = nullptr);
 
 }  // namespace fairlead

@@ -92,10 +92,15 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> ParameterLoader::LoadMatrix(const 
                                                  std::string(Info((*info)->dtype).name)));
   }
   const WeightPart part{(*info)->data, rows};
-  return device_.PackWeight({.dtype = (*info)->dtype,
-                             .cols = cols,
-                             .parts = absl::MakeConstSpan(&part, 1),
-                             .embedding = embedding});
+  return Pack({name}, {.dtype = (*info)->dtype,
+                       .cols = cols,
+                       .parts = absl::MakeConstSpan(&part, 1),
+                       .embedding = embedding});
+}
+
+absl::StatusOr<std::unique_ptr<PackedWeight>> ParameterLoader::Pack(
+    absl::Span<const std::string> names, const PackWeightArgs& args) {
+  return cache_ != nullptr ? cache_->Pack(names, args) : device_.PackWeight(args);
 }
 
 absl::StatusOr<Linear> ParameterLoader::LoadLinear(const LinearSpec& spec) {
@@ -116,12 +121,14 @@ absl::StatusOr<Linear> ParameterLoader::LoadLinear(const LinearSpec& spec) {
                                                    std::string(Info(dtype).name)));
     }
     std::vector<WeightPart> parts;
+    std::vector<std::string> names;
     const int64_t first_column = column;
     for (; i < infos.size() && infos[i]->dtype == dtype; ++i) {
       parts.push_back({infos[i]->data, spec.rows[i]});
+      names.push_back(infos[i]->name);
       column += spec.rows[i];
     }
-    auto packed = device_.PackWeight({.dtype = dtype, .cols = spec.cols, .parts = parts});
+    auto packed = Pack(names, {.dtype = dtype, .cols = spec.cols, .parts = parts});
     if (!packed.ok()) return packed.status();
     linear.pieces_.push_back({*std::move(packed), first_column});
   }

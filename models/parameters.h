@@ -14,6 +14,7 @@
 #include "absl/types/span.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
+#include "models/weight_cache.h"
 #include "models/weights.h"
 
 namespace fairlead {
@@ -42,7 +43,9 @@ class Linear {
 
 class ParameterLoader {
  public:
-  ParameterLoader(const WeightSource& source, Device& device) : source_(source), device_(device) {}
+  // `cache`: may be null.
+  ParameterLoader(const WeightSource& source, Device& device, WeightCache* cache)
+      : source_(source), device_(device), cache_(cache) {}
 
   // A tensor that must be there with this shape. kInvalidArgument names it and both shapes.
   absl::StatusOr<const WeightInfo*> Require(const std::string& name,
@@ -69,8 +72,12 @@ class ParameterLoader {
   void Bind(Linear& linear) const;
 
  private:
+  absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(absl::Span<const std::string> names,
+                                                     const PackWeightArgs& args);
+
   const WeightSource& source_;
   Device& device_;
+  WeightCache* cache_;
   std::vector<float> values_;
   float* uploaded_ = nullptr;
 };

@@ -14,6 +14,7 @@
 #include "absl/types/span.h"
 #include "kernels/dtype.h"
 #include "models/json.h"
+#include "models/mmap_file.h"
 
 namespace fairlead {
 
@@ -58,6 +59,8 @@ class WeightSource {
   // GGUF: every metadata key and value (arrays as JSON arrays), tokenizer.ggml.* included; null
   // Json for folders.
   virtual const Json& metadata() const = 0;
+  // The files that hold the tensors' bytes; none where they are not from files.
+  virtual absl::Span<const MmapFile> files() const { return {}; }
 };
 
 // Opens a GGUF file or a Hugging Face folder. Every size, count and offset is checked against the

@@ -5,6 +5,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <utility>
@@ -74,6 +76,18 @@ absl::StatusOr<FlagTexts> ReadYamlNodes(const std::string& path, const std::stri
 
 }  // namespace
 
+std::string DefaultWeightCache() {
+  // The XDG base directory specification: relative paths are to be ignored.
+  for (const auto& [variable, folder] : {std::pair{"XDG_CACHE_HOME", "fairlead/weights"},
+                                         std::pair{"HOME", ".cache/fairlead/weights"}}) {
+    const char* base = std::getenv(variable);
+    std::error_code error;
+    if (base != nullptr && base[0] == '/' && std::filesystem::is_directory(base, error))
+      return (std::filesystem::path(base) / folder).string();
+  }
+  return "off";
+}
+
 std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
   return {
       TextFlag("model", "PATH", "a GGUF file, or a folder with config.json and safetensors",
@@ -109,6 +123,8 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
           "dummy-dtype",
           {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"},
           "of the matrices of --load-format dummy", &c.dummy_dtype),
+      TextFlag("weight-cache", "DIR|off",
+               "keeps packed weights there, so that the next start maps them", &c.weight_cache),
       ChoiceFlag("log-level", {"debug", "info", "warn", "error", "off"}, "of the log on stderr",
                  &c.log_level),
   };

@@ -18,6 +18,9 @@ class App;
 
 namespace fairlead {
 
+// The user's cache folder for packed weights; "off" where the environment names none.
+std::string DefaultWeightCache();
+
 // How a model is loaded and run: serve, generate and chat have these in common.
 struct RuntimeConfig {
   std::string model;
@@ -38,6 +41,7 @@ struct RuntimeConfig {
   int block_tokens = 16;
   std::string load_format = "auto";
   std::string dummy_dtype = "q4_0";
+  std::string weight_cache = DefaultWeightCache();  // a folder, or "off"
   std::string log_level = "info";
 };
 

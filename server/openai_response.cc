@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "models/detokenizer.h"
+#include "server/json_append.h"
 
 namespace fairlead {
 namespace {
@@ -74,7 +75,11 @@ OpenAiAnswer::OpenAiAnswer(const OpenAiRequest& request, AnswerIdentity identity
       identity_(std::move(identity)),
       choices_per_prompt_(request.prompts.front().has_n() ? std::max(request.prompts.front().n(), 1)
                                                           : 1),
-      choices_(request.prompts.size() * static_cast<size_t>(choices_per_prompt_)) {}
+      choices_(request.prompts.size() * static_cast<size_t>(choices_per_prompt_)) {
+  std::string envelope = DumpJson(Envelope("chat.completion.chunk", "text_completion"));
+  envelope.pop_back();  // the closing brace
+  chunk_head_ = absl::StrCat("data: ", envelope, ",\"choices\":[{\"index\":");
+}
 
 std::string OpenAiAnswer::TokenName(const pb::TokenLogprob& token) const {
   return request_.tokens_as_ids || !identity_.has_tokenizer
@@ -252,6 +257,19 @@ std::string OpenAiAnswer::Chunk(Json choice, const Json& more) const {
   return Event(chunk);
 }
 
+// The bytes of Chunk for a delta that is text alone, as nearly all are, without a tree of values.
+std::string OpenAiAnswer::TextChunk(int index, const std::string& text) const {
+  std::string chunk;
+  chunk.reserve(chunk_head_.size() + text.size() + 128);
+  absl::StrAppend(&chunk, chunk_head_, index,
+                  request_.is_chat ? ",\"delta\":{\"content\":" : ",\"text\":");
+  AppendJsonString(text, &chunk);
+  absl::StrAppend(&chunk, request_.is_chat ? "}" : "",
+                  ",\"logprobs\":null,\"finish_reason\":null}]",
+                  request_.include_usage ? ",\"usage\":null" : "", "}\n\n");
+  return chunk;
+}
+
 std::string OpenAiAnswer::DeltaChunks(int index, const pb::Delta& delta) {
   Choice& choice = choices_[index];
   streamed_tokens_ += delta.num_tokens();
@@ -263,6 +281,8 @@ std::string OpenAiAnswer::DeltaChunks(int index, const pb::Delta& delta) {
                      {"logprobs", nullptr},
                      {"finish_reason", nullptr}});
   }
+  if (delta.logprobs_size() == 0 && !request_.return_token_ids && !request_.continuous_usage)
+    return chunks + TextChunk(index, delta.text());
   Json more = Json::object();
   Json out = {{"index", index}};
   if (request_.is_chat) {

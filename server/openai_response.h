@@ -65,11 +65,13 @@ class OpenAiAnswer {
   // `more`: members of the chunk itself.
   std::string Chunk(Json choice, const Json& more = Json::object()) const;
   std::string DeltaChunks(int index, const pb::Delta& delta);
+  std::string TextChunk(int index, const std::string& text) const;
   Json ChoiceBody(int index, const Choice& choice) const;
   void AddPromptLogprobs(int prompt_index, const pb::PromptLogprobs& event);
 
   const OpenAiRequest& request_;
   AnswerIdentity identity_;
+  std::string chunk_head_;  // of a chunk with one choice, up to that choice's index
   int choices_per_prompt_;
   std::vector<Choice> choices_;
   pb::Usage usage_;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <future>
 #include <optional>
 #include <utility>
 
@@ -53,6 +54,33 @@ absl::Status LoadText(const RuntimeConfig& config, const WeightSource& source, R
                  std::string(chat_format.status().message()));
   }
   return absl::OkStatus();
+}
+
+// Null where there is none. Says whether the weights come from it.
+std::shared_ptr<WeightCache> OpenWeightCache(const RuntimeConfig& config,
+                                             const WeightSource& source, Device& device) {
+  if (config.weight_cache == "off" || source.files().empty()) return nullptr;
+  auto cache = std::make_shared<WeightCache>(WeightCacheOptions{.folder = config.weight_cache},
+                                             source, device);
+  if (cache->status().ok()) {
+    spdlog::info("weight cache: {} is mapped", cache->path());
+  } else if (absl::IsNotFound(cache->status())) {
+    spdlog::debug("weight cache: there is no {} yet", cache->path());
+  } else {
+    spdlog::warn("weight cache: {} is not used: {}", cache->path(),
+                 std::string(cache->status().message()));
+  }
+  return cache;
+}
+
+void StoreWeights(WeightCache& cache) {
+  cache.Store([path = cache.path()](const absl::Status& status) {
+    if (status.ok()) {
+      spdlog::info("weight cache: {} is written", path);
+    } else if (!absl::IsCancelled(status)) {
+      spdlog::warn("weight cache: {} is not written: {}", path, std::string(status.message()));
+    }
+  });
 }
 
 absl::StatusOr<KvPlan> PlanMemory(const RuntimeConfig& config, const Runtime& runtime) {
@@ -162,12 +190,18 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config
   if (!model_config.ok()) return model_config.status();
   const int positions = static_cast<int>(std::min<int64_t>(
       config.max_model_len.value_or(model_config->max_positions), model_config->max_positions));
-  auto model = LoadModel(**source, *runtime->device, positions);
-  if (!model.ok()) return model.status();
-  runtime->model = *std::move(model);
+  // At the same time: neither needs the other, and the tokenizer has work for one thread.
+  std::future<absl::Status> text =
+      std::async(std::launch::async, [&] { return LoadText(config, **source, *runtime); });
+  const std::shared_ptr<WeightCache> cache = OpenWeightCache(config, **source, *runtime->device);
+  timer.Done("the weight cache");
+  auto model = LoadModel(**source, *runtime->device, positions, cache);
   timer.Done("the weights");
-  if (absl::Status status = LoadText(config, **source, *runtime); !status.ok()) return status;
-  timer.Done("tokenizer and chat template");
+  if (!model.ok()) return model.status();
+  if (absl::Status status = text.get(); !status.ok()) return status;
+  runtime->model = *std::move(model);
+  if (cache != nullptr) StoreWeights(*cache);
+  timer.Done("what the tokenizer and the chat template took longer");
 
   const absl::StatusOr<std::string> architecture = ArchitectureName(**source);
   runtime->served = {.name = name.empty() ? ModelNameOf(config.model) : name,

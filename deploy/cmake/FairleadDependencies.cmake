@@ -13,6 +13,7 @@ find_package(CLI11 REQUIRED)
 find_package(prometheus-cpp CONFIG REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)  # compiled in: nothing to link
 pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
 
 # oneDNN >= 3.2: the distribution's package where it is new enough, else the folder that

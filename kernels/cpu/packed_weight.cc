@@ -74,13 +74,24 @@ absl::StatusOr<std::unique_ptr<CpuPackedWeight>> CpuPackedWeight::Allocate(DType
   const bool huge = weight->bytes() >= 2 * kHugePage;
   const size_t alignment = huge ? kHugePage : 64;
   const size_t bytes = (weight->bytes() + alignment - 1) / alignment * alignment;
-  weight->data_.reset(static_cast<std::byte*>(std::aligned_alloc(alignment, bytes)));
+  weight->owned_.reset(static_cast<std::byte*>(std::aligned_alloc(alignment, bytes)));
+  weight->data_ = weight->owned_.get();
   if (weight->data_ == nullptr) {
     return absl::ResourceExhaustedError(
         absl::StrCat("no memory for a weight of ", bytes, " bytes"));
   }
   if (huge)
-    madvise(weight->data_.get(), bytes, MADV_HUGEPAGE);  // a hint: failing costs TLB misses only
+    madvise(weight->owned_.get(), bytes, MADV_HUGEPAGE);  // a hint: failing costs TLB misses only
+  return weight;
+}
+
+std::unique_ptr<CpuPackedWeight> CpuPackedWeight::Borrow(DType dtype, int64_t rows, int64_t cols,
+                                                         absl::Span<const std::byte> image) {
+  std::unique_ptr<CpuPackedWeight> weight(new CpuPackedWeight(dtype, rows, cols));
+  if (image.size() != weight->bytes() || reinterpret_cast<uintptr_t>(image.data()) % 64 != 0) {
+    return nullptr;
+  }
+  weight->data_ = image.data();
   return weight;
 }
 
@@ -101,6 +112,11 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> PackCpuWeight(const PackWeightArgs
     return std::make_unique<CpuPackedWeight>(args.dtype, *rows, args.cols, std::move(plan));
   }
 #endif
+  if (!args.image.empty()) {
+    if (auto weight = CpuPackedWeight::Borrow(args.dtype, *rows, args.cols, args.image)) {
+      return weight;
+    }
+  }
   absl::StatusOr<std::unique_ptr<CpuPackedWeight>> weight =
       CpuPackedWeight::Allocate(args.dtype, *rows, args.cols);
   if (!weight.ok()) return weight.status();

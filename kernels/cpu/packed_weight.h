@@ -62,9 +62,16 @@ class CpuPackedWeight final : public PackedWeight {
   // RESOURCE_EXHAUSTED when the memory cannot be had. The panels are not initialised.
   static absl::StatusOr<std::unique_ptr<CpuPackedWeight>> Allocate(DType dtype, int64_t rows,
                                                                    int64_t cols);
+  // Reads the panels where they are. Null if `image` is not as large as they or not aligned.
+  static std::unique_ptr<CpuPackedWeight> Borrow(DType dtype, int64_t rows, int64_t cols,
+                                                 absl::Span<const std::byte> image);
   CpuPackedWeight(DType dtype, int64_t rows, int64_t cols, std::unique_ptr<DensePlan> plan);
   size_t bytes() const override {
     return plan_ != nullptr ? plan_->bytes() : panels_ * panel_bytes();
+  }
+  absl::Span<const std::byte> image() const override {
+    if (plan_ != nullptr) return {};
+    return {data_, bytes()};
   }
 
   // Where there is one, it holds the weight and there are no panels.
@@ -74,8 +81,8 @@ class CpuPackedWeight final : public PackedWeight {
   int block_k() const { return Info(dtype()).block_elements; }
   size_t block_bytes() const { return PackedBlockBytes(dtype()) * kPanelRows; }
   size_t panel_bytes() const { return block_bytes() * (cols() / block_k()); }
-  const std::byte* panel(int64_t index) const { return data_.get() + index * panel_bytes(); }
-  std::byte* mutable_panel(int64_t index) { return data_.get() + index * panel_bytes(); }
+  const std::byte* panel(int64_t index) const { return data_ + index * panel_bytes(); }
+  std::byte* mutable_panel(int64_t index) { return owned_.get() + index * panel_bytes(); }
 
   // Row `row` as f32; `out` has cols() elements. The values are those the matmul multiplies with.
   void DequantizeRow(int64_t row, float* out) const;
@@ -89,7 +96,8 @@ class CpuPackedWeight final : public PackedWeight {
 
   int64_t panels_;
   std::unique_ptr<DensePlan> plan_;
-  std::unique_ptr<std::byte[], Free> data_;
+  std::unique_ptr<std::byte[], Free> owned_;  // null where the panels are somebody else's
+  const std::byte* data_ = nullptr;
 };
 
 // Packs in parallel, at about the speed of memory. INVALID_ARGUMENT: a dtype that is no weight

@@ -22,6 +22,10 @@ _parser.add_argument("--seconds", type=float, default=15)
 _options, _rest = _parser.parse_known_args()
 sys.argv[1:] = _rest
 
+# The servers' weight cache: filled by the first start of a test program, used by the others, gone with it.
+_cache = tempfile.TemporaryDirectory()
+os.environ["XDG_CACHE_HOME"] = _cache.name
+
 BINARY, MODEL, GOLDEN, SECONDS = _options.binary, _options.model, _options.golden, _options.seconds
 START_TIMEOUT = 120
 

@@ -3,6 +3,7 @@
 // thread.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,9 +18,12 @@ namespace fairlead {
 
 class ModelRunner {
  public:
+  using CacheMaker =
+      std::function<std::shared_ptr<WeightCache>(const WeightSource& source, Device& device)>;
   static absl::StatusOr<std::unique_ptr<ModelRunner>> Open(const std::string& path,
                                                            std::unique_ptr<Device> device,
-                                                           int max_tokens);
+                                                           int max_tokens,
+                                                           const CacheMaker& make_cache = {});
 
   // Forgets the sequence.
   void Restart() { context_tokens_ = 0; }

@@ -104,6 +104,37 @@ TEST(OpenAiAnswer, ChatBody) {
               "prompt_tokens_details": {"cached_tokens": 1}}})"));
 }
 
+// Text alone is written by hand, everything else from a tree: the bytes around it are the same.
+TEST(OpenAiAnswer, TextChunksToTheByte) {
+  OpenAiRequest request = Request(false);
+  OpenAiAnswer completion(request, kIdentity);
+  const std::string head =
+      "data: "
+      "{\"id\":\"cmpl-1\",\"object\":\"text_completion\",\"created\":1700000000,\"model\":\"m\","
+      "\"system_fingerprint\":\"fp\",\"choices\":[";
+  EXPECT_EQ(
+      completion.Chunks(0, Delta(0, "a \"b\"\n")),
+      head +
+          "{\"index\":0,\"text\":\"a \\\"b\\\"\\n\",\"logprobs\":null,\"finish_reason\":null}]}"
+          "\n\n");
+  request.return_token_ids = true;  // from a tree
+  EXPECT_EQ(
+      completion.Chunks(0, Delta(0, "c", {}, {5})),
+      head +
+          "{\"index\":0,\"text\":\"c\",\"logprobs\":null,\"finish_reason\":null,\"token_ids\":[5],"
+          "\"prompt_token_ids\":null}]}\n\n");
+
+  OpenAiRequest chat_request = Request(true);
+  chat_request.include_usage = true;
+  OpenAiAnswer chat(chat_request, kIdentity);
+  chat.Chunks(0, Delta(0, "role and text"));
+  EXPECT_EQ(
+      chat.Chunks(0, Delta(0, "é")),
+      "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
+      "\"model\":\"m\",\"system_fingerprint\":\"fp\",\"choices\":[{\"index\":0,\"delta\":{"
+      "\"content\":\"é\"},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n\n");
+}
+
 TEST(OpenAiAnswer, ChatChunks) {
   OpenAiRequest request = Request(true);
   request.include_usage = true;
