@@ -18,7 +18,7 @@ readonly kPackages=(
   protobuf-compiler protobuf-compiler-grpc libgrpc++-dev libprotobuf-dev libabsl-dev
   libssl-dev libboost-dev nlohmann-json3-dev libspdlog-dev libyaml-cpp-dev libcli11-dev
   prometheus-cpp-dev libcurl4-openssl-dev zlib1g-dev
-  libpcre2-dev libxxhash-dev libhwy-dev libutf8proc-dev libgtest-dev libgmock-dev
+  libpcre2-dev libxxhash-dev libhwy-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev valgrind
   python3 python3-venv python3-pip openssl curl unzip ca-certificates
 )
 readonly kLintPackages=(clang-format clang-tidy)

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/check.h"
 #include "kernels/strings.h"
 #include "models/gguf_names.h"
 #include "models/gguf_reader.h"
@@ -174,6 +175,13 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenGguf(const std::string& path) 
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenGgufBytes(absl::Span<const std::byte> bytes,
                                                             std::string path_for_errors) {
   return Build(bytes, std::move(path_for_errors), {});
+}
+
+uint32_t GgmlTypeOf(DType dtype) {
+  const auto* type = std::find_if(kGgmlTypes.begin(), kGgmlTypes.end(),
+                                  [dtype](const GgmlType& t) { return t.dtype == dtype; });
+  FAIRLEAD_CHECK(type != kGgmlTypes.end());
+  return type->number;
 }
 
 }  // namespace fairlead

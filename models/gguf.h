@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -17,5 +18,8 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenGguf(const std::string& path);
 // The same for a file that is in memory already. `bytes` must outlive the source.
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenGgufBytes(absl::Span<const std::byte> bytes,
                                                             std::string path_for_errors);
+
+// ggml's number of a dtype (enum ggml_type), as tensor descriptions hold it.
+uint32_t GgmlTypeOf(DType dtype);
 
 }  // namespace fairlead

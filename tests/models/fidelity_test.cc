@@ -4,13 +4,12 @@
 // mean KL <= 0.0005 and top-1 >= 99 %.
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <fstream>
 #include <iostream>
 #include <sstream>
-#include <unordered_map>
 
 #include "models/json.h"
+#include "tests/models/fidelity.h"
 #include "tests/models/model_runner.h"
 
 namespace fairlead {
@@ -35,48 +34,8 @@ std::unique_ptr<ModelRunner> OpenModel(Numerics numerics) {
   return runner.ok() ? *std::move(runner) : nullptr;
 }
 
-std::vector<double> LogSoftmax(const std::vector<float>& logits) {
-  const double largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - largest);
-  std::vector<double> out;
-  for (const float logit : logits) out.push_back(logit - largest - std::log(sum));
-  return out;
-}
-
-struct Fidelity {
-  double kl_mean = 0, largest = 0;
-  double top1 = 0;
-};
-
-// KL over the listed ids plus one bin for the rest; our best agrees when float32 itself puts it
-// within 0.1 of its own.
 Fidelity Measure(ModelRunner& runner) {
-  const Json golden = Golden("fidelity.json");
-  Fidelity fidelity;
-  for (const Json& prefix : golden["prefixes"]) {
-    runner.Restart();
-    const std::vector<double> ours =
-        LogSoftmax(runner.Run(prefix["ids"].get<std::vector<Token>>(), 1));
-    const Token best =
-        static_cast<Token>(std::max_element(ours.begin(), ours.end()) - ours.begin());
-    double kl = 0, rest_theirs = 1, rest_ours = 1;
-    for (const Json& entry : prefix["top"]) {
-      const Token id = entry[0].get<Token>();
-      const double theirs = entry[1].get<double>(), p = std::exp(theirs);
-      kl += p * (theirs - ours[id]);
-      rest_theirs -= p;
-      rest_ours -= std::exp(ours[id]);
-      const double d = std::abs(theirs - ours[id]);
-      if (!(d <= fidelity.largest)) fidelity.largest = d;
-      if (id == best && theirs > prefix["top"][0][1].get<double>() - 0.1) fidelity.top1 += 1;
-    }
-    if (rest_theirs > 1e-9 && rest_ours > 1e-9)
-      kl += rest_theirs * std::log(rest_theirs / rest_ours);
-    fidelity.kl_mean += kl;
-  }
-  fidelity.kl_mean /= golden["prefixes"].size();
-  fidelity.top1 /= golden["prefixes"].size();
+  const Fidelity fidelity = MeasureFidelity(runner, Golden("fidelity.json"));
   std::cout << "KL mean " << fidelity.kl_mean << ", top-1 " << fidelity.top1
             << ", largest logprob difference " << fidelity.largest << "\n";
   return fidelity;

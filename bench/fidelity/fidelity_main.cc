@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// fidelity: what the speed was bought at, as JSON: KL and top-1 agreement with float32.
+#include <CLI/CLI.hpp>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+#include <string>
+
+#include "kernels/device.h"
+#include "tests/models/fidelity.h"
+
+namespace fairlead {
+namespace {
+
+constexpr int kMaxTokens = 512;
+
+absl::StatusOr<Json> Measure(const std::string& model, const std::string& numerics,
+                             const std::string& golden_file) {
+  std::ifstream file(golden_file);
+  std::stringstream text;
+  text << file.rdbuf();
+  if (!file) return absl::NotFoundError(golden_file + ": cannot be read");
+  const auto golden = ParseJson(text.str());
+  if (!golden.ok()) return golden.status();
+  const Numerics chosen = numerics == "float32" ? Numerics::kFloat32
+                          : numerics == "fast"  ? Numerics::kFast
+                                                : Numerics::kPrecise;
+  auto device = OpenDevice("cpu", {.numerics = chosen});
+  if (!device.ok()) return device.status();
+  auto runner = ModelRunner::Open(model, *std::move(device), kMaxTokens);
+  if (!runner.ok()) return runner.status();
+  const Fidelity fidelity = MeasureFidelity(**runner, *golden);
+  return Json{{"numerics", numerics},
+              {"prefixes", (*golden)["prefixes"].size()},
+              {"kl_mean", fidelity.kl_mean},
+              {"top1", fidelity.top1},
+              {"largest_logprob_difference", fidelity.largest}};
+}
+
+}  // namespace
+}  // namespace fairlead
+
+int main(int argc, char** argv) {
+  CLI::App app("Compares a model's next-token distributions with golden float32 ones.", "fidelity");
+  std::string model, numerics = "precise", golden;
+  app.add_option("-m,--model", model, "the file that the golden data was made of")->required();
+  app.add_option("--numerics", numerics, "of the device")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"float32", "precise", "fast"}));
+  app.add_option("--golden", golden, "tests/golden/smollm2/fidelity.json")->required();
+  CLI11_PARSE(app, argc, argv);
+  const auto json = fairlead::Measure(model, numerics, golden);
+  if (!json.ok()) {
+    std::cerr << "error: " << std::string(json.status().message()) << "\n";
+    return 1;
+  }
+  std::cout << json->dump() << std::endl;
+  return 0;
+}

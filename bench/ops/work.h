@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// One op on one shape: what it launches, and what that costs at least. One thread.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <vector>
+
+#include "kernels/device.h"
+#include "kernels/ops.h"
+
+namespace fairlead::bench {
+
+// The linear layers and attention of real models.
+struct ModelShape {
+  const char* name;
+  int hidden, heads, kv_heads, head_dim, ffn, vocab;
+};
+inline constexpr ModelShape kModelShapes[] = {
+    {"smollm2-135m", 576, 9, 3, 64, 1536, 49152},
+    {"llama-1b", 2048, 32, 8, 64, 8192, 128256},
+    {"llama-8b", 4096, 32, 8, 128, 14336, 128256},
+};
+
+// Owns the tensors of one benchmark.
+class Work {
+ public:
+  explicit Work(Device& device) : device_(device), stream_(device.NewStream()) {}
+
+  Tensor Floats(std::initializer_list<int64_t> dims);  // small normal-ish values
+  Tensor Constant(float value, std::initializer_list<int64_t> dims);
+  Tensor Ints(const std::vector<int32_t>& values, std::initializer_list<int64_t> dims);
+  Tensor Output(DType dtype, std::initializer_list<int64_t> dims);
+  PagedKv Kv(const KvShape& shape, int num_blocks);
+  // Copies of a random weight, so many that together they do not fit a cache: a step of a real
+  // model never meets a matrix that it has just read.
+  std::vector<const PackedWeight*> ColdWeights(DType dtype, int64_t rows, int64_t cols,
+                                               bool embedding = false);
+
+  Device& device() { return device_; }
+  Stream& stream() { return *stream_; }
+  const Ops& ops() const { return device_.ops(); }
+
+  int max_copies = 64;  // of ColdWeights
+  std::function<void()> launch;
+  double bytes = 0;         // that have to be read or written
+  double operations = 0;    // a multiply and an add are two
+  bool is_integer = false;  // weights of 8 bits and less
+
+ private:
+  void* Place(size_t bytes, const void* values);
+
+  Device& device_;
+  std::unique_ptr<Stream> stream_;
+  std::deque<Buffer> buffers_;
+  std::vector<std::unique_ptr<PackedWeight>> weights_;
+};
+
+// Each sets `work` up for an op.
+void SetUpMatmul(Work& work, DType dtype, int64_t n, int64_t k, int rows);
+void SetUpEmbed(Work& work, const ModelShape& shape, DType dtype, int rows);
+void SetUpRmsNorm(Work& work, const ModelShape& shape, int rows);
+void SetUpSiluAndMul(Work& work, const ModelShape& shape, int rows);
+void SetUpGatherRows(Work& work, const ModelShape& shape, int rows);
+void SetUpRopeAndWriteKv(Work& work, const ModelShape& shape, int rows);
+// `seqs` sequences of `context` tokens, the last `queries` of each are asked for.
+void SetUpAttention(Work& work, const ModelShape& shape, int seqs, int queries, int context);
+void SetUpSample(Work& work, const ModelShape& shape, int rows, float temperature);
+void SetUpLogprobs(Work& work, const ModelShape& shape, int rows);
+
+}  // namespace fairlead::bench
