@@ -153,6 +153,8 @@ __attribute__((target("amx-tile"))) void ConfigureTiles() {
     config.bytes_per_row[i] = kTileBytes;
     config.rows[i] = kTileRows;
   }
+  // GCC 12 believes that the instruction reads 8 bytes, and would drop the rest.
+  asm volatile("" : : "r"(&config) : "memory");
   _tile_loadconfig(&config);
   alignas(64) static const uint8_t kZeros[kTileRows * kTileBytes] = {};
   _tile_loadd(4, kZeros, kTileBytes);
