@@ -18,6 +18,7 @@ _parser = argparse.ArgumentParser(add_help=False)
 _parser.add_argument("--binary", required=True)
 _parser.add_argument("--model", required=True)
 _parser.add_argument("--golden", required=True)
+_parser.add_argument("--serve-bench")
 _parser.add_argument("--seconds", type=float, default=15)
 _options, _rest = _parser.parse_known_args()
 sys.argv[1:] = _rest
@@ -27,6 +28,7 @@ _cache = tempfile.TemporaryDirectory()
 os.environ["XDG_CACHE_HOME"] = _cache.name
 
 BINARY, MODEL, GOLDEN, SECONDS = _options.binary, _options.model, _options.golden, _options.seconds
+SERVE_BENCH = _options.serve_bench
 START_TIMEOUT = 120
 
 
