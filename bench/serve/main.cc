@@ -67,6 +67,8 @@ class Bench {
   absl::Status RunSweep();
   absl::Status FindKnee();
   Workload NextWorkload();
+  // What is for people goes to stdout, unless the JSON lines do.
+  void Tell(const std::string& text) const;
 
   const Options& options_;
   Target& target_;
@@ -74,6 +76,12 @@ class Bench {
   Json server_;
   uint64_t num_loads_ = 0;
 };
+
+void Bench::Tell(const std::string& text) const {
+  std::FILE* stream = options_.json_file == "-" ? stderr : stdout;
+  std::fputs(text.c_str(), stream);
+  std::fflush(stream);
+}
 
 Workload Bench::NextWorkload() {
   ContentOptions content = options_.content;
@@ -128,8 +136,7 @@ PointResult Bench::RunPoint(const LoadPoint& point) {
                      .injected = Summarize(injected, options_.slo),
                      .gave_up = loaded.gave_up};
   lines_.Write(SummaryJson(options_, result, server_));
-  std::printf("%s\n", Table(options_, result).c_str());
-  std::fflush(stdout);
+  Tell(Table(options_, result) + "\n");
   return result;
 }
 
@@ -161,7 +168,7 @@ absl::Status Bench::FindKnee() {
     if (result.load.ok == 0) break;  // a server that is gone carries no lower rate either
   }
   lines_.Write(KneeJson(options_, search, server_));
-  std::printf("%s", KneeLine(search).c_str());
+  Tell(KneeLine(search));
   if (!search.knee()) return absl::UnavailableError("no knee: no rate that was tried is carried");
   return absl::OkStatus();
 }

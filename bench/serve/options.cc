@@ -128,7 +128,8 @@ void AddLoadOptions(CLI::App& app, Options& options, Raw& raw) {
 void AddOutputOptions(CLI::App& app, Options& options, Raw& raw) {
   const std::string group = "What is written";
   app.add_option("--json", options.json_file,
-                 "append JSON lines to FILE: a summary a point, and the knee; - is stdout")
+                 "append JSON lines to FILE: a summary a point, and the knee; - is stdout, and the "
+                 "table goes to stderr")
       ->group(group);
   app.add_flag("--json-requests", options.json_requests, "one more line for every request")
       ->group(group);

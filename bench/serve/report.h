@@ -16,8 +16,8 @@ namespace fairlead::serve_bench {
 // What was run at one point.
 struct PointResult {
   LoadPoint point;
-  Summary load;
-  Summary injected;  // nothing sent: the workload injects nothing
+  Summary load = {};
+  Summary injected = {};  // nothing sent: the workload injects nothing
   bool gave_up = false;
 };
 

@@ -29,9 +29,9 @@ class Target {
 
 // Of all requests.
 struct TargetOptions {
-  std::string model;    // empty: the first that the server names
-  std::string key;      // empty: none
-  std::string ca_file;  // PEM; empty: the system's certificates
+  std::string model = {};    // empty: the first that the server names
+  std::string key = {};      // empty: none
+  std::string ca_file = {};  // PEM; empty: the system's certificates
   double timeout_s = 600;
   double temperature = 0;
   bool ignore_eos = true;

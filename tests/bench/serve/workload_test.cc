@@ -9,6 +9,8 @@
 #include <numeric>
 #include <set>
 
+#include "absl/strings/str_cat.h"
+
 namespace fairlead::serve_bench {
 namespace {
 
@@ -27,7 +29,7 @@ bool StartsWith(const TokenIds& ids, const TokenIds& prefix) {
 
 TEST(Workload, NamesAreW1ToW10) {
   ASSERT_EQ(NamedWorkloads().size(), 10u);
-  for (int i = 1; i <= 10; ++i) EXPECT_TRUE(FindWorkload("W" + std::to_string(i)).ok());
+  for (int i = 1; i <= 10; ++i) EXPECT_TRUE(FindWorkload(absl::StrCat("W", i)).ok());
   EXPECT_FALSE(FindWorkload("W11").ok());
   EXPECT_FALSE(FindWorkload("w1").ok());
 }
