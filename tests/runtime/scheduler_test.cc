@@ -475,13 +475,13 @@ TEST_F(SchedulerDraftsTest, TakeTheBudgetThatNobodyWants) {
 }
 
 TEST_F(SchedulerDraftsTest, StayInTheBlocksHeldWhenNoneIsLeft) {
-  Make({.max_batched_tokens = 64, .max_num_seqs = 2, .max_drafts = 7}, 7);
+  Make({.max_batched_tokens = 64, .max_num_seqs = 2, .max_drafts = 7}, 8);
   Add(1, 0, {.max_tokens = 19, .prompt = {5, 5, 5, 5}});
-  for (int i = 0; i < 3; ++i) StepTimed();
+  for (int i = 0; i < 4; ++i) StepTimed();
   Add(2, 12, {.max_tokens = 3});
-  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 7, 1, true}, Row{2, 0, 12, true}));
-  // All blocks are taken; the first sequence has 3 more slots in its third.
-  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 8, 4, true, 3}, Row{2, 12, 1, true}));
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 11, 1, true}, Row{2, 0, 12, true}));
+  // All blocks are taken: of 6 drafts the first sequence has slots for 3 in its fourth.
+  EXPECT_THAT(StepTimed(), ElementsAre(Row{1, 12, 4, true, 3}, Row{2, 12, 1, true}));
   EXPECT_EQ(scheduler_->num_preemptions(), 0);
 }
 
