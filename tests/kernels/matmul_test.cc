@@ -97,7 +97,8 @@ std::vector<uint32_t> Product(ThreadPool& pool, const PackedWeight& weight, cons
   MatmulScratch scratch;
   std::vector<float> out(tokens * weight.rows(), kSentinel);
   const Tensor rows(const_cast<float*>(x), DType::kF32, {tokens, weight.cols()});
-  CpuMatmul(pool, Int8Mode(), {.x = rows, .weight = &weight, .out = View(out, tokens, weight.rows())}, scratch);
+  CpuMatmul(pool, Int8Mode(),
+            {.x = rows, .weight = &weight, .out = View(out, tokens, weight.rows())}, scratch);
   return Bits(out.data(), tokens * weight.rows());
 }
 
@@ -277,7 +278,7 @@ TEST_P(CpuMatmulTest, EmbedReadsTheWeightsThatMatmulMultipliesWith) {
     for (int64_t k = 0; k < weight.cols; ++k) unit[k * weight.cols + k] = 1.0f;
     std::vector<float> columns(weight.cols * weight.rows);
     MatmulScratch scratch;
-    CpuMatmul(pool,
+    CpuMatmul(pool, Int8Mode(),
               {.x = View(unit, weight.cols, weight.cols),
                .weight = packed.get(),
                .out = View(columns, weight.cols, weight.rows)},
@@ -380,7 +381,7 @@ TEST(CpuMatmulLarge, BiasAccumulateAndColumns) {
   const auto plain = Product(pool, **packed, x.data(), kTokens);
   std::vector<float> out = old;
   MatmulScratch scratch;
-  CpuMatmul(pool,
+  CpuMatmul(pool, Int8Mode(),
             {.x = View(x, kTokens, weight.cols),
              .weight = packed->get(),
              .out = View(out, kTokens, columns),
