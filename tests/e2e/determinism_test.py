@@ -8,7 +8,7 @@ import unittest
 
 import harness
 
-NUM_REQUESTS = 200
+NUM_REQUESTS = 30 if harness.SANITIZED else 200
 WORDS = ("the of and to in a is that for it as was with be by on not he I this are or his from at which but have an had they "
          "you were their one all we can her has there been if more when will would who so no out up into do any your what").split()
 
@@ -63,7 +63,7 @@ class DeterminismTest(unittest.TestCase):
             self.expect_same(ask_all(server, self.requests, 32))
             before = server.metrics()["fairlead_prefix_cache_hits_tokens_total"]
             self.expect_same(ask_all(server, self.requests, 32))
-            self.assertGreater(server.metrics()["fairlead_prefix_cache_hits_tokens_total"], before + 1000)
+            self.assertGreater(server.metrics()["fairlead_prefix_cache_hits_tokens_total"], before + 5 * NUM_REQUESTS)
 
     def test_chunks_of_7(self):
         with harness.Server("--max-batched-tokens", "7", "--no-prefix-cache") as server:
@@ -78,13 +78,13 @@ class DeterminismTest(unittest.TestCase):
         requests = [{**body, "priority": -(i % 3)} for i, body in enumerate(self.requests)]
         with harness.Server("--kv-cache-memory", "5MiB", "--max-model-len", "160", "--no-prefix-cache") as server:
             self.expect_same(ask_all(server, requests, 32))
-            self.assertGreater(server.metrics()["fairlead_preemptions_total"], 10)
+            self.assertGreater(server.metrics()["fairlead_preemptions_total"], NUM_REQUESTS / 20)
 
     def test_speculation(self):
         with harness.Server("--speculation", "ngram", "--max-num-seqs", "4") as server:
             for concurrency in (1, 4, 8):
                 self.expect_same(ask_all(server, self.requests, concurrency))
-            self.assertGreater(server.metrics()["fairlead_spec_decode_num_accepted_tokens_total"], 100)
+            self.assertGreater(server.metrics()["fairlead_spec_decode_num_accepted_tokens_total"], NUM_REQUESTS / 2)
 
     def test_one_thread(self):
         with harness.Server("--threads", "1", "--no-prefix-cache") as server:

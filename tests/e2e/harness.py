@@ -20,6 +20,7 @@ _parser.add_argument("--model", required=True)
 _parser.add_argument("--golden", required=True)
 _parser.add_argument("--serve-bench")
 _parser.add_argument("--seconds", type=float, default=15)
+_parser.add_argument("--sanitized", action="store_true", help="the binary is a sanitizer's, some 20 times slower")
 _options, _rest = _parser.parse_known_args()
 sys.argv[1:] = _rest
 
@@ -29,6 +30,7 @@ os.environ["XDG_CACHE_HOME"] = _cache.name
 
 BINARY, MODEL, GOLDEN, SECONDS = _options.binary, _options.model, _options.golden, _options.seconds
 SERVE_BENCH = _options.serve_bench
+SANITIZED = _options.sanitized
 START_TIMEOUT = 120
 
 
