@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What int8_unpack-inl.h and int8_quantize-inl.h want of AVX-512. Included in an unnamed namespace.
+#pragma once
 
 struct Isa {
   static void HalfToFloat(const std::byte* half, float* out) {

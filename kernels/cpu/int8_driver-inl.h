@@ -2,6 +2,7 @@
 // The loops around an instruction set's inner kernel: a few panels at a time, 256 k at a time
 // unpacked once for all tokens. Included once by each int8_*.cc, in an unnamed namespace, after
 // int8_unpack-inl.h.
+#pragma once
 
 // What an inner kernel gets: kPanels panels' tiles, `count` blocks from `block` on, and the running
 // sums [tokens, kPanels, 16] of the tokens from `token` on.

@@ -7,6 +7,7 @@
 //   static void Quads(const float* x, float factor, int terms, int8_t* quads, int32_t* half)
 //                      the integers nearest x * factor, ties to even, as Int8Activations has them
 // The file must be compiled without contraction of a product and a sum: all round alike.
+#pragma once
 
 inline void QuantizeBlock(const float* x, int terms, int8_t* quads, float* scale, float* sum,
                           int32_t* half) {

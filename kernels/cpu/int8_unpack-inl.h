@@ -3,6 +3,7 @@
 // block. Included once by each int8_*.cc, in an unnamed namespace, after a struct Isa with
 //   static void HalfToFloat(const std::byte* half, float* out)   16 values
 // The loops over the 16 rows are for the compiler to vectorise.
+#pragma once
 
 constexpr int kQuads = kInt8Block / 4;
 constexpr int kSuperBlocks = 8;  // blocks that share the f16 factors of a K-quant

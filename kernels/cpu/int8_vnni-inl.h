@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The AVX-512 VNNI inner kernel, for int8_avx512.cc and, for few tokens, int8_amx.cc. Included in
 // an unnamed namespace after int8_driver-inl.h.
+#pragma once
 
 inline __m512i Broadcast(const int8_t* quad) {
   int32_t word;
