@@ -148,7 +148,6 @@ absl::StatusOr<PackedFile> PackedFile::Open(const std::string& path, std::string
     return absl::FailedPreconditionError("it was made from another file, or for another layout");
   }
   const uint32_t count = in.ReadCount(4 + 8 + 8);
-  packed.run_.reserve(count);
   for (uint32_t i = 0; i < count && in.ok(); ++i) {
     const std::string_view key = in.ReadText();
     const uint64_t offset = in.Read<uint64_t>(), bytes = in.Read<uint64_t>();

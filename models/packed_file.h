@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // A file of packed weights: named runs of bytes, mapped and read in place. It holds weights and
 // nothing else. All numbers are little-endian:
-//   header   "FLWEIGHT", u32 version, u32 0, u64 bytes of the file, u64 bytes of the index, u64
-//   hash of it index    text identity, u32 n, n x { text key, u64 offset, u64 bytes }, u32 m, m x
-//   u64 hash payload  from the next multiple of 4096 on: the runs, each at a multiple of 4096,
-//   zeros between
+//   header:  "FLWEIGHT", u32 version, u32 0,
+//            u64 bytes of the file, u64 bytes of the index, u64 hash of the index
+//   index:   text identity, u32 n, n x { text key, u64 offset, u64 bytes }, u32 m, m x u64 hash
+//   payload: from the next multiple of 4096 on the runs, each at one, zeros between
+//
 // A text is its u32 length and its bytes; an offset counts from the payload's begin. The m hashes
 // are of the payload's chunks of 4 MiB. A hash is XXH3 of 64 bits.
 //

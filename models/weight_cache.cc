@@ -119,6 +119,14 @@ absl::Status MakeFolder(const fs::path& folder) {
   return absl::OkStatus();
 }
 
+// Whether FileNameOf may have made it: the folder may hold files of others.
+bool IsCacheFile(const fs::path& path) {
+  const std::string stem = path.stem().string();
+  return path.extension() == kSuffix && stem.size() >= 17 && stem[stem.size() - 17] == '-' &&
+         std::all_of(stem.end() - 16, stem.end(),
+                     [](unsigned char c) { return absl::ascii_isxdigit(c) != 0; });
+}
+
 // Keeps the most recently used files.
 void RemoveOldFiles(const fs::path& folder, int keep) {
   std::vector<std::pair<fs::file_time_type, fs::path>> files;
@@ -126,7 +134,7 @@ void RemoveOldFiles(const fs::path& folder, int keep) {
   for (fs::directory_iterator at(folder, error); !error && at != fs::directory_iterator();
        at.increment(error)) {
     std::error_code gone;
-    if (at->path().extension() != kSuffix || !at->is_regular_file(gone)) continue;
+    if (!IsCacheFile(at->path()) || !at->is_regular_file(gone)) continue;
     files.emplace_back(at->last_write_time(gone), at->path());
   }
   std::sort(files.rbegin(), files.rend());
@@ -166,6 +174,7 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> WeightCache::Pack(absl::Span<const
   if (!packed.ok()) return packed;
   const absl::Span<const std::byte> image = (*packed)->image();
   if (found == nullptr || image.size() != found->size()) complete_ = false;
+  if (found != nullptr && image.data() == found->data()) mapped_bytes_ += image.size();
   runs_.push_back({std::move(key), image});
   return packed;
 }

@@ -48,6 +48,10 @@ class WeightCache {
   // OK when the weights come from the file, else why not: kNotFound the first time.
   const absl::Status& status() const { return status_; }
 
+  // Of the images that Pack has taken from the file: clean pages, which the system counts as free
+  // although every step reads them.
+  size_t mapped_bytes() const { return mapped_bytes_; }
+
   // Packs, or takes the image that the file has under `names` (of the tensors, in order).
   absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(absl::Span<const std::string> names,
                                                      PackWeightArgs args);
@@ -67,6 +71,7 @@ class WeightCache {
   absl::Status status_, storable_;
   std::optional<PackedFile> file_;
   std::vector<PackedRun> runs_;
+  size_t mapped_bytes_ = 0;
   bool complete_ = true;  // the file has had everything
   std::atomic<bool> stop_ = false;
   std::thread writer_;

@@ -217,11 +217,11 @@ void Scheduler::AddDrafts(PlannedRow& row, int count) {
   const auto& stop = sequence.request.stop_tokens;
   drafts.erase(std::find_first_of(drafts.begin(), drafts.end(), stop.begin(), stop.end()),
                drafts.end());
+  // A guess evicts no cached prefix: it fits what the sequence holds and what is free.
   const size_t tokens = sequence.tokens.size();
-  if (!cache_.Grow(sequence.blocks, static_cast<int>(tokens + drafts.size()))) {
-    const size_t held = sequence.blocks.block.size() * cache_.block_tokens();
-    drafts.resize(std::min(drafts.size(), held - tokens));
-  }
+  const size_t blocks = sequence.blocks.block.size() + cache_.num_free_blocks();
+  drafts.resize(std::min(drafts.size(), blocks * cache_.block_tokens() - tokens));
+  FAIRLEAD_CHECK(cache_.Grow(sequence.blocks, static_cast<int>(tokens + drafts.size())));
   row.num_drafts = static_cast<int>(drafts.size());
   row.num_tokens += row.num_drafts;
   plan_.num_tokens += row.num_drafts;

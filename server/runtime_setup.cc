@@ -83,16 +83,19 @@ void StoreWeights(WeightCache& cache) {
   });
 }
 
-absl::StatusOr<KvPlan> PlanMemory(const RuntimeConfig& config, const Runtime& runtime) {
+// mapped_bytes: of weights in pages of a file, which FreeMemory takes for free.
+absl::StatusOr<KvPlan> PlanMemory(const RuntimeConfig& config, const Runtime& runtime,
+                                  size_t mapped_bytes) {
   const ModelConfig& model = runtime.model->config();
   const KvShape shape = {
       .kv_heads = model.kv_heads, .head_dim = model.head_dim, .block_tokens = config.block_tokens};
+  const size_t free_bytes = runtime.device->FreeMemory();
   const KvPlanInput input = {
       .block_bytes = runtime.device->KvBlockBytes(shape) * static_cast<size_t>(model.layers),
       .block_tokens = config.block_tokens,
       .model_positions = model.max_positions,
       .max_num_seqs = config.max_num_seqs,
-      .free_bytes = runtime.device->FreeMemory(),
+      .free_bytes = free_bytes - std::min(free_bytes, mapped_bytes),
       .max_model_len = config.max_model_len,
       .memory = config.kv_cache_memory};
   absl::StatusOr<KvPlan> plan = PlanKvCache(input);
@@ -217,7 +220,8 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config
                MiB(runtime->model->weight_bytes()),
                absl::ToDoubleMilliseconds(absl::Now() - start));
 
-  const absl::StatusOr<KvPlan> plan = PlanMemory(config, *runtime);
+  const absl::StatusOr<KvPlan> plan =
+      PlanMemory(config, *runtime, cache ? cache->mapped_bytes() : 0);
   if (!plan.ok()) return plan.status();
   runtime->kv_cache_bytes = plan->bytes;
   auto engine = Engine::Create(*runtime->device, *runtime->model, OptionsOf(config, *plan));

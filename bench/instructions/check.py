@@ -73,7 +73,7 @@ def main() -> int:
         return 0
     print(f"{compiler}\n{'case':32} {'instructions':>14} {'golden':>14} {'change':>8}")
     known = compiler in golden
-    wrong = compare(counts, golden[compiler] if known else next(iter(golden.values())))
+    wrong = compare(counts, golden[compiler] if known else next(iter(golden.values()), {}))
     for line in wrong:
         print(("error: " if known else "not judged, another compiler: ") + line)
     if wrong and known:

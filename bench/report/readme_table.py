@@ -3,7 +3,7 @@
 """Writes README.md's measured table from bench/results/*.json, between its two markers.
 
   bench/report/readme_table.py            writes it
-  bench/report/readme_table.py --check    exits with 1 when README.md is not in step (a test of the lint)
+  bench/report/readme_table.py --check    exits with 1 when README.md is not in step
 """
 
 import argparse

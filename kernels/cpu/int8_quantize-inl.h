@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Quantises rows of activations (int8_matmul.h). Included once by each int8_*.cc, in an unnamed
 // namespace, after a struct Isa with
-//   static uint32_t LargestMagnitude(const float* x)   bits of the largest |x| of 32, where those
-//   of
-//                                                      numbers that are not finite are the largest
+//   static uint32_t LargestMagnitude(const float* x)
+//     Bits of the largest |x| of 32; those of numbers that are not finite are the largest.
 //   static void Quads(const float* x, float factor, int terms, int8_t* quads, int32_t* half)
-//                      the integers nearest x * factor, ties to even, as Int8Activations has them
+//     The integers nearest x * factor, ties to even, as Int8Activations has them.
 // The file must be compiled without contraction of a product and a sum: all round alike.
 #pragma once
 

@@ -78,7 +78,8 @@ TEST_F(PackedFileTest, GivesBackWhatWasWritten) {
   Store({{"small", small_}, {"empty", {}}, {"large", large}});
   const auto file = PackedFile::Open(path_, "me", 3);
   ASSERT_TRUE(file.ok()) << file.status();
-  for (const auto& [key, bytes] : {std::pair{"small", &small_}, {"large", &large}}) {
+  using Entry = std::pair<const char*, const Bytes*>;
+  for (const auto& [key, bytes] : {Entry("small", &small_), Entry("large", &large)}) {
     const absl::Span<const std::byte>* found = file->Find(key);
     ASSERT_NE(found, nullptr);
     EXPECT_TRUE(*found == absl::MakeConstSpan(*bytes)) << key;
