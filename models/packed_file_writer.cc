@@ -132,6 +132,10 @@ absl::Status WriteAll(int fd, std::string_view identity, absl::Span<const Packed
   status =
       WriteAt(fd, sizeof(header), reinterpret_cast<const std::byte*>(index.data()), index.size());
   if (!status.ok()) return status;
+  // Without any payload the index ends before the place where it would begin.
+  if (ftruncate(fd, static_cast<off_t>(header.file_bytes)) != 0) {
+    return absl::ErrnoToStatus(errno, "the file cannot be given its size");
+  }
   return WriteAt(fd, 0, reinterpret_cast<const std::byte*>(&header), sizeof(header));
 }
 
