@@ -42,6 +42,12 @@ def compiler_of(program: str) -> str:
     return " and ".join(sorted(set(names))) or "unknown"
 
 
+def cpu_vendor() -> str:
+    """The C library picks its string functions by it, under valgrind too."""
+    match = re.search(r"^vendor_id\s*:\s*(\S+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    return match[1] if match else "another CPU"
+
+
 def compare(counts: dict[str, int], golden: dict[str, int]) -> list[str]:
     """Prints the table; what is more than allowed above golden, or not in both."""
     wrong = []
@@ -64,7 +70,7 @@ def main() -> int:
     cases = subprocess.run([options.program], capture_output=True, text=True, check=True).stdout.split()
     with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         counts = dict(zip(cases, pool.map(lambda case: count(options.program, case), cases)))
-    compiler = compiler_of(options.program)
+    compiler = f"{compiler_of(options.program)}, {cpu_vendor()}"
     golden = json.loads(GOLDEN.read_text(encoding="utf-8")) if GOLDEN.exists() else {}
     if options.update:
         golden[compiler] = counts
@@ -75,7 +81,7 @@ def main() -> int:
     known = compiler in golden
     wrong = compare(counts, golden[compiler] if known else next(iter(golden.values()), {}))
     for line in wrong:
-        print(("error: " if known else "not judged, another compiler: ") + line)
+        print(("error: " if known else "not judged, another compiler or CPU: ") + line)
     if wrong and known:
         print("where it is meant: bench/instructions/check.py PROGRAM --update")
     return 1 if wrong and known else 0
