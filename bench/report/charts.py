@@ -54,7 +54,8 @@ def ratios(rows: list[tuple[str, str, str, float]]) -> go.Figure | None:
 
 
 def rate_sweep(result: dict) -> go.Figure | None:
-    points = (result["serving"] or {}).get("rates", [])
+    # A rate at which nothing was answered has no latencies.
+    points = [point for point in (result["serving"] or {}).get("rates", []) if point["ttft_ms"] and point["tpot_ms"]]
     if not points:
         return None
     figure = go.Figure()

@@ -149,10 +149,11 @@ class LatencyTable {
  public:
   void Add(const std::string& who, const std::string& load, const Json& summary) {
     for (const char* latency : kLatencies) {
+      const Json spread = summary.value(latency, Json());
+      if (!spread.is_object()) continue;  // nothing of that kind came
       for (const char* percentile : {"p50", "p90", "p99"}) {
-        const Json value = summary.value(latency, Json::object()).value(percentile, Json());
-        if (value.is_number())
-          table_.Add(who + "\n" + load, StrCat(latency, " ", percentile), value);
+        table_.Add(who + "\n" + load, StrCat(latency, " ", percentile),
+                   spread.value(percentile, 0.0));
       }
     }
   }
