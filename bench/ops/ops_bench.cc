@@ -121,6 +121,7 @@ void AddMatmuls(Registry& registry, const Device& device, const ModelShape& shap
             [=](Work& work) { SetUpMatmul(work, dtype, layer.n, layer.k, rows); });
       }
     }
+    if (shape.hidden % Info(dtype).block_elements != 0) continue;
     registry.Add(StrCat(shape.name, "/Embed/", Info(dtype).name, "/rows:512"), false,
                  [=](Work& work) { SetUpEmbed(work, shape, dtype, 512); });
   }
