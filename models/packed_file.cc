@@ -10,6 +10,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -115,7 +116,13 @@ absl::Status CheckChunks(absl::Span<const std::byte> payload, const std::vector<
     }
   };
   std::vector<std::thread> helpers;
-  for (size_t i = 1; i < std::min<size_t>(threads, hashes.size()); ++i) helpers.emplace_back(work);
+  try {
+    for (size_t i = 1; i < std::min<size_t>(threads, hashes.size()); ++i) {
+      helpers.emplace_back(work);
+    }
+  } catch (const std::system_error&) {
+    // No more threads to be had: those there are do the work.
+  }
   work();
   for (std::thread& helper : helpers) helper.join();
   return damaged ? Damaged("its content does not match its checksums") : absl::OkStatus();

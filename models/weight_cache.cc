@@ -47,8 +47,9 @@ uint64_t HashSamples(absl::Span<const std::byte> bytes) {
   return hash;
 }
 
-// Packs matrices of known bytes: another layout gives another image. Two shapes, since a layout may
-// depend on them; nothing is written in a device's own words, so no version is forgotten.
+// Packs matrices of known bytes: another layout gives another image. Two shapes, in one part and in
+// two, embeddings and others, since a layout may depend on them; nothing is written in a device's
+// own words, so no version is forgotten.
 uint64_t LayoutFingerprint(const WeightSource& source, Device& device) {
   std::set<DType> dtypes;
   for (const WeightInfo& tensor : source.tensors()) dtypes.insert(tensor.dtype);
@@ -58,12 +59,19 @@ uint64_t LayoutFingerprint(const WeightSource& source, Device& device) {
     for (const auto& [rows, cols] : {std::pair{40, 256}, std::pair{128, 2048}}) {
       std::vector<uint64_t> values(rows * RowBytes(dtype, cols) / sizeof(uint64_t));
       for (uint64_t& value : values) value = random();
-      const WeightPart part{reinterpret_cast<const std::byte*>(values.data()), rows};
-      const auto packed =
-          device.PackWeight({.dtype = dtype, .cols = cols, .parts = absl::MakeConstSpan(&part, 1)});
-      if (!packed.ok()) continue;  // a type for vectors, or one that loading will refuse
-      const absl::Span<const std::byte> image = (*packed)->image();
-      hash = XXH3_64bits_withSeed(image.data(), image.size(), hash);
+      const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
+      const WeightPart whole[] = {{bytes, rows}};
+      const WeightPart split[] = {{bytes, 7}, {bytes + 7 * RowBytes(dtype, cols), rows - 7}};
+      const PackWeightArgs kinds[] = {
+          {.dtype = dtype, .cols = cols, .parts = whole},
+          {.dtype = dtype, .cols = cols, .parts = split},
+          {.dtype = dtype, .cols = cols, .parts = whole, .embedding = true}};
+      for (const PackWeightArgs& args : kinds) {
+        const auto packed = device.PackWeight(args);
+        if (!packed.ok()) continue;  // a type for vectors, or one that loading will refuse
+        const absl::Span<const std::byte> image = (*packed)->image();
+        hash = XXH3_64bits_withSeed(image.data(), image.size(), hash);
+      }
     }
   }
   return hash;
@@ -103,7 +111,9 @@ absl::Status CheckStorable(const WeightSource& source, absl::Duration settle) {
     const absl::Duration age = absl::Now() - absl::FromUnixNanos(file.stamp().ctime_ns);
     if (age < settle) {
       return absl::FailedPreconditionError(
-          "a file of the model has only just changed; the next start will store them");
+          "a file of the model has only just changed, or the clock is behind its time; a later "
+          "start "
+          "will store them");
     }
   }
   return absl::OkStatus();
@@ -182,7 +192,11 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> WeightCache::Pack(absl::Span<const
 void WeightCache::Store(std::function<void(const absl::Status&)> done) {
   if (complete_ && file_) return;
   if (!storable_.ok()) return done(storable_);
-  writer_ = std::thread([this, done = std::move(done)] { done(StoreNow()); });
+  try {
+    writer_ = std::thread([this, done] { done(StoreNow()); });
+  } catch (const std::system_error& error) {
+    done(absl::ResourceExhaustedError(StrCat("no thread for it: ", std::string(error.what()))));
+  }
 }
 
 void WeightCache::StopStoring() {

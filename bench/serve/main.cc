@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // serve_bench: options, target, warm-up, the points one after another, and what is written.
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <fstream>
@@ -211,6 +212,8 @@ int Main(int argc, char** argv) {
 }  // namespace fairlead::serve_bench
 
 int main(int argc, char** argv) {
+  // A server that hangs up is an error of that request: OpenSSL writes without MSG_NOSIGNAL.
+  std::signal(SIGPIPE, SIG_IGN);
   // Our code throws nothing, but its libraries may: out of memory, no more threads.
   try {
     return fairlead::serve_bench::Main(argc, argv);
