@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// AMX tiles: 16 tokens by the 16 rows of a panel. A tile instruction takes 64 k: both terms of a
-// block of 32 at once where 16 times a weight still fits a byte (4 bits), as
-// [16 w, w] * [high, low]; else one instruction a term. The rest, a conversion and a fused
-// multiply-add or two a block, is what takes the time.
+// AMX tiles: 16 tokens by the 16 rows of a panel, 64 k an instruction, which takes 16 cycles. What
+// a span's sums still need takes about as long as five of its sixteen instructions; it is spread
+// between those of the next tile, as no processor looks that far ahead.
 #include "kernels/cpu/int8_matmul.h"
 
 #if defined(__x86_64__)
@@ -24,181 +23,145 @@ namespace {
 #include "kernels/cpu/int8_unpack-inl.h"
 //
 #include "kernels/cpu/int8_driver-inl.h"
-#include "kernels/cpu/int8_quantize-inl.h"
-#include "kernels/cpu/int8_vnni-inl.h"
+#include "kernels/cpu/int8_span-inl.h"
+//
+#include "kernels/cpu/int8_span_quantize-inl.h"
+#include "kernels/cpu/int8_span_vnni-inl.h"
 
 constexpr int kTokens = kInt8TokenGroup;
-constexpr int kDots = 4;  // tiles of sums in flight: enough to hide a tile instruction's latency
-using TileSums = int32_t[kTokens][kPanelRows];
+constexpr int kSpanPairs = kSpanBlocks / 2;  // of blocks: 64 k
 
-// Tiles 0 to 3 are sums, 4 and 5 activations, 6 and 7 weights: of `row_bytes` k.
+// All eight tiles: 16 rows of 64 bytes.
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
   uint8_t start_row = 0;
   uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-
-  explicit constexpr TileConfig(int bytes) {
-    for (int tile = 0; tile < 8; ++tile) {
-      row_bytes[tile] = static_cast<uint16_t>(tile == 4 || tile == 5 ? bytes : 64);
-      rows[tile] = static_cast<uint8_t>(tile >= 6 ? bytes / 4 : 16);
-    }
-  }
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 static_assert(sizeof(TileConfig) == 64);
+constexpr TileConfig kTileConfig;
 
-// The intrinsics want literal tile numbers. They say nothing to the compiler about the memory they
-// read: AmxKernel::Run has a barrier before the first.
-#define FAIRLEAD_AMX_DOT(sums, activations, weights, x, words) \
-  _tile_zero(sums);                                            \
-  _tile_loadd(activations, x, kRowBytes);                      \
-  _tile_loadd(weights, words, 64);                             \
-  if constexpr (kUnsigned) {                                   \
-    _tile_dpbsud(sums, activations, weights);                  \
-  } else {                                                     \
-    _tile_dpbssd(sums, activations, weights);                  \
-  }
-
-// 16 tokens by one panel, a few blocks at a time, of kDots tile instructions together: their sums
-// come while those before are converted and added.
-template <DType kType, int kTerms, bool kJoined>
-struct AmxTile {
-  static constexpr Int8Type kInfo = TypeOf(kType);
-  static constexpr bool kUnsigned = kInfo.offset == 0;
-  static constexpr int kDotTerms = kJoined ? 1 : kTerms;
-  static constexpr int kBlockDots = kInfo.halves * kDotTerms;
-  static constexpr int kGroupBlocks = kDots / kBlockDots;
-  static constexpr int kDotBytes = kJoined ? 64 : kInt8Block / kInfo.halves;  // k of a dot
-  static constexpr int64_t kRowBytes = kTerms * kInt8Block;
-  static constexpr TileConfig kConfig = TileConfig(kDotBytes);
-  using Tile = PanelTile<kJoined ? 2 : 1>;
-
-  // Where dot `i` of the blocks from `b` on finds its operands.
-  struct Operands {
-    const int8_t* x;
-    const uint32_t* words;
-  };
-  [[gnu::always_inline]] static inline Operands Of(const Tile& tile, const int8_t* x, int b,
-                                                   int i) {
-    const int half = i % kBlockDots / kDotTerms, term = i % kDotTerms;
-    b += i / kBlockDots;
-    return {x + b * kTokens * kRowBytes + term * kInt8Block + half * kDotBytes,
-            tile.quads[b][0][half * kQuads / 2]};
-  }
-
-  [[gnu::always_inline]] static inline void Dots(const Tile& tile, const int8_t* x, int b,
-                                                 int blocks, TileSums* out) {
-    const int dots = blocks * kBlockDots;
-    const auto operands = [&](int i) { return Of(tile, x, b, i); };
-    const Operands o0 = operands(0), o1 = operands(1), o2 = operands(2), o3 = operands(3);
-    FAIRLEAD_AMX_DOT(0, 4, 6, o0.x, o0.words)
-    if (dots > 1) {
-      FAIRLEAD_AMX_DOT(1, 5, 7, o1.x, o1.words)
-    }
-    if (dots > 2) {
-      FAIRLEAD_AMX_DOT(2, 4, 6, o2.x, o2.words)
-    }
-    if (dots > 3) {
-      FAIRLEAD_AMX_DOT(3, 5, 7, o3.x, o3.words)
-    }
-    _tile_stored(0, out[0], 64);
-    if (dots > 1) _tile_stored(1, out[1], 64);
-    if (dots > 2) _tile_stored(2, out[2], 64);
-    if (dots > 3) _tile_stored(3, out[3], 64);
-  }
-
-  // Adds one block.
-  [[gnu::always_inline]] static inline void Add(const Tile& tile, int b, const TileSums* in,
-                                                const float* scale, const float* sum,
-                                                __m512 (&total)[kTokens]) {
-#pragma GCC unroll 2
-    for (int half = 0; half < kInfo.halves; ++half, in += kDotTerms) {
-      const __m512 d = _mm512_load_ps(tile.scale[b][half]);
-#pragma GCC unroll 16
-      for (int t = 0; t < kTokens; ++t) {
-        __m512i dot = _mm512_load_si512(in[0][t]);
-        if constexpr (kDotTerms == 2) {
-          dot = _mm512_add_epi32(_mm512_slli_epi32(dot, 4), _mm512_load_si512(in[1][t]));
-        }
-        const __m512 factor = _mm512_mul_ps(d, _mm512_set1_ps(scale[t]));
-        total[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), factor, total[t]);
-      }
-    }
-    if constexpr (kInfo.minimum) {
-      const __m512 m = _mm512_load_ps(tile.minimum[b]);
-#pragma GCC unroll 16
-      for (int t = 0; t < kTokens; ++t) {
-        total[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(sum[t]), total[t]);
-      }
-    }
-  }
-
-  // sums: of the tokens, `sum_stride` floats apart.
-  static void Run(const Tile& tile, const Int8Activations& a, int64_t token, int64_t block,
-                  int count, float* sums, int sum_stride) {
-    __m512 total[kTokens];
-#pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t) total[t] = _mm512_load_ps(sums + t * sum_stride);
-    alignas(64) TileSums out[2][kDots];
-    const int64_t at = a.At(token, block);
-    const int8_t* x = a.quads + at * kTerms * kInt8Block;
-    Dots(tile, x, 0, std::min(kGroupBlocks, count), out[0]);
-    for (int first = 0, group = 0; first < count; first += kGroupBlocks, group ^= 1) {
-      const int next = first + kGroupBlocks;
-      if (next < count) Dots(tile, x, next, std::min(kGroupBlocks, count - next), out[group ^ 1]);
-      for (int b = first; b < std::min(next, count); ++b) {
-        const int64_t factors = at + b * kTokens;
-        Add(tile, b, out[group] + (b - first) * kBlockDots, a.scale + factors, a.sum + factors,
-            total);
-      }
-    }
-#pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t) _mm512_store_ps(sums + t * sum_stride, total[t]);
-  }
+// Sums of a span: of the high terms with the weights' high and low bytes, of the low terms alike.
+struct alignas(64) TileSums {
+  int32_t of[4][kTokens][kPanelRows];
 };
 
-#undef FAIRLEAD_AMX_DOT
+// Tile of `kTokens` tokens by one panel over one span.
+struct TileWork {
+  const int8_t* x;  // SpanQuads of the first token
+  const SpanWeights* weights;
+  const SpanFactors* factors;
+  const float* scale;  // of the tokens
+  float* sums;         // of the tokens, `stride` floats apart
+  int stride;
+};
+
+// Adds the tokens [kBegin, kEnd) of finished sums.
+template <int kBegin, int kEnd>
+[[gnu::always_inline]] inline void AddSums(const TileSums& in, const TileWork& work) {
+#pragma GCC unroll 16
+  for (int t = kBegin; t < kEnd; ++t) {
+    const auto join = [&](int high, int low) {
+      return _mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(in.of[high][t]), 8),
+                              _mm512_load_si512(in.of[low][t]));
+    };
+    AddSpan(join(0, 1), join(2, 3), *work.factors, work.scale[t], work.sums + t * work.stride);
+  }
+}
+
+// The intrinsics say nothing to the compiler about the memory they read, and they want literal tile
+// numbers: 0 to 3 are sums, 4 and 5 terms of activations, 6 and 7 bytes of weights.
+template <int kPair>
+[[gnu::always_inline]] inline void MultiplyPair(const TileWork& work) {
+  const int8_t* x = work.x + kPair * kInt8SpanPairBytes;
+  _tile_loadd(4, x, 64);
+  _tile_loadd(6, work.weights->high[kPair], 64);
+  _tile_dpbssd(0, 4, 6);
+  _tile_loadd(7, work.weights->low[kPair], 64);
+  _tile_dpbsud(1, 4, 7);
+  _tile_loadd(5, x + kInt8SpanTermBytes, 64);
+  _tile_dpbssd(2, 5, 6);
+  _tile_dpbsud(3, 5, 7);
+}
+
+// Multiplies `next` into `out` while the sums of `last`, in `in`, are added.
+inline void RunTile(const TileWork& next, int pairs, TileSums& out, const TileWork& last,
+                    const TileSums& in) {
+  constexpr int kPart = kTokens / kSpanPairs;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  MultiplyPair<0>(next);
+  AddSums<0, kPart>(in, last);
+  if (pairs > 1) MultiplyPair<1>(next);
+  AddSums<kPart, 2 * kPart>(in, last);
+  if (pairs > 2) MultiplyPair<2>(next);
+  AddSums<2 * kPart, 3 * kPart>(in, last);
+  if (pairs > 3) MultiplyPair<3>(next);
+  AddSums<3 * kPart, kTokens>(in, last);
+  _tile_stored(0, out.of[0], 64);
+  _tile_stored(1, out.of[1], 64);
+  _tile_stored(2, out.of[2], 64);
+  _tile_stored(3, out.of[3], 64);
+}
 
 struct AmxKernel {
   static constexpr int kPanels = 2;
   static constexpr int kRows = kTokens;
-  static constexpr int kStretchBlocks = kMaxStretch;
-  template <DType kType, int kTerms>
-  static constexpr bool Joined() {
-    return kTerms == 2 && TypeOf(kType).bits == 4;
-  }
-  template <DType kType, int kTerms>
-  static constexpr int Copies() {
-    return Joined<kType, kTerms>() ? 2 : 1;
-  }
+  static constexpr int kStretchBlocks = kSpanBlocks;
+  static constexpr bool kOneTerm = false;
   template <DType, int>
   static constexpr bool Signed() {
-    return true;
+    return false;
   }
 
-  template <DType kType, int kTerms>
-  static void Run(const Stretch<kPanels, Copies<kType, kTerms>()>& s, int64_t tokens) {
-    using Block = AmxTile<kType, kTerms, Joined<kType, kTerms>()>;
-    _tile_loadconfig(&Block::kConfig);
-    asm volatile("" ::: "memory");
-    for (int64_t t = 0; t < tokens; t += kTokens) {
-      for (int p = 0; p < kPanels; ++p) {
-        Block::Run(s.tile[p], *s.x, s.token + t, s.block, s.count,
-                   s.sums + (t * kPanels + p) * kPanelRows, kPanels * kPanelRows);
-      }
+  template <DType kType, int>
+  static void Run(const Stretch<kPanels>& s, int64_t tokens) {
+    SpanFactors factors[kPanels];
+    SpanWeights weights[kPanels];
+    for (int p = 0; p < kPanels; ++p) {
+      MakeSpanFactors<kType>(s.tile[p], s.count, factors[p]);
+      WidenWeights<kType>(s.tile[p], factors[p], s.count, weights[p]);
     }
+    constexpr int kStride = kPanels * kPanelRows;
+    const auto work = [&](int64_t i) {
+      const int64_t first = i / kPanels * kTokens, p = i % kPanels;
+      return TileWork{.x = s.x->SpanQuads(s.token + first, s.block),
+                      .weights = &weights[p],
+                      .factors = &factors[p],
+                      .scale = s.x->scale + s.x->SpanAt(s.token + first, s.block / kSpanBlocks),
+                      .sums = s.sums + first * kStride + p * kPanelRows,
+                      .stride = kStride};
+    };
+    _tile_loadconfig(&kTileConfig);
+    asm volatile("" ::: "memory");
+    const int64_t tiles = (tokens + kTokens - 1) / kTokens * kPanels;
+    const int pairs = (s.count + 1) / 2;
+    TileSums sums[2];
+    // Before the first there is nothing to add.
+    SpanFactors none;
+    std::memset(none.unit, 0, sizeof(none.unit));
+    std::memset(&sums[1], 0, sizeof(sums[1]));
+    TileWork last = work(0);
+    last.factors = &none;
+    for (int64_t i = 0; i < tiles; ++i) {
+      const TileWork next = work(i);
+      RunTile(next, pairs, sums[i % 2], last, sums[1 - i % 2]);
+      last = next;
+    }
+    AddSums<0, kTokens>(sums[1 - tiles % 2], last);
   }
 };
-
-// A group of 16 costs the same for one token; few take the other kernel, which gives the same bits.
-constexpr int64_t kVnniTokens = 4;
 
 void Multiply(const CpuPackedWeight& weight, const Int8Activations& x, int64_t token_begin,
               int64_t token_end, int64_t panel_begin, int64_t panel_end, std::byte* scratch,
               const MatmulOutput& out) {
-  if (token_end - token_begin <= kVnniTokens) {
-    return MultiplyVnni(weight, x, token_begin, token_end, panel_begin, panel_end, scratch, out);
+  // A group of 16 costs the same for one token. The sums of the terms are there for few.
+  if (x.half != nullptr) {
+    return MultiplySpanVnni(weight, x, token_begin, token_end, panel_begin, panel_end, scratch,
+                            out);
   }
   MultiplyWith<AmxKernel>(weight, x, token_begin, token_end, panel_begin, panel_end, scratch, out);
   _tile_release();
@@ -220,8 +183,10 @@ bool Supported() {
 
 const Int8Kernels kInt8Amx = {.name = "amx_int8",
                               .supported = &Supported,
-                              .fast_two_terms = true,
-                              .quantize = &Quantize,
+                              .fast_terms = 2,
+                              .precise_terms = 2,
+                              .spans = true,
+                              .quantize = &QuantizeSpans,
                               .multiply = &Multiply};
 
 }  // namespace fairlead

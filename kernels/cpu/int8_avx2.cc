@@ -97,7 +97,7 @@ struct Avx2Tile {
 
   // sums += factor * (weights * activations) over the words [begin, begin + kCount).
   template <int kCount>
-  [[gnu::always_inline]] static inline void Dot(const PanelTile<1>& tile, int b, int begin,
+  [[gnu::always_inline]] static inline void Dot(const PanelTile& tile, int b, int begin,
                                                 const int8_t* const (&x)[kTokens], int term,
                                                 int factor, Sums& sums) {
     Sums pairs;
@@ -112,7 +112,7 @@ struct Avx2Tile {
       __m256i w[kVecs], magnitude[kVecs];
 #pragma GCC unroll 2
       for (int v = 0; v < kVecs; ++v) {
-        w[v] = Load(tile.quads[b][0][q] + 8 * v);
+        w[v] = Load(tile.quads[b][q] + 8 * v);
         magnitude[v] = kMoveSign ? _mm256_abs_epi8(w[v]) : w[v];
       }
 #pragma GCC unroll 4
@@ -138,7 +138,7 @@ struct Avx2Tile {
     }
   }
 
-  [[gnu::always_inline]] static inline void HalfBlock(const PanelTile<1>& tile, int b, int half,
+  [[gnu::always_inline]] static inline void HalfBlock(const PanelTile& tile, int b, int half,
                                                       const int8_t* const (&x)[kTokens],
                                                       Sums& sums) {
 #pragma GCC unroll 4
@@ -153,7 +153,7 @@ struct Avx2Tile {
     if constexpr (kTerms == 2) Dot<kHalfQuads>(tile, b, begin, x, 1, 1, sums);
   }
 
-  static void Run(const Stretch<1, 1>& s, int64_t first) {
+  static void Run(const Stretch<1>& s, int64_t first) {
     const Int8Activations& a = *s.x;
     float* sums = s.sums + first * kPanelRows;
     int64_t at[kTokens];
@@ -182,7 +182,7 @@ struct Avx2Tile {
     }
   }
 
-  [[gnu::always_inline]] static inline void AddBlock(const PanelTile<1>& tile, int b, int half,
+  [[gnu::always_inline]] static inline void AddBlock(const PanelTile& tile, int b, int half,
                                                      const __m256i (&dot)[kVecs], int32_t offset,
                                                      float dx, float x_sum, float* sums) {
 #pragma GCC unroll 2
@@ -204,18 +204,15 @@ struct Avx2Kernel {
   static constexpr int kPanels = 1;
   static constexpr int kRows = 1;
   static constexpr int kStretchBlocks = kMaxStretch;
+  static constexpr bool kOneTerm = true;
   static constexpr int kMaxTokens = 3;
-  template <DType, int>
-  static constexpr int Copies() {
-    return 1;
-  }
   template <DType kType, int>
   static constexpr bool Signed() {
     return TypeOf(kType).bits == 8;
   }
 
   template <DType kType, int kTerms>
-  static void Run(const Stretch<1, 1>& stretch, int64_t tokens) {
+  static void Run(const Stretch<1>& stretch, int64_t tokens) {
     int64_t t = 0;
     for (; t + kMaxTokens <= tokens; t += kMaxTokens) Avx2Tile<kType, kTerms, 3>::Run(stretch, t);
     if (tokens - t == 2) Avx2Tile<kType, kTerms, 2>::Run(stretch, t);
@@ -232,7 +229,9 @@ bool Supported() {
 
 const Int8Kernels kInt8Avx2 = {.name = "avx2",
                                .supported = &Supported,
-                               .fast_two_terms = false,
+                               .fast_terms = 1,
+                               .precise_terms = 0,
+                               .spans = false,
                                .quantize = &Quantize,
                                .multiply = &MultiplyWith<Avx2Kernel>};
 

@@ -2,6 +2,12 @@
 // What int8_unpack-inl.h and int8_quantize-inl.h want of AVX-512. Included in an unnamed namespace.
 #pragma once
 
+inline __m512i Broadcast(const int8_t* quad) {
+  int32_t word;
+  std::memcpy(&word, quad, sizeof(word));
+  return _mm512_set1_epi32(word);
+}
+
 struct Isa {
   static void HalfToFloat(const std::byte* half, float* out) {
     const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(half));

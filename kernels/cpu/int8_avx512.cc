@@ -31,7 +31,9 @@ bool Supported() {
 
 const Int8Kernels kInt8Avx512Vnni = {.name = "avx512_vnni",
                                      .supported = &Supported,
-                                     .fast_two_terms = true,
+                                     .fast_terms = 1,
+                                     .precise_terms = 2,
+                                     .spans = false,
                                      .quantize = &Quantize,
                                      .multiply = &MultiplyVnni};
 

@@ -6,9 +6,9 @@
 
 // What an inner kernel gets: kPanels panels' tiles, `count` blocks from `block` on, and the running
 // sums [tokens, kPanels, 16] of the tokens from `token` on.
-template <int kPanels, int kCopies>
+template <int kPanels>
 struct Stretch {
-  const PanelTile<kCopies>* tile;
+  const PanelTile* tile;
   const Int8Activations* x;
   int64_t token;
   int64_t block;
@@ -30,13 +30,12 @@ void MultiplyPanels(const CpuPackedWeight& weight, const Int8Activations& x, int
                     int64_t tokens, int64_t panel, int panels, std::byte* scratch,
                     const MatmulOutput& out) {
   constexpr int kPanels = Kernel::kPanels;
-  using Tile = PanelTile<Kernel::template Copies<kType, kTerms>()>;
-  auto* tiles = reinterpret_cast<Tile*>(scratch);
-  auto* sums = reinterpret_cast<float*>(scratch + kPanels * sizeof(Tile));
+  auto* tiles = reinterpret_cast<PanelTile*>(scratch);
+  auto* sums = reinterpret_cast<float*>(scratch + kPanels * sizeof(PanelTile));
   constexpr int kStride = kPanels * kPanelRows;
   // Kernels may compute a whole group for its first few rows.
   const int64_t rows = (tokens + Kernel::kRows - 1) / Kernel::kRows * Kernel::kRows;
-  static_assert(kPanels * sizeof(Tile) + kMaxInt8Tokens * kStride * sizeof(float) <=
+  static_assert(kPanels * sizeof(PanelTile) + kMaxInt8Tokens * kStride * sizeof(float) <=
                 kInt8ScratchBytes);
   std::fill(sums, sums + rows * kStride, 0.0f);
   const int64_t blocks = weight.cols() / kInt8Block;
@@ -53,7 +52,7 @@ void MultiplyPanels(const CpuPackedWeight& weight, const Int8Activations& x, int
                                                                    count, tiles[p]);
     }
     Kernel::template Run<kType, kTerms>(
-        Stretch<kPanels, Kernel::template Copies<kType, kTerms>()>{
+        Stretch<kPanels>{
             .tile = tiles, .x = &x, .token = token_begin, .block = b, .count = count, .sums = sums},
         tokens);
   }
@@ -69,8 +68,10 @@ void MultiplyType(const CpuPackedWeight& weight, const Int8Activations& x, int64
   const int64_t tokens = token_end - token_begin;
   for (int64_t panel = panel_begin; panel < panel_end; panel += Kernel::kPanels) {
     const int panels = static_cast<int>(std::min<int64_t>(Kernel::kPanels, panel_end - panel));
-    const auto multiply =
-        x.terms == 2 ? &MultiplyPanels<Kernel, kType, 2> : &MultiplyPanels<Kernel, kType, 1>;
+    auto* multiply = &MultiplyPanels<Kernel, kType, 2>;
+    if constexpr (Kernel::kOneTerm) {
+      if (x.terms == 1) multiply = &MultiplyPanels<Kernel, kType, 1>;
+    }
     multiply(weight, x, token_begin, tokens, panel, panels, scratch, out);
   }
 }

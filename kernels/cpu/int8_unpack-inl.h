@@ -41,10 +41,9 @@ constexpr bool IsSuperBlock(DType type) {
   return type == DType::kQ4_K || type == DType::kQ5_K || type == DType::kQ6_K;
 }
 
-// One panel's stretch. kCopies 2: the words times 16, then the words themselves (int8_amx.cc).
-template <int kCopies>
+// One panel's stretch.
 struct alignas(64) PanelTile {
-  uint32_t quads[kMaxStretch][kCopies][kQuads][kPanelRows];
+  uint32_t quads[kMaxStretch][kQuads][kPanelRows];
   float scale[kMaxStretch][2][kPanelRows];
   float minimum[kMaxStretch][kPanelRows];
 };
@@ -91,9 +90,9 @@ inline void ByteScales(const float* d, const std::byte* bytes, bool is_signed, f
 }
 
 // Block `index` of 32 of types whose blocks have 32 elements.
-template <DType kType, int kCopies>
-inline void UnpackSimple(const std::byte* block, PanelTile<kCopies>& tile, int index) {
-  auto* out = tile.quads[index][kCopies - 1];
+template <DType kType>
+inline void UnpackSimple(const std::byte* block, PanelTile& tile, int index) {
+  auto* out = tile.quads[index];
   Isa::HalfToFloat(block, tile.scale[index][0]);
   block += 2 * kPanelRows;
   if constexpr (kType == DType::kQ8_0) {
@@ -115,9 +114,9 @@ inline void UnpackSimple(const std::byte* block, PanelTile<kCopies>& tile, int i
 }
 
 // Sub-block `sub` of 32 of a K-quant's block of 256.
-template <DType kType, int kCopies>
-inline void UnpackK(const std::byte* block, int sub, PanelTile<kCopies>& tile, int index) {
-  auto* out = tile.quads[index][kCopies - 1];
+template <DType kType>
+inline void UnpackK(const std::byte* block, int sub, PanelTile& tile, int index) {
+  auto* out = tile.quads[index];
   float d[kPanelRows];
   Isa::HalfToFloat(block, d);
   block += 2 * kPanelRows;
@@ -153,9 +152,9 @@ inline void MakeSigned(int offset, uint32_t (*__restrict words)[kPanelRows]) {
 }
 
 // The blocks [first, first + count) of 32 of a panel.
-template <DType kType, bool kSigned, int kCopies>
+template <DType kType, bool kSigned>
 void UnpackPanel(const std::byte* panel, size_t block_bytes, int64_t first, int count,
-                 PanelTile<kCopies>& tile) {
+                 PanelTile& tile) {
   constexpr bool kSuper = IsSuperBlock(kType);
   for (int i = 0; i < count; ++i) {
     if constexpr (kSuper) {
@@ -164,15 +163,8 @@ void UnpackPanel(const std::byte* panel, size_t block_bytes, int64_t first, int 
     } else {
       UnpackSimple<kType>(panel + (first + i) * block_bytes, tile, i);
     }
-    auto* words = tile.quads[i][kCopies - 1];
-    if constexpr (kSigned && TypeOf(kType).offset != 0) MakeSigned(TypeOf(kType).offset, words);
-    if constexpr (kCopies == 2) {
-      // No byte of four bits loses any of them; the carries between bytes are masked.
-      for (int q = 0; q < kQuads; ++q) {
-        for (int r = 0; r < kPanelRows; ++r) {
-          tile.quads[i][0][q][r] = words[q][r] << 4 & 0xf0f0f0f0u;
-        }
-      }
+    if constexpr (kSigned && TypeOf(kType).offset != 0) {
+      MakeSigned(TypeOf(kType).offset, tile.quads[i]);
     }
   }
 }

@@ -1,13 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The AVX-512 VNNI inner kernel, for int8_avx512.cc and, for few tokens, int8_amx.cc. Included in
-// an unnamed namespace after int8_driver-inl.h.
+// The AVX-512 VNNI inner kernel, for int8_avx512.cc. Included in an unnamed namespace after
+// int8_driver-inl.h.
 #pragma once
-
-inline __m512i Broadcast(const int8_t* quad) {
-  int32_t word;
-  std::memcpy(&word, quad, sizeof(word));
-  return _mm512_set1_epi32(word);
-}
 
 // kTokens x kPanels running sums in registers, and as many integer ones: 12 + 12 of 32, beside two
 // words of weights and a broadcast. vpdpbusd takes 5 cycles, 2 start a cycle at best: with fewer
@@ -20,13 +14,13 @@ struct VnniTile {
   using Sums = __m512i[kTokens][kPanels];
 
   // sums += weights * activations over the words of one half, one term.
-  [[gnu::always_inline]] static inline void Dot(const PanelTile<1>* tiles, int b, int half,
+  [[gnu::always_inline]] static inline void Dot(const PanelTile* tiles, int b, int half,
                                                 const int8_t* const (&x)[kTokens], Sums& sums) {
 #pragma GCC unroll 8
     for (int q = half * kHalfQuads; q < (half + 1) * kHalfQuads; ++q) {
       __m512i w[kPanels];
 #pragma GCC unroll 4
-      for (int p = 0; p < kPanels; ++p) w[p] = _mm512_load_si512(tiles[p].quads[b][0][q]);
+      for (int p = 0; p < kPanels; ++p) w[p] = _mm512_load_si512(tiles[p].quads[b][q]);
 #pragma GCC unroll 8
       for (int t = 0; t < kTokens; ++t) {
         const __m512i quad = Broadcast(x[t] + 4 * q);
@@ -44,7 +38,7 @@ struct VnniTile {
     }
   }
 
-  [[gnu::always_inline]] static inline void HalfBlock(const PanelTile<1>* tiles, int b, int half,
+  [[gnu::always_inline]] static inline void HalfBlock(const PanelTile* tiles, int b, int half,
                                                       const int8_t* const (&x)[kTokens],
                                                       Sums& sums) {
     Clear(sums);
@@ -75,7 +69,7 @@ struct VnniTile {
     }
   }
 
-  static void Run(const Stretch<kPanels, 1>& s, int64_t first) {
+  static void Run(const Stretch<kPanels>& s, int64_t first) {
     constexpr int kStride = kPanels * kPanelRows;
     const Int8Activations& a = *s.x;
     float* sums = s.sums + first * kStride;
@@ -145,17 +139,14 @@ struct VnniKernel {
   static constexpr int kPanels = kPanelsAtOnce;
   static constexpr int kRows = 1;
   static constexpr int kStretchBlocks = kBlocksAtOnce;
-  template <DType, int>
-  static constexpr int Copies() {
-    return 1;
-  }
+  static constexpr bool kOneTerm = true;
   template <DType, int>
   static constexpr bool Signed() {
     return false;
   }
 
   template <DType kType, int kTerms>
-  static void Run(const Stretch<kPanels, 1>& stretch, int64_t tokens) {
+  static void Run(const Stretch<kPanels>& stretch, int64_t tokens) {
     const int64_t tiles = (tokens + kMaxTokens - 1) / kMaxTokens;
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t begin = tokens * i / tiles;
@@ -164,7 +155,7 @@ struct VnniKernel {
   }
 
   template <DType kType, int kTerms, int kTokens = kMaxTokens>
-  static void RunTokens(const Stretch<kPanels, 1>& stretch, int64_t first, int tokens) {
+  static void RunTokens(const Stretch<kPanels>& stretch, int64_t first, int tokens) {
     if constexpr (kTokens > 1) {
       if (tokens < kTokens) {
         return RunTokens<kType, kTerms, kTokens - 1>(stretch, first, tokens);

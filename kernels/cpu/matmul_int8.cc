@@ -32,27 +32,30 @@ void QuantizeRows(ThreadPool& pool, const Int8Kernels& kernels, const float* x, 
 Int8Mode Int8ModeFor(Numerics numerics) {
   const absl::Span<const Int8Kernels* const> kernels = SupportedInt8Kernels();
   if (kernels.empty() || numerics == Numerics::kFloat32) return {};
-  if (numerics == Numerics::kFast) return {.kernels = kernels.front(), .terms = 1};
-  return kernels.front()->fast_two_terms ? Int8Mode{.kernels = kernels.front(), .terms = 2}
-                                         : Int8Mode{};
+  const Int8Kernels& best = *kernels.front();
+  const int terms = numerics == Numerics::kFast ? best.fast_terms : best.precise_terms;
+  return terms > 0 ? Int8Mode{.kernels = &best, .terms = terms} : Int8Mode{};
 }
 
-Int8Activations Int8Scratch::Reserve(int threads, int64_t tokens, int64_t k, int terms) {
+Int8Activations Int8Scratch::Reserve(int threads, int64_t tokens, int64_t k,
+                                     const Int8Mode& mode) {
   const int64_t blocks = k / kInt8Block;
   const int64_t rows = CeilDiv(tokens, kInt8TokenGroup) * kInt8TokenGroup;
   workers_.Reserve(threads * kInt8ScratchBytes);
   return {.blocks = blocks,
-          .terms = terms,
-          .quads = quads_.Reserve(rows * k * terms),
+          .terms = mode.terms,
+          .quads = quads_.Reserve(rows * (blocks + 1) / 2 * 2 * kInt8Block * mode.terms),
           .scale = scale_.Reserve(rows * blocks),
           .sum = sum_.Reserve(rows * blocks),
-          .half = half_.Reserve(rows * blocks * 2)};
+          .half = mode.kernels->spans && tokens > kInt8SpanFewTokens
+                      ? nullptr
+                      : half_.Reserve(rows * blocks * 2)};
 }
 
 void MultiplyInt8(ThreadPool& pool, const Int8Mode& mode, const CpuPackedWeight& weight,
                   const float* x, int64_t tokens, const MatmulOutput& out, Int8Scratch& scratch) {
   const int64_t k = weight.cols();
-  const Int8Activations rows = scratch.Reserve(pool.threads(), tokens, k, mode.terms);
+  const Int8Activations rows = scratch.Reserve(pool.threads(), tokens, k, mode);
   QuantizeRows(pool, *mode.kernels, x, tokens, k, rows);
   // Nearly equal blocks of whole groups of tokens.
   const int64_t groups = CeilDiv(tokens, kInt8TokenGroup);

@@ -24,7 +24,7 @@ Int8Mode Int8ModeFor(Numerics numerics);
 class Int8Scratch {
  public:
   // The buffers for `tokens` rows of k values.
-  Int8Activations Reserve(int threads, int64_t tokens, int64_t k, int terms);
+  Int8Activations Reserve(int threads, int64_t tokens, int64_t k, const Int8Mode& mode);
   std::byte* worker(int index) const { return workers_.data() + index * kInt8ScratchBytes; }
 
  private:

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <iostream>
 #include <limits>
+#include <map>
 #include <random>
 #include <vector>
 
@@ -59,6 +60,9 @@ std::vector<float> Activations(int64_t count, Values values, std::mt19937& rando
   }
   return x;
 }
+
+// Spans have two terms always.
+bool HasTerms(const Int8Kernels& kernels, int terms) { return terms == 2 || !kernels.spans; }
 
 struct Product {
   ThreadPool pool{2};
@@ -110,9 +114,14 @@ TEST_P(Int8Matmul, AllKernelsGiveTheBitsOfPlainCpp) {
                       WeightBytes(GetParam(), shape.rows * shape.cols, values, random));
       const std::vector<float> x = Activations(kMostTokens * shape.cols, values, random);
       for (const int terms : {1, 2}) {
-        const std::vector<uint32_t> want =
-            product.Run(reference::kInt8Portable, terms, x.data(), kMostTokens);
+        std::vector<uint32_t> wants[2];
+        if (terms == 2) {
+          wants[1] = product.Run(reference::kInt8PortableSpan, terms, x.data(), kMostTokens);
+        }
+        wants[0] = product.Run(reference::kInt8Portable, terms, x.data(), kMostTokens);
         for (const Int8Kernels* kernels : SupportedInt8Kernels()) {
+          if (!HasTerms(*kernels, terms)) continue;
+          const std::vector<uint32_t>& want = wants[kernels->spans];
           // From the second token on too: a row's place in a tile changes nothing.
           for (const int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 13, 16, 17, 40, 41}) {
             for (const int64_t first : {int64_t{0}, kMostTokens - tokens}) {
@@ -145,36 +154,61 @@ TEST_P(Int8Matmul, ManyTokensAreCutWithoutATrace) {
   }
 }
 
-// An activation is off by half a step, max / limit / 2, at most. Sums round in f32: three
-// operations a block and scale, on partial sums no larger than the sum of magnitudes (a weight
-// type's own split into d * q and m included, hence ElementMagnitude).
+// A scale's worth of k: an activation is off by half a step at most, and of spans a weight by
+// (c + 1) / 2 of its unit. `magnitude` bounds the sums that round in f32, a weight type's own split
+// into d * q and m included (ElementMagnitude).
+struct ScaleBound {
+  double error = 0, magnitude = 0;
+
+  ScaleBound(DType dtype, const std::byte* bytes, int64_t first, const float* x, int count,
+             const Int8Kernels& kernels, int terms) {
+    const double limit = kernels.spans ? kInt8SpanLimit : terms == 2 ? 2032 : 127;
+    double largest = 0, largest_weight = 0;
+    for (int k = 0; k < count; ++k) {
+      largest = std::max<double>(largest, std::abs(x[k]));
+      // The stored integer need not be the one that gives the largest weight.
+      largest_weight =
+          std::max<double>(largest_weight, 2 * reference::ElementMagnitude(dtype, bytes, first + k));
+    }
+    const double centre = kCentres.at(dtype);
+    const double unit = kernels.spans ? largest_weight / (32766 - centre / 2) : 0;
+    for (int k = 0; k < count; ++k) {
+      const double weight = std::abs(reference::DequantizeElement(dtype, bytes, first + k));
+      const double weight_error = unit * (centre + 1) / 2 * 1.0001;
+      error += largest / limit / 2 * 1.0001 * (weight + weight_error);
+      error += std::abs(x[k]) * weight_error;
+      magnitude += largest * (reference::ElementMagnitude(dtype, bytes, first + k) + weight_error);
+    }
+  }
+
+  static inline const std::map<DType, double> kCentres = {
+      {DType::kQ8_0, 128}, {DType::kQ4_0, 8}, {DType::kQ4_1, 8}, {DType::kQ5_0, 16},
+      {DType::kQ5_1, 16},  {DType::kQ4_K, 8}, {DType::kQ5_K, 16}, {DType::kQ6_K, 32}};
+};
+
 TEST_P(Int8Matmul, IsNearTheProductInDouble) {
   std::mt19937 random(9);
   for (const Shape& shape : Shapes(GetParam())) {
     const auto bytes = WeightBytes(GetParam(), shape.rows * shape.cols, Values::kRandom, random);
     Product product(GetParam(), shape.cols, bytes);
     const std::vector<float> x = Activations(shape.cols, Values::kRandom, random);
-    std::vector<float> w(shape.cols);
     for (const int terms : {1, 2}) {
-      const double limit = terms == 2 ? 2032 : 127;
       for (const Int8Kernels* kernels : SupportedInt8Kernels()) {
+        if (!HasTerms(*kernels, terms)) continue;
+        const int64_t step = kernels->spans ? kInt8SpanBlocks * kInt8Block : kInt8Block;
         const auto bits = product.Run(*kernels, terms, x.data(), 1);
         for (int64_t n = 0; n < shape.rows; ++n) {
           double want = 0, bound = 0, magnitude = 0;
-          for (int64_t b = 0; b < shape.cols; b += kInt8Block) {
-            double largest = 0;
-            for (int64_t k = b; k < b + kInt8Block; ++k) {
-              largest = std::max<double>(largest, std::abs(x[k]));
-            }
-            for (int64_t k = b; k < b + kInt8Block; ++k) {
-              const double weight =
-                  reference::DequantizeElement(GetParam(), bytes.data(), n * shape.cols + k);
-              const double most =
-                  reference::ElementMagnitude(GetParam(), bytes.data(), n * shape.cols + k);
-              want += x[k] * weight;
-              bound += largest / limit / 2 * 1.0001 * std::abs(weight);
-              magnitude += largest * most;
-            }
+          for (int64_t k = 0; k < shape.cols; k += step) {
+            const auto count = static_cast<int>(std::min(step, shape.cols - k));
+            const ScaleBound scale(GetParam(), bytes.data(), n * shape.cols + k, &x[k], count,
+                                   *kernels, terms);
+            bound += scale.error;
+            magnitude += scale.magnitude;
+          }
+          for (int64_t k = 0; k < shape.cols; ++k) {
+            want += x[k] *
+                    reference::DequantizeElement(GetParam(), bytes.data(), n * shape.cols + k);
           }
           bound += magnitude * 6 * static_cast<double>(shape.cols / kInt8Block) * 0x1p-24;
           EXPECT_NEAR(std::bit_cast<float>(bits[n]), want, bound)
@@ -232,7 +266,7 @@ TEST(Int8Kernels, EachIsListedOnceAndTheBestFirst) {
   for (size_t i = 0; i < kernels.size(); ++i) {
     std::cout << kernels[i]->name << "\n";
     EXPECT_EQ(std::count(kernels.begin(), kernels.end(), kernels[i]), 1);
-    EXPECT_GE(kernels[0]->fast_two_terms, kernels[i]->fast_two_terms);
+    EXPECT_GE(kernels[0]->precise_terms, kernels[i]->precise_terms);
   }
 }
 

@@ -53,29 +53,26 @@ struct PortableKernel {
   static constexpr int kPanels = 1;
   static constexpr int kRows = 1;
   static constexpr int kStretchBlocks = kMaxStretch;
-  template <DType, int>
-  static constexpr int Copies() {
-    return 1;
-  }
+  static constexpr bool kOneTerm = true;
   template <DType, int>
   static constexpr bool Signed() {
     return true;
   }
 
   template <DType kType, int kTerms>
-  static void Run(const Stretch<1, 1>& s, int64_t tokens) {
+  static void Run(const Stretch<1>& s, int64_t tokens) {
     for (int64_t t = 0; t < tokens; ++t) {
       for (int b = 0; b < s.count; ++b) RunBlock<kType, kTerms>(s, t, b);
     }
   }
 
   template <DType kType, int kTerms>
-  static void RunBlock(const Stretch<1, 1>& s, int64_t t, int b) {
+  static void RunBlock(const Stretch<1>& s, int64_t t, int b) {
     constexpr Int8Type kInfo = TypeOf(kType);
     const Int8Activations& a = *s.x;
     const int64_t at = a.At(s.token + t, s.block + b);
     const int8_t* x = a.quads + at * kTerms * kInt8Block;
-    const auto* w = reinterpret_cast<const int8_t*>(s.tile->quads[b][0]);
+    const auto* w = reinterpret_cast<const int8_t*>(s.tile->quads[b]);
     float* sums = s.sums + t * kPanelRows;
     for (int half = 0; half < kInfo.halves; ++half) {
       int32_t dot[kPanelRows] = {};
@@ -104,7 +101,9 @@ bool Supported() { return true; }
 namespace reference {
 const Int8Kernels kInt8Portable = {.name = "portable",
                                    .supported = &Supported,
-                                   .fast_two_terms = false,
+                                   .fast_terms = 1,
+                                   .precise_terms = 2,
+                                   .spans = false,
                                    .quantize = &Quantize,
                                    .multiply = &MultiplyWith<PortableKernel>};
 

@@ -7,6 +7,7 @@
 
 namespace fairlead::reference {
 
-extern const Int8Kernels kInt8Portable;
+extern const Int8Kernels kInt8Portable;      // by blocks
+extern const Int8Kernels kInt8PortableSpan;  // by spans
 
 }  // namespace fairlead::reference
