@@ -85,10 +85,11 @@ template <int kPair>
   _tile_dpbsud(3, 5, 7);
 }
 
-// Multiplies `next` into `out` while the sums of `last`, in `in`, are added.
+// Multiplies `next` into `out` while the sums of `last`, in `in`, are added, if there is a last.
+template <bool kLast>
 inline void RunTile(const TileWork& next, int pairs, TileSums& out, const TileWork& last,
                     const TileSums& in) {
-  constexpr int kPart = kTokens / kSpanPairs;
+  constexpr int kPart = kLast ? kTokens / kSpanPairs : 0;
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -100,7 +101,7 @@ inline void RunTile(const TileWork& next, int pairs, TileSums& out, const TileWo
   if (pairs > 2) MultiplyPair<2>(next);
   AddSums<2 * kPart, 3 * kPart>(in, last);
   if (pairs > 3) MultiplyPair<3>(next);
-  AddSums<3 * kPart, kTokens>(in, last);
+  AddSums<3 * kPart, 4 * kPart>(in, last);
   _tile_stored(0, out.of[0], 64);
   _tile_stored(1, out.of[1], 64);
   _tile_stored(2, out.of[2], 64);
@@ -112,18 +113,16 @@ struct AmxKernel {
   static constexpr int kRows = kTokens;
   static constexpr int kStretchBlocks = kSpanBlocks;
   static constexpr bool kOneTerm = false;
-  template <DType, int>
-  static constexpr bool Signed() {
-    return false;
-  }
+  static constexpr bool kTiles = false;
 
   template <DType kType, int>
   static void Run(const Stretch<kPanels>& s, int64_t tokens) {
     SpanFactors factors[kPanels];
     SpanWeights weights[kPanels];
     for (int p = 0; p < kPanels; ++p) {
-      MakeSpanFactors<kType>(s.tile[p], s.count, factors[p]);
-      WidenWeights<kType>(s.tile[p], factors[p], s.count, weights[p]);
+      const auto source = SpanSource<kType>::Of(s, p);
+      MakeSpanFactors<kType>(source, s.count, factors[p]);
+      WidenWeights<kType>(source, factors[p], s.count, weights[p]);
     }
     constexpr int kStride = kPanels * kPanelRows;
     const auto work = [&](int64_t i) {
@@ -135,20 +134,15 @@ struct AmxKernel {
                       .sums = s.sums + first * kStride + p * kPanelRows,
                       .stride = kStride};
     };
-    _tile_loadconfig(&kTileConfig);
-    asm volatile("" ::: "memory");
+    asm volatile("" ::: "memory");  // the weights are written before tiles read them
     const int64_t tiles = (tokens + kTokens - 1) / kTokens * kPanels;
     const int pairs = (s.count + 1) / 2;
     TileSums sums[2];
-    // Before the first there is nothing to add.
-    SpanFactors none;
-    std::memset(none.unit, 0, sizeof(none.unit));
-    std::memset(&sums[1], 0, sizeof(sums[1]));
     TileWork last = work(0);
-    last.factors = &none;
-    for (int64_t i = 0; i < tiles; ++i) {
+    RunTile<false>(last, pairs, sums[0], last, sums[1]);
+    for (int64_t i = 1; i < tiles; ++i) {
       const TileWork next = work(i);
-      RunTile(next, pairs, sums[i % 2], last, sums[1 - i % 2]);
+      RunTile<true>(next, pairs, sums[i % 2], last, sums[1 - i % 2]);
       last = next;
     }
     AddSums<0, kTokens>(sums[1 - tiles % 2], last);
@@ -163,6 +157,7 @@ void Multiply(const CpuPackedWeight& weight, const Int8Activations& x, int64_t t
     return MultiplySpanVnni(weight, x, token_begin, token_end, panel_begin, panel_end, scratch,
                             out);
   }
+  _tile_loadconfig(&kTileConfig);
   MultiplyWith<AmxKernel>(weight, x, token_begin, token_end, panel_begin, panel_end, scratch, out);
   _tile_release();
 }

@@ -205,6 +205,7 @@ struct Avx2Kernel {
   static constexpr int kRows = 1;
   static constexpr int kStretchBlocks = kMaxStretch;
   static constexpr bool kOneTerm = true;
+  static constexpr bool kTiles = true;
   static constexpr int kMaxTokens = 3;
   template <DType kType, int>
   static constexpr bool Signed() {

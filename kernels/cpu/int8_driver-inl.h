@@ -8,7 +8,9 @@
 // sums [tokens, kPanels, 16] of the tokens from `token` on.
 template <int kPanels>
 struct Stretch {
-  const PanelTile* tile;
+  const PanelTile* tile;  // of kernels with kTiles
+  const std::byte* data[kPanels];  // the panels' starts
+  size_t block_bytes;
   const Int8Activations* x;
   int64_t token;
   int64_t block;
@@ -24,7 +26,7 @@ inline void PrefetchBytes(const std::byte* from, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i + kAheadBytes);
 }
 
-// Kernel::Run<Type, kTerms>(stretch, tokens): any number of tokens.
+// Kernel::Run<Type, kTerms>(stretch, tokens): any number of tokens. kTiles: from unpacked tiles.
 template <typename Kernel, DType kType, int kTerms>
 void MultiplyPanels(const CpuPackedWeight& weight, const Int8Activations& x, int64_t token_begin,
                     int64_t tokens, int64_t panel, int panels, std::byte* scratch,
@@ -40,21 +42,27 @@ void MultiplyPanels(const CpuPackedWeight& weight, const Int8Activations& x, int
   std::fill(sums, sums + rows * kStride, 0.0f);
   const int64_t blocks = weight.cols() / kInt8Block;
   constexpr int kStep = Kernel::kStretchBlocks;
-  // Of 32 k, on average.
-  const int64_t bytes = weight.panel_bytes() / blocks;
+  [[maybe_unused]] const int64_t bytes = weight.panel_bytes() / blocks;  // of 32 k, on average
   for (int64_t b = 0; b < blocks; b += kStep) {
     const int count = static_cast<int>(std::min<int64_t>(kStep, blocks - b));
+    Stretch<kPanels> stretch = {.tile = tiles,
+                                .data = {},
+                                .block_bytes = weight.block_bytes(),
+                                .x = &x,
+                                .token = token_begin,
+                                .block = b,
+                                .count = count,
+                                .sums = sums};
     for (int p = 0; p < kPanels; ++p) {
       // A missing panel is the last one again; its sums are not written.
-      const std::byte* data = weight.panel(panel + std::min(p, panels - 1));
-      if (p < panels) PrefetchBytes(data + b * bytes, count * bytes);
-      UnpackPanel<kType, Kernel::template Signed<kType, kTerms>()>(data, weight.block_bytes(), b,
-                                                                   count, tiles[p]);
+      stretch.data[p] = weight.panel(panel + std::min(p, panels - 1));
+      if constexpr (Kernel::kTiles) {
+        if (p < panels) PrefetchBytes(stretch.data[p] + b * bytes, count * bytes);
+        UnpackPanel<kType, Kernel::template Signed<kType, kTerms>()>(
+            stretch.data[p], stretch.block_bytes, b, count, tiles[p]);
+      }
     }
-    Kernel::template Run<kType, kTerms>(
-        Stretch<kPanels>{
-            .tile = tiles, .x = &x, .token = token_begin, .block = b, .count = count, .sums = sums},
-        tokens);
+    Kernel::template Run<kType, kTerms>(stretch, tokens);
   }
   const int64_t row = panel * kPanelRows;
   SimdWriteSums(sums, kStride, tokens, std::min<int64_t>(panels * kPanelRows, weight.rows() - row),

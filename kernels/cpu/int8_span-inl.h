@@ -1,54 +1,125 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weights as 16-bit integers over spans of 256 k (int8_matmul.h). For int8_amx.cc; included in an
-// unnamed namespace after int8_unpack-inl.h.
+// unnamed namespace after int8_driver-inl.h. Rows are lanes throughout.
 #pragma once
 
 constexpr int kSpanBlocks = kInt8SpanBlocks;
 static_assert(kSpanBlocks == kMaxStretch && kSpanBlocks == kSuperBlocks);
 
-// A weight of the span is (slope * q + base) * unit, q the stored, unsigned integer. Rows are
-// lanes.
+// A span of a panel, read where it is: the layouts are those of packed_weight.h.
+template <DType kType>
+struct SpanSource {
+  static constexpr Int8Type kInfo = TypeOf(kType);
+  static constexpr bool kSuper = IsSuperBlock(kType);
+  static constexpr int kVector = 4 * kPanelRows;    // bytes of a word a row
+  static constexpr int kHalves = 2 * kPanelRows;    // of an f16 a row
+  static constexpr int kFactors = kType != DType::kQ6_K && kInfo.minimum ? 2 * kHalves : kHalves;
+  static constexpr int kScales = kSuper ? 16 * kPanelRows : 0;
+  static constexpr int kHigh = kFactors + kScales;  // where the fifth and sixth bits start
+  static constexpr int kHighVectors = kInfo.bits == 5 ? 1 : kInfo.bits == 6 ? 2 : 0;  // of 32 k
+  static constexpr int kLow = kHigh + kHighVectors * kVector * (kSuper ? kSuperBlocks : 1);
+
+  const std::byte* block;  // the first
+  size_t block_bytes;
+
+  template <int kPanels>
+  static SpanSource Of(const Stretch<kPanels>& s, int panel) {
+    return {.block = s.data[panel] + s.block / (kSuper ? kSuperBlocks : 1) * s.block_bytes,
+            .block_bytes = s.block_bytes};
+  }
+
+  // Of block `b` of 32.
+  const std::byte* Block(int b) const { return kSuper ? block : block + b * block_bytes; }
+  static int Sub(int b) { return kSuper ? b : 0; }
+
+  static __m512 Half(const std::byte* at) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
+  }
+  static __m512 Bytes(const std::byte* at, bool is_signed) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+    return _mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(bytes)
+                                        : _mm512_cvtepu8_epi32(bytes));
+  }
+  __m512 Scale(int b, int half) const {
+    const __m512 d = Half(Block(b));
+    if constexpr (!kSuper) return d;
+    const std::byte* scale = Block(b) + kFactors + (b * kInfo.halves + half) * kPanelRows;
+    return _mm512_mul_ps(d, Bytes(scale, kType == DType::kQ6_K));
+  }
+  __m512 Minimum(int b) const {
+    const __m512 m = Half(Block(b) + kHalves);
+    if constexpr (!kSuper) return m;
+    const std::byte* scale = Block(b) + kFactors + (kSuperBlocks + b) * kPanelRows;
+    return _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(m, Bytes(scale, false)));
+  }
+
+  // Four stored integers a row, as packed_weight.h numbers the quads.
+  [[gnu::always_inline]] __m512i Quad(int b, int q) const {
+    const std::byte* low = Block(b) + kLow;
+    if constexpr (kInfo.bits == 8) {
+      return _mm512_xor_si512(_mm512_loadu_si512(low + q * kVector),
+                              _mm512_set1_epi32(static_cast<int>(0x80808080u)));
+    }
+    const __m512i words = _mm512_loadu_si512(low + (Sub(b) * (kQuads / 2) + q / 2) * kVector);
+    const __m512i quad =
+        _mm512_and_si512(_mm512_srli_epi32(words, q % 2 * 4), _mm512_set1_epi32(0x0f0f0f0f));
+    if constexpr (kHighVectors == 0) return quad;
+    constexpr int kBits = kInfo.bits - 4;
+    constexpr int kVectorQuads = kQuads / (kHighVectors + (kHighVectors == 0));
+    const std::byte* high = Block(b) + kHigh;
+    const __m512i bits = _mm512_srli_epi32(
+        _mm512_loadu_si512(high + (Sub(b) * kHighVectors + q / kVectorQuads) * kVector),
+        q % kVectorQuads * kBits);
+    const __m512i mask = _mm512_set1_epi32(kBits == 1 ? 0x01010101 : 0x03030303);
+    return _mm512_or_si512(quad, _mm512_slli_epi32(_mm512_and_si512(bits, mask), 4));
+  }
+
+  void Prefetch(int b) const {
+    const size_t bytes = kSuper ? block_bytes / kSuperBlocks : block_bytes;
+    PrefetchBytes(block + b * bytes, static_cast<int64_t>(bytes));
+  }
+};
+
+// A weight of the span is (slope * q + base) * unit, q the stored, unsigned integer.
 struct alignas(64) SpanFactors {
   int32_t slope[kSpanBlocks][2][kPanelRows];
   uint32_t base[kSpanBlocks][kPanelRows];  // both halves' as 16 bits, the first half's low
   float unit[kPanelRows];
 };
 
-inline __m512i Duplicate16(__m512i values) {
-  return _mm512_or_si512(_mm512_and_si512(values, _mm512_set1_epi32(0xffff)),
-                         _mm512_slli_epi32(values, 16));
+inline __m512i Pack16(__m512i low, __m512i high) {
+  constexpr int kPick = 0xca;  // mask ? first : second
+  return _mm512_ternarylogic_epi32(_mm512_set1_epi32(0xffff), low, _mm512_slli_epi32(high, 16),
+                                   kPick);
 }
 
 // Bits of the largest |weight| that a block of the type can have; of NaN if a factor is.
 template <DType kType>
-inline __m512i LargestWeight(const PanelTile& tile, int b) {
+inline __m512i LargestWeight(const SpanSource<kType>& source, int b) {
   constexpr Int8Type kInfo = TypeOf(kType);
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
   const auto bits = [&](__m512 value) {
     return _mm512_and_si512(_mm512_castps_si512(value), magnitude);
   };
-  const __m512 d = _mm512_load_ps(tile.scale[b][0]);
+  const __m512 d = source.Scale(b, 0);
   if constexpr (kInfo.minimum) {
-    const __m512 m = _mm512_load_ps(tile.minimum[b]);
+    const __m512 m = source.Minimum(b);
     const __m512 end = _mm512_fmadd_ps(_mm512_set1_ps((1 << kInfo.bits) - 1), d, m);
     return _mm512_max_epu32(bits(m), bits(end));
   }
   const __m512 offset = _mm512_set1_ps(kInfo.offset);
-  __m512i largest = bits(_mm512_mul_ps(d, offset));
-  if constexpr (kInfo.halves == 2) {
-    const __m512 second = _mm512_load_ps(tile.scale[b][1]);
-    largest = _mm512_max_epu32(largest, bits(_mm512_mul_ps(second, offset)));
-  }
-  return largest;
+  const __m512i largest = bits(_mm512_mul_ps(d, offset));
+  if constexpr (kInfo.halves == 1) return largest;
+  return _mm512_max_epu32(largest, bits(_mm512_mul_ps(source.Scale(b, 1), offset)));
 }
 
 template <DType kType>
-inline void MakeSpanFactors(const PanelTile& tile, int count, SpanFactors& out) {
+inline void MakeSpanFactors(const SpanSource<kType>& source, int count, SpanFactors& out) {
   constexpr Int8Type kInfo = TypeOf(kType);
-  constexpr int kCentre = 1 << (kInfo.bits - 1);
+  constexpr int kCentreBits = kInfo.bits - 1;
   __m512i largest = _mm512_setzero_si512();
   for (int b = 0; b < count; ++b) {
-    largest = _mm512_max_epu32(largest, LargestWeight<kType>(tile, b));
+    largest = _mm512_max_epu32(largest, LargestWeight<kType>(source, b));
   }
   const __m512 unit =
       _mm512_div_ps(_mm512_castsi512_ps(largest), _mm512_set1_ps(SpanWeightLimit(kInfo.bits)));
@@ -59,21 +130,18 @@ inline void MakeSpanFactors(const PanelTile& tile, int count, SpanFactors& out) 
   for (int b = 0; b < count; ++b) {
     __m512i base[2];
     for (int half = 0; half < kInfo.halves; ++half) {
-      const __m512 d = _mm512_load_ps(tile.scale[b][half]);
+      const __m512 d = source.Scale(b, half);
       const __m512i slope = _mm512_cvtps_epi32(_mm512_mul_ps(d, inverse));
       _mm512_store_si512(out.slope[b][half], slope);
-      base[half] = _mm512_mullo_epi32(slope, _mm512_set1_epi32(-kCentre));
+      __m512i middle = _mm512_setzero_si512();
       if constexpr (kInfo.minimum) {
-        const __m512 middle =
-            _mm512_fmadd_ps(_mm512_set1_ps(kCentre), d, _mm512_load_ps(tile.minimum[b]));
-        base[half] =
-            _mm512_add_epi32(base[half], _mm512_cvtps_epi32(_mm512_mul_ps(middle, inverse)));
+        const __m512 centre = _mm512_set1_ps(1 << kCentreBits);
+        middle = _mm512_cvtps_epi32(
+            _mm512_mul_ps(_mm512_fmadd_ps(centre, d, source.Minimum(b)), inverse));
       }
+      base[half] = _mm512_sub_epi32(middle, _mm512_slli_epi32(slope, kCentreBits));
     }
-    const __m512i second = base[kInfo.halves - 1];
-    _mm512_store_si512(
-        out.base[b], _mm512_or_si512(_mm512_and_si512(base[0], _mm512_set1_epi32(0xffff)),
-                                     _mm512_slli_epi32(second, 16)));
+    _mm512_store_si512(out.base[b], Pack16(base[0], base[kInfo.halves - 1]));
   }
 }
 
@@ -98,18 +166,19 @@ inline void WidenQuad(__m512i quad, __m512i slope, __m512i base, uint32_t* high,
 }
 
 template <DType kType>
-void WidenWeights(const PanelTile& tile, const SpanFactors& factors, int count, SpanWeights& out) {
+void WidenWeights(const SpanSource<kType>& source, const SpanFactors& factors, int count,
+                  SpanWeights& out) {
   constexpr int kHalfQuads = kQuads / TypeOf(kType).halves;
   for (int b = 0; b < count; ++b) {
+    source.Prefetch(b);
     const __m512i base = _mm512_load_si512(factors.base[b]);
     for (int half = 0; half < TypeOf(kType).halves; ++half) {
-      const __m512i slope = Duplicate16(_mm512_load_si512(factors.slope[b][half]));
-      const __m512i half_base =
-          half == 0 ? Duplicate16(base) : Duplicate16(_mm512_srli_epi32(base, 16));
+      const __m512i slope = _mm512_load_si512(factors.slope[b][half]);
+      const __m512i half_base = half == 0 ? base : _mm512_srli_epi32(base, 16);
       for (int q = half * kHalfQuads; q < (half + 1) * kHalfQuads; ++q) {
         const int row = b % 2 * kQuads + q;
-        WidenQuad(_mm512_load_si512(tile.quads[b][q]), slope, half_base, out.high[b / 2][row],
-                  out.low[b / 2][row]);
+        WidenQuad(source.Quad(b, q), Pack16(slope, slope), Pack16(half_base, half_base),
+                  out.high[b / 2][row], out.low[b / 2][row]);
       }
     }
   }

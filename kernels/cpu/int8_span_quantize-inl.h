@@ -29,10 +29,12 @@ inline void StoreTerm(__m512i values, int8_t* out) {
 // One span of x to 16 bits: `blocks` blocks of 32.
 inline void QuantizeSpan(const float* x, int blocks, int64_t token, int64_t first,
                          const Int8Activations& out) {
-  uint32_t largest_bits = 0;
-  for (int b = 0; b < blocks; ++b) {
-    largest_bits = std::max(largest_bits, Isa::LargestMagnitude(x + b * kInt8Block));
+  __m512i most = _mm512_setzero_si512();
+  for (int i = 0; i < blocks * kInt8Block; i += 16) {
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    most = _mm512_max_epu32(most, _mm512_and_si512(_mm512_loadu_si512(x + i), magnitude));
   }
+  const uint32_t largest_bits = _mm512_reduce_max_epu32(most);
   float largest;
   std::memcpy(&largest, &largest_bits, sizeof(largest));
   const bool finite = largest_bits < 0x7f800000u;

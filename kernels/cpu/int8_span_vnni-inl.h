@@ -8,6 +8,7 @@
 template <DType kType, int kTokens, int kPanels>
 struct SpanVnniTile {
   static constexpr Int8Type kInfo = TypeOf(kType);
+  using Source = SpanSource<kType>;
   static constexpr int kHalfQuads = kQuads / kInfo.halves;
   using Sums = __m512i[2][kTokens][kPanels];  // with the high and with the low terms
 
@@ -17,13 +18,13 @@ struct SpanVnniTile {
   }
 
   // sums += q * terms over a half of block `b`; x: the tokens' high terms of the block.
-  [[gnu::always_inline]] static inline void Dot(const PanelTile* tiles, int b, int half,
+  [[gnu::always_inline]] static inline void Dot(const Source* sources, int b, int half,
                                                 const int8_t* const (&x)[kTokens], Sums& sums) {
 #pragma GCC unroll 8
     for (int q = half * kHalfQuads; q < (half + 1) * kHalfQuads; ++q) {
       __m512i w[kPanels];
 #pragma GCC unroll 4
-      for (int p = 0; p < kPanels; ++p) w[p] = _mm512_load_si512(tiles[p].quads[b][q]);
+      for (int p = 0; p < kPanels; ++p) w[p] = sources[p].Quad(b, q);
 #pragma GCC unroll 2
       for (int term = 0; term < 2; ++term) {
 #pragma GCC unroll 4
@@ -73,17 +74,18 @@ struct SpanVnniTile {
     }
   }
 
-  static void Run(const Stretch<kPanels>& s, const SpanFactors* factors, int64_t first) {
+  static void Run(const Stretch<kPanels>& s, const Source* sources, const SpanFactors* factors) {
     constexpr int kStride = kPanels * kPanelRows;
     const Int8Activations& a = *s.x;
     Sums total;
     Clear(total);
     for (int b = 0; b < s.count; ++b) {
+      for (int p = 0; p < kPanels; ++p) sources[p].Prefetch(b);
       const int8_t* x[kTokens];
       const int32_t* half_sums[kTokens];
 #pragma GCC unroll 4
       for (int t = 0; t < kTokens; ++t) {
-        const int64_t token = s.token + first + t;
+        const int64_t token = s.token + t;
         x[t] = a.SpanQuads(token, s.block + b);
         half_sums[t] = a.half + 2 * a.At(token, s.block + b);
       }
@@ -91,53 +93,52 @@ struct SpanVnniTile {
       for (int half = 0; half < kInfo.halves; ++half) {
         Sums dots;
         Clear(dots);
-        Dot(s.tile, b, half, x, dots);
+        Dot(sources, b, half, x, dots);
         AddSlopes(factors, b, half, dots, total);
       }
       AddBases(factors, b, half_sums, total);
     }
-    float* sums = s.sums + first * kStride;
 #pragma GCC unroll 4
     for (int t = 0; t < kTokens; ++t) {
-      const float scale = a.scale[a.SpanAt(s.token + first + t, s.block / kSpanBlocks)];
+      const float scale = a.scale[a.SpanAt(s.token + t, s.block / kSpanBlocks)];
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {
         AddSpan(total[0][t][p], total[1][t][p], factors[p], scale,
-                sums + t * kStride + p * kPanelRows);
+                s.sums + t * kStride + p * kPanelRows);
       }
     }
   }
 };
 
-template <int kPanelsAtOnce, int kMaxTokens>
+template <int kPanelsAtOnce, int kTokens>
 struct SpanVnniKernel {
   static constexpr int kPanels = kPanelsAtOnce;
   static constexpr int kRows = 1;
   static constexpr int kStretchBlocks = kSpanBlocks;
   static constexpr bool kOneTerm = false;
-  template <DType, int>
-  static constexpr bool Signed() {
-    return false;
-  }
+  static constexpr bool kTiles = false;
 
+  // tokens: kTokens.
   template <DType kType, int>
-  static void Run(const Stretch<kPanels>& stretch, int64_t tokens) {
+  static void Run(const Stretch<kPanels>& stretch, int64_t) {
     SpanFactors factors[kPanels];
+    SpanSource<kType> sources[kPanels];
     for (int p = 0; p < kPanels; ++p) {
-      MakeSpanFactors<kType>(stretch.tile[p], stretch.count, factors[p]);
+      sources[p] = SpanSource<kType>::Of(stretch, p);
+      MakeSpanFactors<kType>(sources[p], stretch.count, factors[p]);
     }
-    int64_t t = 0;
-    for (; t + kMaxTokens <= tokens; t += kMaxTokens) {
-      SpanVnniTile<kType, kMaxTokens, kPanels>::Run(stretch, factors, t);
-    }
-    for (; t < tokens; ++t) SpanVnniTile<kType, 1, kPanels>::Run(stretch, factors, t);
+    SpanVnniTile<kType, kTokens, kPanels>::Run(stretch, sources, factors);
   }
 };
 
+// One to kInt8SpanFewTokens tokens. As many panels as there are registers for: 2 sums and 2 dots a
+// token and panel.
 inline void MultiplySpanVnni(const CpuPackedWeight& weight, const Int8Activations& x,
                              int64_t token_begin, int64_t token_end, int64_t panel_begin,
                              int64_t panel_end, std::byte* scratch, const MatmulOutput& out) {
-  const auto multiply = token_end - token_begin == 1 ? &MultiplyWith<SpanVnniKernel<4, 1>>
-                                                     : &MultiplyWith<SpanVnniKernel<2, 2>>;
-  multiply(weight, x, token_begin, token_end, panel_begin, panel_end, scratch, out);
+  constexpr decltype(&MultiplySpanVnni) kByTokens[kInt8SpanFewTokens] = {
+      &MultiplyWith<SpanVnniKernel<4, 1>>, &MultiplyWith<SpanVnniKernel<2, 2>>,
+      &MultiplyWith<SpanVnniKernel<1, 3>>, &MultiplyWith<SpanVnniKernel<1, 4>>};
+  kByTokens[token_end - token_begin - 1](weight, x, token_begin, token_end, panel_begin, panel_end,
+                                         scratch, out);
 }

@@ -140,6 +140,7 @@ struct VnniKernel {
   static constexpr int kRows = 1;
   static constexpr int kStretchBlocks = kBlocksAtOnce;
   static constexpr bool kOneTerm = true;
+  static constexpr bool kTiles = true;
   template <DType, int>
   static constexpr bool Signed() {
     return false;

@@ -54,6 +54,7 @@ struct PortableKernel {
   static constexpr int kRows = 1;
   static constexpr int kStretchBlocks = kMaxStretch;
   static constexpr bool kOneTerm = true;
+  static constexpr bool kTiles = true;
   template <DType, int>
   static constexpr bool Signed() {
     return true;

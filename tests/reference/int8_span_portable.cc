@@ -96,6 +96,7 @@ struct PortableKernel {
   static constexpr int kRows = 1;
   static constexpr int kStretchBlocks = kInt8SpanBlocks;
   static constexpr bool kOneTerm = false;
+  static constexpr bool kTiles = true;
   template <DType, int>
   static constexpr bool Signed() {
     return false;
