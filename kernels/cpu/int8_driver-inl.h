@@ -8,7 +8,7 @@
 // sums [tokens, kPanels, 16] of the tokens from `token` on.
 template <int kPanels>
 struct Stretch {
-  const PanelTile* tile;  // of kernels with kTiles
+  const PanelTile* tile;           // of kernels with kTiles
   const std::byte* data[kPanels];  // the panels' starts
   size_t block_bytes;
   const Int8Activations* x;

@@ -37,12 +37,12 @@
 
 namespace fairlead {
 
-inline constexpr int kInt8Block = 32;       // k that share one activation scale
-inline constexpr int kInt8TokenGroup = 16;  // rows of activations are allocated in such groups
-inline constexpr int kMaxInt8Tokens = 256;  // of one call of Int8Kernels::multiply
-inline constexpr int kInt8SpanBlocks = 8;   // blocks of a span
-inline constexpr float kInt8SpanLimit = 32512;      // of its activations' integers
-inline constexpr int64_t kInt8SpanFewTokens = 4;    // up to these, vectors beat tiles
+inline constexpr int kInt8Block = 32;           // k that share one activation scale
+inline constexpr int kInt8TokenGroup = 16;      // rows of activations are allocated in such groups
+inline constexpr int kMaxInt8Tokens = 256;      // of one call of Int8Kernels::multiply
+inline constexpr int kInt8SpanBlocks = 8;       // blocks of a span
+inline constexpr float kInt8SpanLimit = 32512;  // of its activations' integers
+inline constexpr int64_t kInt8SpanFewTokens = 4;     // up to these, vectors beat tiles
 inline constexpr int64_t kInt8SpanTermBytes = 1024;  // of 16 tokens and two blocks
 inline constexpr int64_t kInt8SpanPairBytes = 2 * kInt8SpanTermBytes;
 
@@ -84,9 +84,9 @@ struct Int8Activations {
 struct Int8Kernels {
   const char* name;
   bool (*supported)();  // by this machine and its operating system
-  int fast_terms;     // of Numerics::kFast
-  int precise_terms;  // of kPrecise; 0: the f32 kernels of such machines are faster
-  bool spans;         // which definition
+  int fast_terms;       // of Numerics::kFast
+  int precise_terms;    // of kPrecise; 0: the f32 kernels of such machines are faster
+  bool spans;           // which definition
   // Row `token` of x, with `k` values, a multiple of 32.
   void (*quantize)(const float* x, int64_t k, int64_t token, const Int8Activations& out);
   // Panels [panel_begin, panel_end) for the tokens [token_begin, token_end), token_begin a multiple

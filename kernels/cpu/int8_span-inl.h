@@ -11,8 +11,8 @@ template <DType kType>
 struct SpanSource {
   static constexpr Int8Type kInfo = TypeOf(kType);
   static constexpr bool kSuper = IsSuperBlock(kType);
-  static constexpr int kVector = 4 * kPanelRows;    // bytes of a word a row
-  static constexpr int kHalves = 2 * kPanelRows;    // of an f16 a row
+  static constexpr int kVector = 4 * kPanelRows;  // bytes of a word a row
+  static constexpr int kHalves = 2 * kPanelRows;  // of an f16 a row
   static constexpr int kFactors = kType != DType::kQ6_K && kInfo.minimum ? 2 * kHalves : kHalves;
   static constexpr int kScales = kSuper ? 16 * kPanelRows : 0;
   static constexpr int kHigh = kFactors + kScales;  // where the fifth and sixth bits start
@@ -154,15 +154,14 @@ struct alignas(64) SpanWeights {
 // Writes the weights of a quad: 16 bits each of the even bytes, then of the odd ones.
 inline void WidenQuad(__m512i quad, __m512i slope, __m512i base, uint32_t* high, uint32_t* low) {
   const __m512i low_bytes = _mm512_set1_epi16(0xff);
-  const __m512i even = _mm512_add_epi16(
-      _mm512_mullo_epi16(_mm512_and_si512(quad, low_bytes), slope), base);
-  const __m512i odd =
-      _mm512_add_epi16(_mm512_mullo_epi16(_mm512_srli_epi16(quad, 8), slope), base);
+  const __m512i even =
+      _mm512_add_epi16(_mm512_mullo_epi16(_mm512_and_si512(quad, low_bytes), slope), base);
+  const __m512i odd = _mm512_add_epi16(_mm512_mullo_epi16(_mm512_srli_epi16(quad, 8), slope), base);
   constexpr int kPick = 0xca;  // mask ? first : second
-  _mm512_store_si512(
-      high, _mm512_ternarylogic_epi32(low_bytes, _mm512_srli_epi16(even, 8), odd, kPick));
-  _mm512_store_si512(
-      low, _mm512_ternarylogic_epi32(low_bytes, even, _mm512_slli_epi16(odd, 8), kPick));
+  _mm512_store_si512(high,
+                     _mm512_ternarylogic_epi32(low_bytes, _mm512_srli_epi16(even, 8), odd, kPick));
+  _mm512_store_si512(low,
+                     _mm512_ternarylogic_epi32(low_bytes, even, _mm512_slli_epi16(odd, 8), kPick));
 }
 
 template <DType kType>
@@ -191,8 +190,8 @@ void WidenWeights(const SpanSource<kType>& source, const SpanFactors& factors, i
 // sums += (256 * high + low) * unit * scale: a token's 16 rows of one span.
 inline void AddSpan(__m512i high, __m512i low, const SpanFactors& factors, float scale,
                     float* sums) {
-  const __m512 sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), _mm512_set1_ps(256.0f),
-                                     _mm512_cvtepi32_ps(low));
+  const __m512 sum =
+      _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(low));
   const __m512 factor = _mm512_mul_ps(_mm512_load_ps(factors.unit), _mm512_set1_ps(scale));
   _mm512_store_ps(sums, _mm512_fmadd_ps(sum, factor, _mm512_load_ps(sums)));
 }

@@ -39,10 +39,10 @@ inline void QuantizeSpan(const float* x, int blocks, int64_t token, int64_t firs
   std::memcpy(&largest, &largest_bits, sizeof(largest));
   const bool finite = largest_bits < 0x7f800000u;
   const bool zero = !finite || largest < 0x1p-100f;
-  out.scale[out.SpanAt(token, first / kSpanBlocks)] =
-      !finite ? std::numeric_limits<float>::quiet_NaN()
-      : zero  ? 0.0f
-              : largest / kInt8SpanLimit;
+  out.scale[out.SpanAt(token, first / kSpanBlocks)] = !finite
+                                                          ? std::numeric_limits<float>::quiet_NaN()
+                                                      : zero ? 0.0f
+                                                             : largest / kInt8SpanLimit;
   const __m512 factor = _mm512_set1_ps(zero ? 0.0f : kInt8SpanLimit / largest);
   for (int b = 0; b < blocks; ++b) {
     __m256i words[2];
@@ -53,8 +53,7 @@ inline void QuantizeSpan(const float* x, int blocks, int64_t token, int64_t firs
       words[i] = _mm512_cvtepi32_epi16(zero ? _mm512_setzero_si512() : integers);
     }
     const __m512i value = _mm512_inserti64x4(_mm512_castsi256_si512(words[0]), words[1], 1);
-    const __m512i high =
-        _mm512_srai_epi16(_mm512_add_epi16(value, _mm512_set1_epi16(128)), 8);
+    const __m512i high = _mm512_srai_epi16(_mm512_add_epi16(value, _mm512_set1_epi16(128)), 8);
     const __m512i low = _mm512_sub_epi16(value, _mm512_slli_epi16(high, 8));
     int8_t* to = out.SpanQuads(token, first + b);
     StoreTerm(high, to);

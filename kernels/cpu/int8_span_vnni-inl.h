@@ -49,8 +49,8 @@ struct SpanVnniTile {
       for (int term = 0; term < 2; ++term) {
 #pragma GCC unroll 4
         for (int t = 0; t < kTokens; ++t) {
-          total[term][t][p] = _mm512_add_epi32(total[term][t][p],
-                                               _mm512_mullo_epi32(dots[term][t][p], slope));
+          total[term][t][p] =
+              _mm512_add_epi32(total[term][t][p], _mm512_mullo_epi32(dots[term][t][p], slope));
         }
       }
     }
@@ -67,8 +67,8 @@ struct SpanVnniTile {
       for (int term = 0; term < 2; ++term) {
 #pragma GCC unroll 4
         for (int t = 0; t < kTokens; ++t) {
-          total[term][t][p] = _mm512_dpwssd_epi32(total[term][t][p], base,
-                                                  _mm512_set1_epi32(half_sums[t][term]));
+          total[term][t][p] =
+              _mm512_dpwssd_epi32(total[term][t][p], base, _mm512_set1_epi32(half_sums[t][term]));
         }
       }
     }

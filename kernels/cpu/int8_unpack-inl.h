@@ -117,7 +117,8 @@ inline void UnpackSimple(const std::byte* block, PanelTile& tile, int index) {
 template <DType kType>
 inline void UnpackK(const std::byte* block, int sub, PanelTile& tile, int index) {
   auto* out = tile.quads[index];
-  float d[kPanelRows];
+  // Aligned as the compiler's vectors want it, which AddressSanitizer's frames else are not.
+  alignas(64) float d[kPanelRows];
   Isa::HalfToFloat(block, d);
   block += 2 * kPanelRows;
   if constexpr (kType == DType::kQ6_K) {
@@ -129,7 +130,7 @@ inline void UnpackK(const std::byte* block, int sub, PanelTile& tile, int index)
     AddSixthBits(block + 2 * sub * 4 * kPanelRows, out);
     return;
   }
-  float d_min[kPanelRows];
+  alignas(64) float d_min[kPanelRows];
   Isa::HalfToFloat(block, d_min);
   block += 2 * kPanelRows;
   ByteScales(d, block + sub * kPanelRows, false, 1.0f, tile.scale[index][0]);

@@ -37,8 +37,7 @@ Int8Mode Int8ModeFor(Numerics numerics) {
   return terms > 0 ? Int8Mode{.kernels = &best, .terms = terms} : Int8Mode{};
 }
 
-Int8Activations Int8Scratch::Reserve(int threads, int64_t tokens, int64_t k,
-                                     const Int8Mode& mode) {
+Int8Activations Int8Scratch::Reserve(int threads, int64_t tokens, int64_t k, const Int8Mode& mode) {
   const int64_t blocks = k / kInt8Block;
   const int64_t rows = CeilDiv(tokens, kInt8TokenGroup) * kInt8TokenGroup;
   workers_.Reserve(threads * kInt8ScratchBytes);

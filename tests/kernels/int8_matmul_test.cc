@@ -167,8 +167,8 @@ struct ScaleBound {
     for (int k = 0; k < count; ++k) {
       largest = std::max<double>(largest, std::abs(x[k]));
       // The stored integer need not be the one that gives the largest weight.
-      largest_weight =
-          std::max<double>(largest_weight, 2 * reference::ElementMagnitude(dtype, bytes, first + k));
+      largest_weight = std::max<double>(largest_weight,
+                                        2 * reference::ElementMagnitude(dtype, bytes, first + k));
     }
     const double centre = kCentres.at(dtype);
     const double unit = kernels.spans ? largest_weight / (32766 - centre / 2) : 0;
@@ -182,7 +182,7 @@ struct ScaleBound {
   }
 
   static inline const std::map<DType, double> kCentres = {
-      {DType::kQ8_0, 128}, {DType::kQ4_0, 8}, {DType::kQ4_1, 8}, {DType::kQ5_0, 16},
+      {DType::kQ8_0, 128}, {DType::kQ4_0, 8}, {DType::kQ4_1, 8},  {DType::kQ5_0, 16},
       {DType::kQ5_1, 16},  {DType::kQ4_K, 8}, {DType::kQ5_K, 16}, {DType::kQ6_K, 32}};
 };
 
@@ -207,8 +207,8 @@ TEST_P(Int8Matmul, IsNearTheProductInDouble) {
             magnitude += scale.magnitude;
           }
           for (int64_t k = 0; k < shape.cols; ++k) {
-            want += x[k] *
-                    reference::DequantizeElement(GetParam(), bytes.data(), n * shape.cols + k);
+            want +=
+                x[k] * reference::DequantizeElement(GetParam(), bytes.data(), n * shape.cols + k);
           }
           bound += magnitude * 6 * static_cast<double>(shape.cols / kInt8Block) * 0x1p-24;
           EXPECT_NEAR(std::bit_cast<float>(bits[n]), want, bound)

@@ -19,6 +19,9 @@ namespace {
 constexpr int kMaxTokens = 512;
 // Of the prefixes and of the chats.
 constexpr size_t kStep = kSanitized ? 10 : 1;
+// The mean of a tenth of the prefixes scatters: theirs with 8-bit activations is 1.6 times that of
+// all.
+constexpr double kScatter = kSanitized ? 2 : 1;
 
 Json Golden(const char* name) {
   std::ifstream file(std::string(FAIRLEAD_GOLDEN_DIR) + "/smollm2/" + name);
@@ -60,7 +63,7 @@ TEST(FidelityTest, Precise) {
   const auto runner = OpenModel(Numerics::kPrecise);
   ASSERT_NE(runner, nullptr);
   const Fidelity fidelity = Measure(*runner);
-  EXPECT_LE(fidelity.kl_mean, 0.0005);
+  EXPECT_LE(fidelity.kl_mean, 0.0005 * kScatter);
   EXPECT_GE(fidelity.top1, 0.99);
 }
 
@@ -68,7 +71,7 @@ TEST(FidelityTest, Fast) {
   const auto runner = OpenModel(Numerics::kFast);
   ASSERT_NE(runner, nullptr);
   const Fidelity fidelity = Measure(*runner);
-  EXPECT_LE(fidelity.kl_mean, 0.005);
+  EXPECT_LE(fidelity.kl_mean, 0.005 * kScatter);
   EXPECT_GE(fidelity.top1, 0.95);
 }
 

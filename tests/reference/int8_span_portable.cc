@@ -53,8 +53,8 @@ void QuantizeSpan(const float* x, int count, int64_t token, int64_t block,
 void Quantize(const float* x, int64_t k, int64_t token, const Int8Activations& out) {
   constexpr int64_t kSpan = kInt8SpanBlocks * kInt8Block;
   for (int64_t first = 0; first < k; first += kSpan) {
-    QuantizeSpan(x + first, static_cast<int>(std::min(kSpan, k - first)), token,
-                 first / kInt8Block, out);
+    QuantizeSpan(x + first, static_cast<int>(std::min(kSpan, k - first)), token, first / kInt8Block,
+                 out);
   }
 }
 
