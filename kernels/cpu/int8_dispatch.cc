@@ -12,6 +12,8 @@ absl::Span<const Int8Kernels* const> SupportedInt8Kernels() {
     for (const Int8Kernels* candidate : {&kInt8Amx, &kInt8Avx512Vnni, &kInt8Avx2}) {
       if (candidate->supported()) list->push_back(candidate);
     }
+#elif defined(__aarch64__)
+    if (kInt8Neon.supported()) list->push_back(&kInt8Neon);
 #endif
     return list;
   }();

@@ -3,8 +3,8 @@
 // ones in an order that nothing but the weight decides. So the bits of an output are the same for
 // every number of tokens, tile and thread. There are two definitions.
 //
-// By blocks (AVX2, AVX-512 VNNI; the same bits on both and in plain C++, tests/reference): a block
-// of 32 activations has a scale of its own.
+// By blocks (AVX2, AVX-512 VNNI, NEON DotProd; the same bits on all and in plain C++,
+// tests/reference): a block of 32 activations has a scale of its own.
 //   dx = max |x| of the block / limit,  q = x / dx to the nearest integer, ties to even
 //   sum = fma(integer sum of w * q over each part of the block that has a weight scale d,
 //             d * dx, sum)                          for the blocks of 32 in ascending order
@@ -108,6 +108,8 @@ absl::Span<const Int8Kernels* const> SupportedInt8Kernels();
 extern const Int8Kernels kInt8Avx2;
 extern const Int8Kernels kInt8Avx512Vnni;
 extern const Int8Kernels kInt8Amx;
+#elif defined(__aarch64__)
+extern const Int8Kernels kInt8Neon;
 #endif
 
 }  // namespace fairlead
