@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What int8_unpack-inl.h and int8_quantize-inl.h want of AVX-512. Included in an unnamed namespace.
+// What int8_unpack-inl.h and int8_quantize-inl.h want of AVX-512, and a helper of its kernels.
+// Included in an unnamed namespace.
 #pragma once
 
 inline __m512i Broadcast(const int8_t* quad) {

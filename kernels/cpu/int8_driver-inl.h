@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The loops around an instruction set's inner kernel: a few panels at a time, 256 k at a time
-// unpacked once for all tokens. Included once by each int8_*.cc, in an unnamed namespace, after
-// int8_unpack-inl.h.
+// The loops around an instruction set's inner kernel: a few panels at a time, up to 256 k at a
+// time, which kernels with kTiles find unpacked, once for all tokens. Included once by each
+// int8_*.cc, in an unnamed namespace, after int8_unpack-inl.h.
 #pragma once
 
 // What an inner kernel gets: kPanels panels' tiles, `count` blocks from `block` on, and the running
@@ -26,7 +26,8 @@ inline void PrefetchBytes(const std::byte* from, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i + kAheadBytes);
 }
 
-// Kernel::Run<Type, kTerms>(stretch, tokens): any number of tokens. kTiles: from unpacked tiles.
+// Kernel::Run<Type, kTerms>(stretch, tokens). kTiles: from unpacked tiles, not the panels' own
+// bytes.
 template <typename Kernel, DType kType, int kTerms>
 void MultiplyPanels(const CpuPackedWeight& weight, const Int8Activations& x, int64_t token_begin,
                     int64_t tokens, int64_t panel, int panels, std::byte* scratch,

@@ -5,8 +5,8 @@
 //
 // By blocks (AVX2, AVX-512 VNNI, NEON DotProd; the same bits on all and in plain C++,
 // tests/reference): a block of 32 activations has a scale of its own.
-//   dx = max |x| of the block / limit,  q = x / dx to the nearest integer, ties to even
-//   sum = fma(integer sum of w * q over each part of the block that has a weight scale d,
+//   dx = max |x| of the block / limit,  q = x * (limit / max |x|) to the nearest integer, ties to
+//   even sum = fma(integer sum of w * q over each part of the block that has a weight scale d,
 //             d * dx, sum)                          for the blocks of 32 in ascending order
 //   sum = fma(minimum m, dx * (sum of q), sum)      after each, where the type has minimums
 // with w the integers, d and m the f32 factors of the type (packed_weight.h): exact in f32 for all
@@ -14,18 +14,21 @@
 // high + low with |high| <= 127 and -8 <= low <= 7, so that both are operands of byte instructions.
 //
 // By spans (AMX, where scaling each block's sums costs more than multiplying): weights and
-// activations are 16-bit integers over a span of 256 k, each pair of bytes.
-//   dx = max |x| of the span / 32512,  q = x / dx to the nearest integer, ties to even
-//   dw = max |weight| that the types' integers allow the row's span / (32766 - c / 2),
+// activations are 16-bit integers over a span of 256 k, each a pair of bytes.
+//   dx = max |x| of the span / 32512,  q = x * (32512 / max |x|) to the nearest integer, ties to
+//   even dw = max |weight| that the types' integers allow the row's span / (32766 - c / 2),
 //        c = 2^(bits of a weight - 1)
 //   w  = slope * (stored integer - c) + middle, with the block's factors to the nearest integers:
-//        slope = d / dw, middle = fma(c, d, m) / dw (0 for types without minimums); |w| <= 32767
+//        slope = d * (1 / dw), middle = fma(c, d, m) * (1 / dw), 0 for types without minimums;
+//        |w| <= 32767
 //   sum = fma(fma(sum of w * high, 256, sum of w * low), dw * dx, sum)     q = 256 high + low
 // for the spans in ascending order; -128 <= low <= 127, and a term's sum fits 32 bits. A weight is
-// off by (c + 1) / 2 parts in 32,766 of the span's largest at most: 1/7200 (4 bits) to 1/500 (8).
+// off by (c + 1) / 2 parts in 32,766 of the row's largest of the span at most: 1/7200 (4 bits) to
+// 1/500 (8 bits, about a q8_0 block's own step where the blocks' scales are alike).
 //
-// A block or span with a value that is not finite makes the row NaN; one below 2^-100 throughout
-// counts as zeros. All functions are thread-safe and allocate nothing.
+// A block or span with an activation that is not finite makes the row NaN, and by spans a factor of
+// the weight its output; activations below 2^-100 throughout count as zeros. All functions are
+// thread-safe and allocate nothing.
 #pragma once
 
 #include <cstddef>
@@ -51,9 +54,9 @@ constexpr float SpanWeightLimit(int bits) {
   return static_cast<float>(32766 - (1 << (bits - 1)) / 2);
 }
 
-// Quantised rows, in groups of 16 tokens: what a tile of AMX reads stands together. Within 8
-// consecutive k, those with even offsets come first: the order in which the nibbles of a packed
-// word come out (packed_weight.h), in words of four k.
+// Quantised rows, in groups of 16 tokens; by spans, what a tile of AMX reads stands together.
+// Within 8 consecutive k, those with even offsets come first: the order in which the nibbles of a
+// packed word come out (packed_weight.h), in words of four k.
 struct Int8Activations {
   int64_t blocks = 0;       // of a row
   int terms = 1;            // 1 or 2
@@ -90,7 +93,8 @@ struct Int8Kernels {
   // Row `token` of x, with `k` values, a multiple of 32.
   void (*quantize)(const float* x, int64_t k, int64_t token, const Int8Activations& out);
   // Panels [panel_begin, panel_end) for the tokens [token_begin, token_end), token_begin a multiple
-  // of kInt8TokenGroup. scratch: kInt8ScratchBytes, 64-byte aligned, not initialised.
+  // of kInt8TokenGroup. By spans, x.half says that all tokens are few: at most kInt8SpanFewTokens.
+  // scratch: kInt8ScratchBytes, 64-byte aligned, not initialised.
   void (*multiply)(const CpuPackedWeight& weight, const Int8Activations& x, int64_t token_begin,
                    int64_t token_end, int64_t panel_begin, int64_t panel_end, std::byte* scratch,
                    const MatmulOutput& out);

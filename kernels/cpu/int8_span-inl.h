@@ -13,7 +13,7 @@ struct SpanSource {
   static constexpr bool kSuper = IsSuperBlock(kType);
   static constexpr int kVector = 4 * kPanelRows;  // bytes of a word a row
   static constexpr int kHalves = 2 * kPanelRows;  // of an f16 a row
-  static constexpr int kFactors = kType != DType::kQ6_K && kInfo.minimum ? 2 * kHalves : kHalves;
+  static constexpr int kFactors = kInfo.minimum ? 2 * kHalves : kHalves;
   static constexpr int kScales = kSuper ? 16 * kPanelRows : 0;
   static constexpr int kHigh = kFactors + kScales;  // where the fifth and sixth bits start
   static constexpr int kHighVectors = kInfo.bits == 5 ? 1 : kInfo.bits == 6 ? 2 : 0;  // of 32 k
@@ -121,8 +121,11 @@ inline void MakeSpanFactors(const SpanSource<kType>& source, int count, SpanFact
   for (int b = 0; b < count; ++b) {
     largest = _mm512_max_epu32(largest, LargestWeight<kType>(source, b));
   }
+  // A factor that is not finite makes the row NaN, whatever the integers.
+  const __mmask16 finite = _mm512_cmplt_epu32_mask(largest, _mm512_set1_epi32(0x7f800000));
   const __m512 unit =
-      _mm512_div_ps(_mm512_castsi512_ps(largest), _mm512_set1_ps(SpanWeightLimit(kInfo.bits)));
+      _mm512_mask_div_ps(_mm512_set1_ps(std::numeric_limits<float>::quiet_NaN()), finite,
+                         _mm512_castsi512_ps(largest), _mm512_set1_ps(SpanWeightLimit(kInfo.bits)));
   _mm512_store_ps(out.unit, unit);
   // A span of zeros: all integers 0.
   const __mmask16 some = _mm512_test_epi32_mask(largest, largest);

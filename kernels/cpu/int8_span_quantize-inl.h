@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Quantises rows of activations to 16 bits over spans of 256 k (int8_matmul.h). For int8_amx.cc;
-// included in an unnamed namespace after int8_avx512-inl.h and int8_span-inl.h.
+// included in an unnamed namespace after int8_span-inl.h.
 #pragma once
 
 // Of each 8: the even ones, then the odd ones.

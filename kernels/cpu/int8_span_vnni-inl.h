@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Few tokens by spans (int8_matmul.h) with AVX-512 VNNI: a block's sums of q times both terms,
 // times the slope, plus the base times the sums of the terms. All modulo 2^32, which the span's
-// sums fit. For int8_amx.cc; included in an unnamed namespace after int8_driver-inl.h
-// and int8_span-inl.h.
+// sums fit. For int8_amx.cc; included in an unnamed namespace after int8_avx512-inl.h,
+// int8_driver-inl.h and int8_span-inl.h.
 #pragma once
 
 template <DType kType, int kTokens, int kPanels>
@@ -13,8 +13,10 @@ struct SpanVnniTile {
   using Sums = __m512i[2][kTokens][kPanels];  // with the high and with the low terms
 
   [[gnu::always_inline]] static inline void Clear(Sums& sums) {
-#pragma GCC unroll 8
-    for (int i = 0; i < 2 * kTokens * kPanels; ++i) (&sums[0][0][0])[i] = _mm512_setzero_si512();
+#pragma GCC unroll 16
+    for (int i = 0; i < 2 * kTokens * kPanels; ++i) {
+      sums[i / (kTokens * kPanels)][i / kPanels % kTokens][i % kPanels] = _mm512_setzero_si512();
+    }
   }
 
   // sums += q * terms over a half of block `b`; x: the tokens' high terms of the block.
@@ -138,7 +140,7 @@ inline void MultiplySpanVnni(const CpuPackedWeight& weight, const Int8Activation
                              int64_t panel_end, std::byte* scratch, const MatmulOutput& out) {
   constexpr decltype(&MultiplySpanVnni) kByTokens[kInt8SpanFewTokens] = {
       &MultiplyWith<SpanVnniKernel<4, 1>>, &MultiplyWith<SpanVnniKernel<2, 2>>,
-      &MultiplyWith<SpanVnniKernel<1, 3>>, &MultiplyWith<SpanVnniKernel<1, 4>>};
+      &MultiplyWith<SpanVnniKernel<2, 3>>, &MultiplyWith<SpanVnniKernel<1, 4>>};
   kByTokens[token_end - token_begin - 1](weight, x, token_begin, token_end, panel_begin, panel_end,
                                          scratch, out);
 }

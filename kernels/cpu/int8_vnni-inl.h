@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The AVX-512 VNNI inner kernel, for int8_avx512.cc. Included in an unnamed namespace after
-// int8_driver-inl.h.
+// int8_avx512-inl.h and int8_driver-inl.h.
 #pragma once
 
 // kTokens x kPanels running sums in registers, and as many integer ones: 12 + 12 of 32, beside two

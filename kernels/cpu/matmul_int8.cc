@@ -40,10 +40,11 @@ Int8Mode Int8ModeFor(Numerics numerics) {
 Int8Activations Int8Scratch::Reserve(int threads, int64_t tokens, int64_t k, const Int8Mode& mode) {
   const int64_t blocks = k / kInt8Block;
   const int64_t rows = CeilDiv(tokens, kInt8TokenGroup) * kInt8TokenGroup;
+  const int terms = mode.kernels->spans ? 2 : mode.terms;
   workers_.Reserve(threads * kInt8ScratchBytes);
   return {.blocks = blocks,
-          .terms = mode.terms,
-          .quads = quads_.Reserve(rows * (blocks + 1) / 2 * 2 * kInt8Block * mode.terms),
+          .terms = terms,
+          .quads = quads_.Reserve(rows * ((blocks + 1) / 2 * 2) * kInt8Block * terms),
           .scale = scale_.Reserve(rows * blocks),
           .sum = sum_.Reserve(rows * blocks),
           .half = mode.kernels->spans && tokens > kInt8SpanFewTokens

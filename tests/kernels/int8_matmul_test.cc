@@ -26,7 +26,7 @@ constexpr DType kTypes[] = {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5
                             DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
 constexpr float kSentinel = 12345.0f;
 
-enum class Values { kRandom, kExtreme };
+enum class Values { kRandom, kExtreme, kMixed };
 
 // The largest integers of either sign and scale: what could overflow or saturate does so here.
 std::vector<std::byte> WeightBytes(DType dtype, int64_t elements, Values values,
@@ -43,7 +43,9 @@ std::vector<std::byte> WeightBytes(DType dtype, int64_t elements, Values values,
     std::memcpy(bytes.data() + at, &bits, sizeof(bits));
   };
   for (size_t block = 0; block < bytes.size(); block += block_bytes) {
-    const float d = 0.001f * static_cast<float>(1 + random() % 9);
+    constexpr float kMixedScales[] = {0, 0x1p-24f, 0x1p-14f, 0.003f, 1, 100};
+    const float d = values == Values::kMixed ? kMixedScales[random() % 6]
+                                             : 0.001f * static_cast<float>(1 + random() % 9);
     set_half(block + (dtype == DType::kQ6_K ? 208 : 0), random() % 2 == 0 ? d : -d);
     if (dtype == DType::kQ4_1 || dtype == DType::kQ5_1) set_half(block + 2, -7 * d);
     if (dtype == DType::kQ4_K || dtype == DType::kQ5_K) set_half(block + 2, 4 * d);
@@ -54,8 +56,11 @@ std::vector<std::byte> WeightBytes(DType dtype, int64_t elements, Values values,
 std::vector<float> Activations(int64_t count, Values values, std::mt19937& random) {
   std::vector<float> x(count);
   std::normal_distribution<float> normal;
+  const bool lowest = random() % 2 == 0;
   for (int64_t i = 0; i < count; ++i) {
     x[i] = values == Values::kExtreme ? (random() % 8 == 0 ? -3.0f : 3.0f) : normal(random);
+    // Beside one of 3: integers whose low term is -128.
+    if (values == Values::kExtreme && lowest && i % 64 != 0) x[i] = 3.0f * 32384 / 32512;
     if (values == Values::kRandom && i % 97 == 0) x[i] *= 50;
   }
   return x;
@@ -63,6 +68,15 @@ std::vector<float> Activations(int64_t count, Values values, std::mt19937& rando
 
 // Spans have two terms always.
 bool HasTerms(const Int8Kernels& kernels, int terms) { return terms == 2 || !kernels.spans; }
+
+// Those of this machine and the portable ones, which stand for those of others.
+std::vector<const Int8Kernels*> AllKernels() {
+  const auto supported = SupportedInt8Kernels();
+  std::vector<const Int8Kernels*> all(supported.begin(), supported.end());
+  all.push_back(&reference::kInt8Portable);
+  all.push_back(&reference::kInt8PortableSpan);
+  return all;
+}
 
 struct Product {
   ThreadPool pool{2};
@@ -108,7 +122,7 @@ class Int8Matmul : public testing::TestWithParam<DType> {};
 TEST_P(Int8Matmul, AllKernelsGiveTheBitsOfPlainCpp) {
   std::mt19937 random(7);
   constexpr int64_t kMostTokens = 41;
-  for (const Values values : {Values::kRandom, Values::kExtreme}) {
+  for (const Values values : {Values::kRandom, Values::kExtreme, Values::kMixed}) {
     for (const Shape& shape : Shapes(GetParam())) {
       Product product(GetParam(), shape.cols,
                       WeightBytes(GetParam(), shape.rows * shape.cols, values, random));
@@ -193,7 +207,7 @@ TEST_P(Int8Matmul, IsNearTheProductInDouble) {
     Product product(GetParam(), shape.cols, bytes);
     const std::vector<float> x = Activations(shape.cols, Values::kRandom, random);
     for (const int terms : {1, 2}) {
-      for (const Int8Kernels* kernels : SupportedInt8Kernels()) {
+      for (const Int8Kernels* kernels : AllKernels()) {
         if (!HasTerms(*kernels, terms)) continue;
         const int64_t step = kernels->spans ? kInt8SpanBlocks * kInt8Block : kInt8Block;
         const auto bits = product.Run(*kernels, terms, x.data(), 1);
@@ -225,19 +239,46 @@ TEST_P(Int8Matmul, WhatIsNotFiniteShowsInItsRowAlone) {
   Product product(GetParam(), kCols,
                   WeightBytes(GetParam(), kRows * kCols, Values::kRandom, random));
   std::vector<float> x = Activations(kTokens * kCols, Values::kRandom, random);
-  for (const Int8Kernels* kernels : SupportedInt8Kernels()) {
-    const auto clean = product.Run(*kernels, 2, x.data(), kTokens);
-    for (const float bad :
-         {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
-      std::vector<float> spoilt = x;
-      spoilt[5 * kCols + 300] = bad;
-      const auto got = product.Run(*kernels, 2, spoilt.data(), kTokens);
-      for (int64_t i = 0; i < kTokens * kRows; ++i) {
-        if (i / kRows == 5) {
-          EXPECT_TRUE(std::isnan(std::bit_cast<float>(got[i]))) << kernels->name;
-        } else {
-          EXPECT_EQ(got[i], clean[i]) << kernels->name;
+  for (const Int8Kernels* kernels : AllKernels()) {
+    for (const int64_t tokens : {int64_t{3}, kTokens}) {
+      const auto clean = product.Run(*kernels, 2, x.data(), tokens);
+      for (const float bad :
+           {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+        std::vector<float> spoilt = x;
+        spoilt[2 * kCols + 300] = bad;
+        const auto got = product.Run(*kernels, 2, spoilt.data(), tokens);
+        for (int64_t i = 0; i < tokens * kRows; ++i) {
+          if (i / kRows == 2) {
+            EXPECT_TRUE(std::isnan(std::bit_cast<float>(got[i]))) << kernels->name;
+          } else {
+            EXPECT_EQ(got[i], clean[i]) << kernels->name;
+          }
         }
+      }
+    }
+  }
+}
+
+// A file's factor that is not finite: the same answer from every kernel for a number of tokens.
+TEST_P(Int8Matmul, FactorsThatAreNotFiniteAreTheSameForAnyNumberOfTokens) {
+  std::mt19937 random(12);
+  constexpr int64_t kCols = 512, kRows = 20, kTokens = 18;
+  auto bytes = WeightBytes(GetParam(), kRows * kCols, Values::kRandom, random);
+  const size_t at = GetParam() == DType::kQ6_K ? 208 : 0;
+  const uint16_t infinite = 0x7c00;
+  std::memcpy(bytes.data() + 3 * RowBytes(GetParam(), kCols) + at, &infinite, sizeof(infinite));
+  Product product(GetParam(), kCols, bytes);
+  const std::vector<float> x = Activations(kTokens * kCols, Values::kRandom, random);
+  for (const Int8Kernels* kernels : AllKernels()) {
+    const auto whole = product.Run(*kernels, 2, x.data(), kTokens);
+    for (int64_t t = 0; t < kTokens; ++t) {
+      const auto alone = product.Run(*kernels, 2, x.data() + t * kCols, 1);
+      for (int64_t n = 0; n < kRows; ++n) {
+        const float one = std::bit_cast<float>(alone[n]);
+        const float all = std::bit_cast<float>(whole[t * kRows + n]);
+        EXPECT_EQ(std::isfinite(one), n != 3) << kernels->name;
+        EXPECT_TRUE(one == all || (std::isnan(one) && std::isnan(all)))
+            << kernels->name << ", row " << n << ": " << one << " and " << all;
       }
     }
   }
@@ -249,10 +290,12 @@ TEST_P(Int8Matmul, ZerosAndTinyValuesGiveZero) {
   Product product(GetParam(), kCols,
                   WeightBytes(GetParam(), kRows * kCols, Values::kRandom, random));
   for (const float value : {0.0f, -0.0f, 1e-38f, 1e-45f}) {
-    const std::vector<float> x(kCols, value);
-    for (const Int8Kernels* kernels : SupportedInt8Kernels()) {
-      for (const uint32_t bits : product.Run(*kernels, 2, x.data(), 1)) {
-        EXPECT_EQ(std::bit_cast<float>(bits), 0.0f) << kernels->name << " of " << value;
+    const std::vector<float> x(20 * kCols, value);
+    for (const Int8Kernels* kernels : AllKernels()) {
+      for (const int64_t tokens : {1, 20}) {
+        for (const uint32_t bits : product.Run(*kernels, 2, x.data(), tokens)) {
+          EXPECT_EQ(std::bit_cast<float>(bits), 0.0f) << kernels->name << " of " << value;
+        }
       }
     }
   }
@@ -267,6 +310,7 @@ TEST(Int8Kernels, EachIsListedOnceAndTheBestFirst) {
     std::cout << kernels[i]->name << "\n";
     EXPECT_EQ(std::count(kernels.begin(), kernels.end(), kernels[i]), 1);
     EXPECT_GE(kernels[0]->precise_terms, kernels[i]->precise_terms);
+    EXPECT_GE(kernels[0]->spans, kernels[i]->spans);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/check.h"
 #include "kernels/half.h"
 #include "tests/reference/int8_portable.h"
 
@@ -65,28 +66,31 @@ float SpanWeights(const PanelTile& tile, int count, int r, std::vector<int64_t>&
   const float centre = static_cast<float>(1 << (kInfo.bits - 1));
   const float top = static_cast<float>((1 << kInfo.bits) - 1);
   float largest = 0;
+  bool finite = true;
   for (int b = 0; b < count; ++b) {
     for (int half = 0; half < kInfo.halves; ++half) {
       const float d = tile.scale[b][half][r];
+      finite = finite && std::isfinite(d);
       if (kInfo.minimum) {
         const float m = tile.minimum[b][r];
+        finite = finite && std::isfinite(m);
         largest = std::max({largest, std::abs(m), std::abs(std::fma(top, d, m))});
       } else {
         largest = std::max(largest, std::abs(d * static_cast<float>(kInfo.offset)));
       }
     }
   }
+  weights.assign(count * kInt8Block, 0);
+  if (!finite) return std::numeric_limits<float>::quiet_NaN();
   const float unit = largest / SpanWeightLimit(kInfo.bits);
   const float inverse = largest == 0 ? 0.0f : 1.0f / unit;
-  weights.clear();
   for (int k = 0; k < count * kInt8Block; ++k) {
     const int b = k / kInt8Block, quad = k % kInt8Block / 4, half = quad * kInfo.halves / kQuads;
     const float d = tile.scale[b][half][r];
     const float m = kInfo.minimum ? std::fma(centre, d, tile.minimum[b][r]) : 0.0f;
     const int64_t stored = tile.quads[b][quad][r] >> 8 * (k % 4) & 0xff;
-    weights.push_back(std::lrint(d * inverse) * (stored - std::lrint(centre)) +
-                      std::lrint(m * inverse));
-    if (std::abs(weights.back()) > 32767) std::abort();
+    weights[k] = std::lrint(d * inverse) * (stored - std::lrint(centre)) + std::lrint(m * inverse);
+    FAIRLEAD_CHECK(std::abs(weights[k]) <= 32767);
   }
   return unit;
 }
