@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // AMX tiles: 16 tokens by the 16 rows of a panel, 64 k an instruction, which takes 16 cycles. What
-// a span's sums still need takes about as long as five of its sixteen instructions; it is spread
-// between those of the next tile, as no processor looks that far ahead.
+// a span's sums still need is spread between the instructions of the next tile: no processor looks
+// far enough ahead to do so itself.
 #include "kernels/cpu/int8_matmul.h"
 
 #if defined(__x86_64__)
@@ -29,7 +29,7 @@ namespace {
 #include "kernels/cpu/int8_span_vnni-inl.h"
 
 constexpr int kTokens = kInt8TokenGroup;
-constexpr int kSpanPairs = kSpanBlocks / 2;  // of blocks: 64 k
+static_assert(kSpanBlocks == 8);  // four pairs of blocks, 64 k each
 
 // All eight tiles: 16 rows of 64 bytes.
 struct alignas(64) TileConfig {
@@ -85,27 +85,38 @@ template <int kPair>
   _tile_dpbsud(3, 5, 7);
 }
 
-// Multiplies `next` into `out` while the sums of `last`, in `in`, are added, if there is a last.
+// The first pair. Each tile of sums goes to `last` just before it starts again, so that the others'
+// work hides the store.
 template <bool kLast>
-inline void RunTile(const TileWork& next, int pairs, TileSums& out, const TileWork& last,
-                    const TileSums& in) {
-  constexpr int kPart = kLast ? kTokens / kSpanPairs : 0;
+[[gnu::always_inline]] inline void MultiplyFirstPair(const TileWork& work, TileSums& last) {
+  _tile_loadd(4, work.x, 64);
+  _tile_loadd(6, work.weights->high[0], 64);
+  if constexpr (kLast) _tile_stored(0, last.of[0], 64);
   _tile_zero(0);
+  _tile_dpbssd(0, 4, 6);
+  _tile_loadd(7, work.weights->low[0], 64);
+  if constexpr (kLast) _tile_stored(1, last.of[1], 64);
   _tile_zero(1);
+  _tile_dpbsud(1, 4, 7);
+  _tile_loadd(5, work.x + kInt8SpanTermBytes, 64);
+  if constexpr (kLast) _tile_stored(2, last.of[2], 64);
   _tile_zero(2);
+  _tile_dpbssd(2, 5, 6);
+  if constexpr (kLast) _tile_stored(3, last.of[3], 64);
   _tile_zero(3);
-  MultiplyPair<0>(next);
-  AddSums<0, kPart>(in, last);
+  _tile_dpbsud(3, 5, 7);
+}
+
+// Multiplies `next` while the sums of `last`, if there is one, are stored and added.
+template <bool kLast>
+inline void RunTile(const TileWork& next, int pairs, const TileWork& last, TileSums& sums) {
+  MultiplyFirstPair<kLast>(next, sums);
   if (pairs > 1) MultiplyPair<1>(next);
-  AddSums<kPart, 2 * kPart>(in, last);
+  if constexpr (kLast) AddSums<0, 5>(sums, last);
   if (pairs > 2) MultiplyPair<2>(next);
-  AddSums<2 * kPart, 3 * kPart>(in, last);
+  if constexpr (kLast) AddSums<5, 10>(sums, last);
   if (pairs > 3) MultiplyPair<3>(next);
-  AddSums<3 * kPart, 4 * kPart>(in, last);
-  _tile_stored(0, out.of[0], 64);
-  _tile_stored(1, out.of[1], 64);
-  _tile_stored(2, out.of[2], 64);
-  _tile_stored(3, out.of[3], 64);
+  if constexpr (kLast) AddSums<10, kTokens>(sums, last);
 }
 
 struct AmxKernel {
@@ -137,15 +148,19 @@ struct AmxKernel {
     asm volatile("" ::: "memory");  // the weights are written before tiles read them
     const int64_t tiles = (tokens + kTokens - 1) / kTokens * kPanels;
     const int pairs = (s.count + 1) / 2;
-    TileSums sums[2];
+    TileSums sums;
     TileWork last = work(0);
-    RunTile<false>(last, pairs, sums[0], last, sums[1]);
+    RunTile<false>(last, pairs, last, sums);
     for (int64_t i = 1; i < tiles; ++i) {
       const TileWork next = work(i);
-      RunTile<true>(next, pairs, sums[i % 2], last, sums[1 - i % 2]);
+      RunTile<true>(next, pairs, last, sums);
       last = next;
     }
-    AddSums<0, kTokens>(sums[1 - tiles % 2], last);
+    _tile_stored(0, sums.of[0], 64);
+    _tile_stored(1, sums.of[1], 64);
+    _tile_stored(2, sums.of[2], 64);
+    _tile_stored(3, sums.of[3], 64);
+    AddSums<0, kTokens>(sums, last);
   }
 };
 
