@@ -49,7 +49,7 @@ class WeightCacheTest : public ::testing::Test {
     EXPECT_TRUE(runner.ok()) << runner.status();
     start.status = cache->status();
     path_ = cache->path();
-    start.logits = (*runner)->Run({1, 2, 3, 4, 5}, 5);
+    start.logits = (*runner)->Run({1, 2, 3, 4, 0}, 5);
     std::promise<absl::Status> stored;
     bool called = false;
     cache->Store([&](const absl::Status& status) {
