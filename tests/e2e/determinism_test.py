@@ -77,8 +77,12 @@ class DeterminismTest(unittest.TestCase):
         # Room for few sequences at once, and later requests that go first: others are thrown out and computed again.
         requests = [{**body, "priority": -(i % 3)} for i, body in enumerate(self.requests)]
         with harness.Server("--kv-cache-memory", "5MiB", "--max-model-len", "160", "--no-prefix-cache") as server:
-            self.expect_same(ask_all(server, requests, 32))
-            self.assertGreater(server.metrics()["fairlead_preemptions_total"], NUM_REQUESTS / 20)
+            for _ in range(8):  # how many a round has is a matter of timing
+                self.expect_same(ask_all(server, requests, 32))
+                preemptions = server.metrics()["fairlead_preemptions_total"]
+                if preemptions > NUM_REQUESTS / 20:
+                    break
+            self.assertGreater(preemptions, NUM_REQUESTS / 20)
 
     def test_speculation(self):
         with harness.Server("--speculation", "ngram", "--max-num-seqs", "4") as server:
