@@ -5,6 +5,7 @@ import contextlib
 import io
 import sys
 import unittest
+import unittest.mock
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +73,11 @@ class ReadmeTableTest(unittest.TestCase):
         self.assertIn("Void by our own rule", readme_table.text_of(void))
         self.assertIn("memory_read fell", readme_table.text_of(void))
         self.assertNotIn("Void", readme_table.text_of(result()))
+
+
+    def test_the_readme_is_in_step(self):
+        with unittest.mock.patch.object(sys, "argv", ["readme_table.py", "--check"]):
+            self.assertEqual(readme_table.main(), 0)
 
 
 class InstructionCountsTest(unittest.TestCase):
