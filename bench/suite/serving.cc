@@ -188,8 +188,11 @@ absl::StatusOr<Json> RunRounds(const SuiteOptions& options, Servers& servers) {
       for (size_t i = 0; i < servers.list().size();) {
         const Server server = servers.list()[i];
         std::vector<std::string> arguments = load.arguments;
-        // A seed of its own each time: no prefix cache may help.
-        arguments.insert(arguments.end(), {"--seed", StrCat(round * 100 + &load - loads.data())});
+        // A seed of its own each time, also for the two protocols of one server: no prefix cache
+        // may help. All servers get the same prompts.
+        const int64_t turn = round * 100 + (&load - loads.data());
+        arguments.insert(arguments.end(),
+                         {"--seed", StrCat(2 * turn + (server.protocol == "grpc" ? 1 : 0))});
         if (round == 1) arguments.insert(arguments.end(), {"--warmup", "2"});
         const auto summary = Load(options, server, arguments);
         if (!summary.ok() && server.ours) return summary.status();
