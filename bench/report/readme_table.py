@@ -54,7 +54,7 @@ def text_of(result: dict) -> str:
     machine, limits = result["machine"], result["limits"]
     peers = "; ".join(peer["version"] or peer["name"] for peer in result["peers"])
     # Where a peer is installed is that machine's business.
-    command = re.sub(r"(--peer \w+):\S+", r"\1:...", result["command"])
+    command = re.sub(r"(--peer \w+):\S+", r"\1:...", result["command"]).replace("\\,", ",")
     commit = (result["commit"] or "unknown") + (" and changes" if result["dirty"] else "")
     lines = [
         f"{machine['cpu']}, {result['threads']} threads ({result['device']}), {machine['system']}, {result['build']['compiler']}, "

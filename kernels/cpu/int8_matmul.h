@@ -5,8 +5,9 @@
 //
 // By blocks (AVX2, AVX-512 VNNI, NEON DotProd; the same bits on all and in plain C++,
 // tests/reference): a block of 32 activations has a scale of its own.
-//   dx = max |x| of the block / limit,  q = x * (limit / max |x|) to the nearest integer, ties to
-//   even sum = fma(integer sum of w * q over each part of the block that has a weight scale d,
+//   dx = max |x| of the block / limit
+//   q = x * (limit / max |x|), to the nearest integer, ties to even
+//   sum = fma(integer sum of w * q over each part of the block that has a weight scale d,
 //             d * dx, sum)                          for the blocks of 32 in ascending order
 //   sum = fma(minimum m, dx * (sum of q), sum)      after each, where the type has minimums
 // with w the integers, d and m the f32 factors of the type (packed_weight.h): exact in f32 for all
@@ -15,8 +16,9 @@
 //
 // By spans (AMX, where scaling each block's sums costs more than multiplying): weights and
 // activations are 16-bit integers over a span of 256 k, each a pair of bytes.
-//   dx = max |x| of the span / 32512,  q = x * (32512 / max |x|) to the nearest integer, ties to
-//   even dw = max |weight| that the types' integers allow the row's span / (32766 - c / 2),
+//   dx = max |x| of the span / 32512
+//   q  = x * (32512 / max |x|), to the nearest integer, ties to even
+//   dw = max |weight| that the types' integers allow the row's span / (32766 - c / 2),
 //        c = 2^(bits of a weight - 1)
 //   w  = slope * (stored integer - c) + middle, with the block's factors to the nearest integers:
 //        slope = d * (1 / dw), middle = fma(c, d, m) * (1 / dw), 0 for types without minimums;
