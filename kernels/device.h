@@ -123,7 +123,7 @@ struct DeviceInfo {
   std::string description;  // "AMD EPYC ..., avx3_zen4, 2 threads"
   Numerics numerics = Numerics::kPrecise;
   DType activation_dtype = DType::kF32;
-  DType kv_dtype = DType::kF16;      // f32 under Numerics::kFloat32
+  DType kv_dtype = DType::kF16;      // of keys and values in the cache
   size_t memory_bytes = 0;           // total
   std::vector<DType> weight_dtypes;  // what PackWeight and Matmul take
 };
@@ -149,9 +149,11 @@ class Device {  // Thread-safe. Outlives every Buffer, PackedWeight and Stream i
 struct DeviceOptions {
   int threads = 0;  // 0: one per core this process may use
   Numerics numerics = Numerics::kPrecise;
+  // kF32, kF16 or kQ8_0; by default f16, and f32 under Numerics::kFloat32.
+  std::optional<DType> kv_dtype = std::nullopt;
 };
 
-// name: "cpu" or "auto". Errors: kInvalidArgument names the value and the known devices.
+// name: "cpu" or "auto". Errors: kInvalidArgument names the value and what is allowed.
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(std::string_view name,
                                                    const DeviceOptions& options);
 

@@ -28,6 +28,7 @@ struct RuntimeConfig {
   bool skip_tokenizer = false;
   std::string device = "auto";
   std::string numerics = "precise";
+  std::string kv_cache_dtype = "auto";
   int threads = 0;  // 0: one per core
   int max_batched_tokens = 256;
   int max_num_seqs = 64;

@@ -177,13 +177,15 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config
                                                      const std::string& name) {
   StageTimer timer;
   auto runtime = std::make_unique<Runtime>();
-  auto device = OpenDevice(config.device,
-                           {.threads = config.threads, .numerics = NumericsOf(config.numerics)});
+  auto device =
+      OpenDevice(config.device, {.threads = config.threads,
+                                 .numerics = NumericsOf(config.numerics),
+                                 .kv_dtype = ParseDType(config.kv_cache_dtype)});  // auto is none
   if (!device.ok()) return device.status();
   runtime->device = *std::move(device);
   const DeviceInfo& info = runtime->device->info();
-  spdlog::info("device {}: {}, numerics {}", info.name, info.description,
-               std::string(NumericsName(info.numerics)));
+  spdlog::info("device {}: {}, numerics {}, KV cache {}", info.name, info.description,
+               std::string(NumericsName(info.numerics)), std::string(Info(info.kv_dtype).name));
   timer.Done("the device");
   const absl::Time start = absl::Now();
   auto source = OpenModel(config);

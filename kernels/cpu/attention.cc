@@ -150,11 +150,15 @@ int AttentionCall::AttendSplit(const Tile& tile, int kv_head, int split, const W
   const auto* kv = static_cast<const std::byte*>(args_.kv.data);
   std::array<const void*, kSplitGroups> k_group;
   std::array<const void*, kSplitGroups> v_group;
+  std::array<const void*, kSplitGroups> k_scale;
+  std::array<const void*, kSplitGroups> v_scale;
   for (int g = 0; g < groups; ++g) {
     const int key = first_key + g * kKeyGroup;
     const int block = blocks[key / block_tokens];
     k_group[g] = kv + layout_.KeyOffset(block, kv_head, key % block_tokens);
     v_group[g] = kv + layout_.ValueOffset(block, kv_head, key % block_tokens);
+    k_scale[g] = kv + layout_.KeyScaleOffset(block, kv_head, key % block_tokens);
+    v_scale[g] = kv + layout_.ValueScaleOffset(block, kv_head, key % block_tokens);
   }
   const int skipped = first_row * group_;
   SimdAttendSplit({.kv_dtype = layout_.dtype,
@@ -166,6 +170,9 @@ int AttentionCall::AttendSplit(const Tile& tile, int kv_head, int split, const W
                    .limit = limit + skipped,
                    .k_group = k_group.data(),
                    .v_group = v_group.data(),
+                   .k_scale = k_scale.data(),
+                   .v_scale = v_scale.data(),
+                   .v_scales = layout_.scales,
                    .score = worker.score,
                    .sums = {.max = sums.max + skipped,
                             .sum = sums.sum + skipped,

@@ -40,7 +40,7 @@ class AttentionScratch {
   std::vector<Worker> worker;
 };
 
-// `kv_dtype`: kF16 or kF32. Tensors as in AttentionArgs, in host memory.
+// `kv_dtype`: kF32, kF16 or kQ8_0. Tensors as in AttentionArgs, in host memory.
 void CpuAttention(ThreadPool& pool, const AttentionArgs& args, DType kv_dtype,
                   AttentionScratch& scratch);
 

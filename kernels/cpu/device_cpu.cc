@@ -38,14 +38,18 @@ std::string Int8Description(Numerics numerics) {
   return mode.kernels == nullptr ? "" : absl::StrCat(mode.kernels->name, ", ");
 }
 
-DeviceInfo MakeInfo(Numerics numerics, int threads) {
+DType DefaultKvDtype(Numerics numerics) {
+  return numerics == Numerics::kFloat32 ? DType::kF32 : DType::kF16;
+}
+
+DeviceInfo MakeInfo(Numerics numerics, DType kv_dtype, int threads) {
   return {.name = "cpu",
           .description = absl::StrCat(
               CpuModelName(), ", ", absl::AsciiStrToLower(std::string(SimdTargetName())), ", ",
               Int8Description(numerics), threads, threads == 1 ? " thread" : " threads"),
           .numerics = numerics,
           .activation_dtype = DType::kF32,
-          .kv_dtype = numerics == Numerics::kFloat32 ? DType::kF32 : DType::kF16,
+          .kv_dtype = kv_dtype,
           .memory_bytes = TotalMemoryBytes(),
           .weight_dtypes = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
                             DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,
@@ -54,8 +58,9 @@ DeviceInfo MakeInfo(Numerics numerics, int threads) {
 
 class CpuDevice final : public Device {
  public:
-  CpuDevice(Numerics numerics, int threads)
-      : info_(MakeInfo(numerics, threads)), ops_(threads, info_.kv_dtype, Int8ModeFor(numerics)) {}
+  CpuDevice(Numerics numerics, DType kv_dtype, int threads)
+      : info_(MakeInfo(numerics, kv_dtype, threads)),
+        ops_(threads, info_.kv_dtype, Int8ModeFor(numerics)) {}
 
   const DeviceInfo& info() const override { return info_; }
   size_t FreeMemory() const override { return FreeMemoryBytes(); }
@@ -103,8 +108,13 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCpuDevice(const DeviceOptions& optio
                                                    "; allowed are 1 to ", kMaxThreads,
                                                    ", or 0 for one per usable core"));
   }
+  const DType kv_dtype = options.kv_dtype.value_or(DefaultKvDtype(options.numerics));
+  if (kv_dtype != DType::kF32 && kv_dtype != DType::kF16 && kv_dtype != DType::kQ8_0) {
+    return absl::InvalidArgumentError(absl::StrCat("kv_dtype: ", std::string(Info(kv_dtype).name),
+                                                   "; the cpu's caches are f32, f16 or q8_0"));
+  }
   const int threads = options.threads > 0 ? options.threads : std::min(UsableCpus(), kMaxThreads);
-  return std::make_unique<CpuDevice>(options.numerics, threads);
+  return std::make_unique<CpuDevice>(options.numerics, kv_dtype, threads);
 }
 
 }  // namespace fairlead

@@ -41,6 +41,13 @@ void WriteKvToken(const KvLayout& layout, void* cache, int slot, const float* ke
   if (layout.dtype == DType::kF16) {
     SimdStoreF16(key, head_dim, block_tokens, reinterpret_cast<uint16_t*>(k));
     SimdStoreF16(value, head_dim, 1, reinterpret_cast<uint16_t*>(v));
+  } else if (layout.dtype == DType::kQ8_0) {
+    const int block = slot / block_tokens, offset = slot % block_tokens;
+    SimdStoreQ8(key, head_dim, block_tokens, reinterpret_cast<int8_t*>(k), block_tokens,
+                reinterpret_cast<uint16_t*>(bytes + layout.KeyScaleOffset(block, kv_head, offset)));
+    SimdStoreQ8(
+        value, head_dim, 1, reinterpret_cast<int8_t*>(v), 1,
+        reinterpret_cast<uint16_t*>(bytes + layout.ValueScaleOffset(block, kv_head, offset)));
   } else {
     SimdStoreF32(key, head_dim, block_tokens, reinterpret_cast<float*>(k));
     SimdStoreF32(value, head_dim, 1, reinterpret_cast<float*>(v));

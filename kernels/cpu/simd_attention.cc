@@ -6,6 +6,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
+
+#include "kernels/cpu/kv_layout.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/simd_attention.cc"
@@ -38,6 +41,27 @@ HWY_INLINE V LoadKv(D d, const uint16_t* p) {
   return hn::PromoteTo(d, hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(p)));
 }
 
+// Keys and values as they are stored: f32, f16, or q8_0's integers, which want a scale.
+HWY_INLINE V LoadKv(D d, const int8_t* p) {
+  const hn::Rebind<int8_t, D> d8;
+  const hn::RebindToSigned<D> di;
+  return hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d8, p)));
+}
+template <typename T>
+constexpr bool kScaled = std::is_same_v<T, int8_t>;
+
+// Of the keys of kGroups groups, for 32 dimensions.
+template <int kGroups>
+HWY_INLINE void LoadKeyScales(const SplitArgs& args, int group, int index,
+                              V (&scale)[kGroups * kGroupVectors]) {
+  const D d;
+#pragma GCC unroll 16
+  for (int v = 0; v < kGroups * kGroupVectors; ++v) {
+    const auto* from = static_cast<const uint16_t*>(args.k_scale[group + v / kGroupVectors]);
+    scale[v] = LoadKv(d, from + size_t{1} * index * args.k_stride + v % kGroupVectors * kLanes);
+  }
+}
+
 // score[m, key] = sum over dimensions, in order, of q[m, dim] * k[dim, key].
 template <int kQueries, int kGroups, typename T>
 HWY_INLINE void ScoreTile(const SplitArgs& args, int query, int group) {
@@ -53,12 +77,17 @@ HWY_INLINE void ScoreTile(const SplitArgs& args, int query, int group) {
   const T* k[kGroups];
 #pragma GCC unroll 16
   for (int g = 0; g < kGroups; ++g) k[g] = static_cast<const T*>(args.k_group[group + g]);
+  [[maybe_unused]] V scale[kVectors];
   for (int dim = 0; dim < args.head_dim; ++dim) {
+    if constexpr (kScaled<T>) {
+      if (dim % kKvScaleDims == 0) LoadKeyScales<kGroups>(args, group, dim / kKvScaleDims, scale);
+    }
     V key[kVectors];
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
       key[v] = LoadKv(
           d, k[v / kGroupVectors] + size_t{1} * dim * args.k_stride + v % kGroupVectors * kLanes);
+      if constexpr (kScaled<T>) key[v] = hn::Mul(key[v], scale[v]);
     }
 #pragma GCC unroll 16
     for (int m = 0; m < kQueries; ++m) {
@@ -136,7 +165,13 @@ HWY_INLINE void ValueTile(const SplitArgs& args, int query, int dim, int begin, 
     for (; key < group_end; ++key, value += args.v_stride) {
       V lanes[kVectors];
 #pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) lanes[v] = LoadKv(d, value + v * kLanes);
+      for (int v = 0; v < kVectors; ++v) {
+        lanes[v] = LoadKv(d, value + v * kLanes);
+        if constexpr (kScaled<T>) {
+          const int index = key * args.v_scales + (dim + v * kLanes) / kKvScaleDims;
+          lanes[v] = hn::Mul(lanes[v], hn::Set(d, args.v_scale_values[index]));
+        }
+      }
 #pragma GCC unroll 16
       for (int m = 0; m < kQueries; ++m) {
         const V broadcast = hn::Set(d, weight[m * kSplitKeys + key]);
@@ -186,6 +221,22 @@ HWY_INLINE void AttendTile(const SplitArgs& args, int query) {
   }
 }
 
+// The split's scales of values as f32.
+struct ValueScales {
+  HWY_ALIGN float value[kSplitKeys * KvShape::kMaxHeadDim / kKvScaleDims];
+
+  explicit ValueScales(const SplitArgs& args) {
+    const D d;
+    const int groups = (args.limit[args.queries - 1] + 15) / 16, count = 16 * args.v_scales;
+    for (int g = 0; g < groups; ++g) {
+      const auto* from = static_cast<const uint16_t*>(args.v_scale[g]);
+      for (int i = 0; i < count; i += kLanes) {
+        hn::StoreU(LoadKv(d, from + i), d, value + g * count + i);
+      }
+    }
+  }
+};
+
 template <typename T>
 void AttendQueries(const SplitArgs& args) {
   int query = 0;
@@ -216,6 +267,11 @@ void AttendQueries(const SplitArgs& args) {
 void AttendSplit(const SplitArgs& args) {
   if (args.kv_dtype == DType::kF16) {
     AttendQueries<uint16_t>(args);
+  } else if (args.kv_dtype == DType::kQ8_0) {
+    const ValueScales scales(args);
+    SplitArgs with_scales = args;
+    with_scales.v_scale_values = scales.value;
+    AttendQueries<int8_t>(with_scales);
   } else {
     AttendQueries<float>(args);
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The vector loops of attention, for the best instruction set of this machine. Any thread; no
-// state; nothing allocated. f32 arithmetic throughout: f16 keys and values are widened exactly.
+// state; nothing allocated. f32 arithmetic throughout: f16 and q8_0 keys and values are widened
+// exactly.
 #pragma once
 
 #include "kernels/dtype.h"
@@ -23,7 +24,7 @@ struct SoftmaxSums {
 };
 
 struct SplitArgs {
-  DType kv_dtype;  // kF16 or kF32
+  DType kv_dtype;  // kF32, kF16 or kQ8_0
   int queries;     // rows of q
   int head_dim;
   int v_stride;      // a multiple of 16
@@ -32,8 +33,14 @@ struct SplitArgs {
   const int* limit;  // [queries]: the keys [0, limit) of the split are seen; 1..256, ascending
   const void* const* k_group;  // [ceil(limit / 16)]: K of 16 keys, [head_dim, k_stride]
   const void* const* v_group;  // likewise: V of 16 keys, [16, v_stride]
-  float* score;                // scratch [queries, kSplitKeys]
-  SoftmaxSums sums;            // written
+  // Of q8_0: the scales of 16 keys, [dimensions / 32 rounded up, k_stride], and of 16 values, [16,
+  // v_scales].
+  const void* const* k_scale = nullptr;
+  const void* const* v_scale = nullptr;
+  int v_scales = 0;
+  const float* v_scale_values = nullptr;  // set within
+  float* score;                           // scratch [queries, kSplitKeys]
+  SoftmaxSums sums;                       // written
 };
 
 // One split for some queries. What a query gets does not depend on its neighbours; keys at or after

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "kernels/half.h"
 
@@ -26,6 +27,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 using D = hn::CappedTag<float, 16>;
 using V = hn::Vec<D>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
+constexpr int kQ8Block = 32;
+constexpr uint16_t kF16NaN = 0x7e00;
 
 // The last, incomplete vector of a row goes through a copy, so that nothing outside it is touched.
 HWY_INLINE V LoadTail(D d, const float* p, int n) {
@@ -182,6 +185,34 @@ void StoreF16(const float* x, int n, int64_t stride, uint16_t* out) {
   for (; i < n; ++i) out[i * stride] = F32ToF16(x[i]);
 }
 
+void StoreQ8(const float* x, int n, int64_t stride, int8_t* out, int64_t scale_stride,
+             uint16_t* scale) {
+  const D d;
+  const hn::Rebind<int8_t, D> d8;
+  for (int begin = 0; begin < n; begin += kQ8Block, scale += scale_stride) {
+    HWY_ALIGN float block[kQ8Block] = {};
+    std::copy(x + begin, x + std::min(begin + kQ8Block, n), block);
+    float largest = 0;
+    bool finite = true;
+    for (const float value : block) {
+      finite = finite && std::abs(value) <= std::numeric_limits<float>::max();
+      largest = std::max(largest, std::abs(value));
+    }
+    const uint16_t bits = finite ? F32ToF16(largest / 127) : kF16NaN;
+    *scale = bits;
+    const bool zero = !finite || (bits & 0x7fff) == 0;
+    const V factor = hn::Set(d, zero ? 0.0f : 1 / F16ToF32(bits));
+    HWY_ALIGN int8_t integers[kQ8Block] = {};
+    for (int i = 0; i < kQ8Block && !zero; i += kLanes) {
+      const auto rounded = hn::NearestInt(hn::Mul(hn::Load(d, block + i), factor));
+      hn::Store(hn::DemoteTo(d8, rounded), d8, integers + i);
+    }
+    for (int i = begin; i < std::min(begin + kQ8Block, n); ++i) {
+      out[i * stride] = integers[i - begin];
+    }
+  }
+}
+
 }  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace fairlead
@@ -194,6 +225,7 @@ HWY_EXPORT(RmsNormRow);
 HWY_EXPORT(SiluAndMulRow);
 HWY_EXPORT(RopeRow);
 HWY_EXPORT(StoreF16);
+HWY_EXPORT(StoreQ8);
 
 void SimdRmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out) {
   HWY_DYNAMIC_DISPATCH(RmsNormRow)(x, weight, n, epsilon, out);
@@ -207,6 +239,11 @@ void SimdRopeRow(const RopeRowArgs& args) { HWY_DYNAMIC_DISPATCH(RopeRow)(args);
 
 void SimdStoreF16(const float* x, int n, int64_t stride, uint16_t* out) {
   HWY_DYNAMIC_DISPATCH(StoreF16)(x, n, stride, out);
+}
+
+void SimdStoreQ8(const float* x, int n, int64_t stride, int8_t* out, int64_t scale_stride,
+                 uint16_t* scale) {
+  HWY_DYNAMIC_DISPATCH(StoreQ8)(x, n, stride, out, scale_stride, scale);
 }
 
 void SimdStoreF32(const float* x, int n, int64_t stride, float* out) {

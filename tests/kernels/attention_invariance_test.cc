@@ -36,7 +36,7 @@ struct Shape {
 };
 
 struct RunOptions {
-  Numerics numerics = Numerics::kPrecise;
+  DType kv_dtype = DType::kF16;
   int threads = 1;
   uint32_t block_order = 1;  // seed of the permutation of physical blocks
 };
@@ -58,7 +58,7 @@ class Runner {
  public:
   Runner(const Shape& shape, const RunOptions& options, const Sequences& sequences)
       : shape_(shape), sequences_(sequences), done_(sequences.size()), out_(sequences.size()) {
-    device_ = *OpenDevice("cpu", {.threads = options.threads, .numerics = options.numerics});
+    device_ = *OpenDevice("cpu", {.threads = options.threads, .kv_dtype = options.kv_dtype});
     stream_ = device_->NewStream();
     for (const Rows& rows : sequences) {
       const int tokens = static_cast<int>(rows.size()) / shape.row();
@@ -159,24 +159,46 @@ void ExpectSameBits(const Rows& a, const Rows& b) {
   }
 }
 
+// What a head of k or v is in a cache, `count` of its dimensions from a multiple of 32 on.
+void RoundAsCached(DType kv_dtype, const float* x, int count, double* out) {
+  float largest = 0;
+  for (int i = 0; i < count; ++i) largest = std::max(largest, std::abs(x[i]));
+  const float scale = F16ToF32(F32ToF16(largest / 127));
+  for (int i = 0; i < count; ++i) {
+    if (kv_dtype == DType::kQ8_0) {
+      out[i] = scale * std::min(127.0, std::nearbyint(double{x[i] * (1 / scale)}));
+    } else {
+      out[i] = kv_dtype == DType::kF32 ? x[i] : F16ToF32(F32ToF16(x[i]));
+    }
+  }
+}
+
+// All heads of all rows.
+std::vector<double> AsCached(const Shape& shape, DType kv_dtype, const Rows& rows) {
+  std::vector<double> cached(rows.size());
+  for (size_t head = 0; head < rows.size(); head += shape.head_dim) {
+    for (int dim = 0; dim < shape.head_dim; dim += 32) {
+      RoundAsCached(kv_dtype, &rows[head + dim], std::min(32, shape.head_dim - dim),
+                    &cached[head + dim]);
+    }
+  }
+  return cached;
+}
+
 // Compares with double arithmetic on the values the cache holds. With u = 2^-24 and a dot product
 // of head_dim + 1 terms (the scaling of q rounds once), a score is off by at most d = (head_dim +
 // 2) u scale sum|q k|. A weight relative to the sum of weights is then off by 2 d + 2 exp errors (2
 // ulp each), and the two sums by (256 + splits) u each: together less than (2 d + 1000 u) max|v|
 // for up to 4 splits.
-void ExpectNearDouble(const Shape& shape, Numerics numerics, const Rows& rows, const Rows& out) {
+void ExpectNearDouble(const Shape& shape, DType kv_dtype, const Rows& rows, const Rows& out) {
   constexpr double kU = 0x1p-24;
-  const auto stored = [&](float x) {
-    return numerics == Numerics::kFloat32 ? double{x} : double{F16ToF32(F32ToF16(x))};
-  };
   const int dim = shape.head_dim;
   const double scale = 1.0 / std::sqrt(static_cast<double>(dim));
   const int tokens = NumTokens(shape, rows);
   ASSERT_EQ(out.size(), size_t{1} * tokens * shape.heads * dim);
   std::vector<double> score(tokens);
   std::vector<double> expected(dim);
-  std::vector<double> cached(rows.size());  // what k and v are in the cache
-  std::transform(rows.begin(), rows.end(), cached.begin(), stored);
+  const std::vector<double> cached = AsCached(shape, kv_dtype, rows);
   constexpr int kRowStep = kSanitized ? 13 : 1;
   for (int row = 0; row < tokens; row += kRowStep) {
     for (int head = 0; head < shape.heads; ++head) {
@@ -221,20 +243,20 @@ std::vector<int> Some(std::vector<int> values, std::vector<int> when_sanitized) 
   return kSanitized ? std::move(when_sanitized) : std::move(values);
 }
 
-constexpr Numerics kBothCaches[] = {Numerics::kPrecise, Numerics::kFloat32};
+constexpr DType kCaches[] = {DType::kF16, DType::kF32, DType::kQ8_0};
 
 TEST(AttentionInvariance, ChunksGiveTheSameBitsForAllHeadDims) {
   for (const int head_dim :
        Some({2, 16, 20, 32, 48, 64, 80, 96, 112, 128, 256}, {2, 20, 64, 112, 256})) {
     const Shape shape = {.heads = 6, .kv_heads = 2, .head_dim = head_dim};
     const Rows rows = RandomRows(shape, 290, head_dim);  // the second split has 34 keys
-    for (const Numerics numerics : kBothCaches) {
-      SCOPED_TRACE(testing::Message() << "head_dim " << head_dim << ", " << NumericsName(numerics));
-      const Rows whole = InChunks(shape, {.numerics = numerics}, rows, 290);
-      ExpectNearDouble(shape, numerics, rows, whole);
+    for (const DType kv_dtype : kCaches) {
+      SCOPED_TRACE(testing::Message() << "head_dim " << head_dim << ", " << Info(kv_dtype).name);
+      const Rows whole = InChunks(shape, {.kv_dtype = kv_dtype}, rows, 290);
+      ExpectNearDouble(shape, kv_dtype, rows, whole);
       for (const int chunk : Some({1, 7, 13, 16, 64}, {1, 13})) {
         SCOPED_TRACE(testing::Message() << "chunk " << chunk);
-        ExpectSameBits(whole, InChunks(shape, {.numerics = numerics}, rows, chunk));
+        ExpectSameBits(whole, InChunks(shape, {.kv_dtype = kv_dtype}, rows, chunk));
       }
     }
   }
@@ -244,16 +266,16 @@ TEST(AttentionInvariance, ChunksGiveTheSameBitsForAllHeadDims) {
 TEST(AttentionInvariance, AllInstructionSets) {
   const Shape shape = {.heads = 9, .kv_heads = 3, .head_dim = 80};
   const Rows rows = RandomRows(shape, 300, 7);
-  std::map<Numerics, Rows> fused;
+  std::map<DType, Rows> fused;
   ForEachSimdTarget([&] {
-    for (const Numerics numerics : kBothCaches) {
-      const Rows whole = InChunks(shape, {.numerics = numerics}, rows, 300);
+    for (const DType kv_dtype : kCaches) {
+      const Rows whole = InChunks(shape, {.kv_dtype = kv_dtype}, rows, 300);
       if (SimdHasFma()) {
-        ExpectSameBits(fused.try_emplace(numerics, whole).first->second, whole);
+        ExpectSameBits(fused.try_emplace(kv_dtype, whole).first->second, whole);
       }
-      ExpectNearDouble(shape, numerics, rows, whole);
+      ExpectNearDouble(shape, kv_dtype, rows, whole);
       for (const int chunk : {1, 13, 64}) {
-        ExpectSameBits(whole, InChunks(shape, {.numerics = numerics, .threads = 2}, rows, chunk));
+        ExpectSameBits(whole, InChunks(shape, {.kv_dtype = kv_dtype, .threads = 2}, rows, chunk));
       }
     }
   });
@@ -262,14 +284,14 @@ TEST(AttentionInvariance, AllInstructionSets) {
 TEST(AttentionInvariance, ThreadsAndBlockTables) {
   const Shape shape = {.heads = 9, .kv_heads = 3, .head_dim = 64};
   const Rows rows = RandomRows(shape, 800, 3);  // four splits: a lone decode is spread over threads
-  for (const Numerics numerics : kBothCaches) {
-    const Rows alone = InChunks(shape, {.numerics = numerics}, rows, 800);
-    ExpectNearDouble(shape, numerics, rows, alone);
+  for (const DType kv_dtype : kCaches) {
+    const Rows alone = InChunks(shape, {.kv_dtype = kv_dtype}, rows, 800);
+    ExpectNearDouble(shape, kv_dtype, rows, alone);
     for (const int threads : {2, 3}) {
       for (const int chunk : Some({1, 5, 200, 800}, {threads == 2 ? 1 : 800, 200})) {
         SCOPED_TRACE(testing::Message() << threads << " threads, chunk " << chunk);
         const RunOptions options = {
-            .numerics = numerics, .threads = threads, .block_order = uint32_t(chunk)};
+            .kv_dtype = kv_dtype, .threads = threads, .block_order = uint32_t(chunk)};
         ExpectSameBits(alone, InChunks(shape, options, rows, chunk));
       }
     }
@@ -286,7 +308,7 @@ TEST(AttentionInvariance, BlockSizesAndGroups) {
       const Rows whole = InChunks(shape, {}, rows, 270);
       ExpectSameBits(whole, InChunks(shape, {.threads = 3}, rows, 7));
       if (first.empty()) {
-        ExpectNearDouble(shape, Numerics::kPrecise, rows, whole);
+        ExpectNearDouble(shape, DType::kF16, rows, whole);
         first = whole;
       }
       ExpectSameBits(first, whole);
@@ -299,9 +321,9 @@ TEST(AttentionInvariance, RaggedBatchesGiveTheBitsOfEachSequenceAlone) {
   const std::vector<int> tokens = {1, 17, 300, 16, 555, 33};
   Sequences sequences;
   for (const int n : tokens) sequences.push_back(RandomRows(shape, n, 100 + n));
-  for (const Numerics numerics : kBothCaches) {
+  for (const DType kv_dtype : kCaches) {
     for (const int threads : {1, 2, 3}) {
-      Runner runner(shape, {.numerics = numerics, .threads = threads, .block_order = 9}, sequences);
+      Runner runner(shape, {.kv_dtype = kv_dtype, .threads = threads, .block_order = 9}, sequences);
       std::mt19937 random(threads);
       std::vector<int> left = tokens;
       while (std::any_of(left.begin(), left.end(), [](int n) { return n > 0; })) {
@@ -316,7 +338,7 @@ TEST(AttentionInvariance, RaggedBatchesGiveTheBitsOfEachSequenceAlone) {
       }
       for (size_t seq = 0; seq < sequences.size(); ++seq) {
         SCOPED_TRACE(testing::Message() << "sequence " << seq << ", " << threads << " threads");
-        ExpectSameBits(InChunks(shape, {.numerics = numerics}, sequences[seq], tokens[seq]),
+        ExpectSameBits(InChunks(shape, {.kv_dtype = kv_dtype}, sequences[seq], tokens[seq]),
                        runner.out()[seq]);
       }
     }

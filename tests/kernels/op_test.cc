@@ -8,6 +8,7 @@
 #include <iostream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <tuple>
@@ -26,11 +27,12 @@ const std::vector<OpCase>& Cases() {
 
 // One device a numerics, opened once: starting threads for each of a thousand cases would be most
 // of the work.
-Device& DeviceWith(Numerics numerics) {
-  static auto* const devices = new std::map<Numerics, std::unique_ptr<Device>>;
-  std::unique_ptr<Device>& device = (*devices)[numerics];
+Device& DeviceWith(Numerics numerics, std::optional<DType> kv_dtype = std::nullopt) {
+  using Key = std::pair<Numerics, std::optional<DType>>;
+  static auto* const devices = new std::map<Key, std::unique_ptr<Device>>;
+  std::unique_ptr<Device>& device = (*devices)[{numerics, kv_dtype}];
   if (device == nullptr) {
-    auto opened = OpenDevice("cpu", {.threads = 2, .numerics = numerics});
+    auto opened = OpenDevice("cpu", {.threads = 2, .numerics = numerics, .kv_dtype = kv_dtype});
     if (!opened.ok()) {
       ADD_FAILURE() << opened.status();
       std::abort();
@@ -69,6 +71,35 @@ TEST_P(OpTest, MatchesTheReference) {
     ADD_FAILURE() << op_case.name << " (seed " << SeedOf(op_case) << "): " << wrong;
   }
 }
+
+// The cases that read or write the cache, with the dtypes of it that are not the default.
+class KvDtypeTest : public testing::TestWithParam<std::tuple<DType, size_t>> {};
+
+std::vector<size_t> CacheCases() {
+  std::vector<size_t> list;
+  for (size_t i = 0; i < Cases().size(); ++i) {
+    if (Cases()[i].op == "Attention" || Cases()[i].op == "RopeAndWriteKv") list.push_back(i);
+  }
+  return list;
+}
+
+TEST_P(KvDtypeTest, MatchesTheReference) {
+  const auto [kv_dtype, index] = GetParam();
+  const OpCase& op_case = Cases()[index];
+  Device& device = DeviceWith(Numerics::kPrecise, kv_dtype);
+  ASSERT_EQ(device.info().kv_dtype, kv_dtype);
+  for (const std::string& wrong : CheckCase(op_case, device, ReferenceFor(device))) {
+    ADD_FAILURE() << op_case.name << " (seed " << SeedOf(op_case) << "): " << wrong;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, KvDtypeTest,
+                         testing::Combine(testing::Values(DType::kQ8_0, DType::kF32),
+                                          testing::ValuesIn(CacheCases())),
+                         [](const auto& info) {
+                           return std::string(Info(std::get<0>(info.param)).name) + "_" +
+                                  Cases()[std::get<1>(info.param)].name;
+                         });
 
 INSTANTIATE_TEST_SUITE_P(Cpu, OpTest,
                          testing::Combine(testing::Values(Numerics::kFloat32, Numerics::kPrecise,

@@ -2,6 +2,7 @@
 // Rotary embedding, the KV cache and causal attention of the reference device.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "kernels/half.h"
@@ -10,7 +11,8 @@
 namespace fairlead::reference {
 
 size_t KvView::BlockBytes(const KvShape& shape, DType dtype) {
-  return RowBytes(dtype, int64_t{shape.block_tokens} * shape.kv_heads * 2 * shape.head_dim);
+  return RowBytes(StoredAs(dtype),
+                  int64_t{shape.block_tokens} * shape.kv_heads * 2 * shape.head_dim);
 }
 
 int64_t KvView::Index(int64_t slot, int kv_head, Part part, int i) const {
@@ -19,17 +21,41 @@ int64_t KvView::Index(int64_t slot, int kv_head, Part part, int i) const {
 
 void KvView::Set(int64_t slot, int kv_head, Part part, int i, float value) const {
   const int64_t index = Index(slot, kv_head, part, i);
-  if (dtype_ == DType::kF32) {
+  if (StoredAs(dtype_) == DType::kF32) {
     static_cast<float*>(kv_.data)[index] = value;
   } else {
     static_cast<uint16_t*>(kv_.data)[index] = F32ToF16(value);
   }
 }
 
+void KvView::SetHead(int64_t slot, int kv_head, Part part, const float* values) const {
+  const int head_dim = kv_.shape.head_dim;
+  for (int begin = 0; begin < head_dim; begin += 32) {
+    const int end = std::min(begin + 32, head_dim);
+    float largest = 0;
+    bool finite = true;
+    for (int i = begin; i < end; ++i) {
+      largest = std::max(largest, std::abs(values[i]));
+      finite = finite && std::isfinite(values[i]);
+    }
+    const float scale =
+        finite ? F16ToF32(F32ToF16(largest / 127)) : std::numeric_limits<float>::quiet_NaN();
+    for (int i = begin; i < end; ++i) {
+      float value = values[i];
+      if (dtype_ == DType::kQ8_0) {
+        value = scale == 0
+                    ? 0.0f
+                    : scale * std::clamp(std::nearbyint(value * (1 / scale)), -128.0f, 127.0f);
+      }
+      Set(slot, kv_head, part, i, value);
+    }
+  }
+}
+
 float KvView::Get(int64_t slot, int kv_head, Part part, int i) const {
   const int64_t index = Index(slot, kv_head, part, i);
-  return dtype_ == DType::kF32 ? static_cast<const float*>(kv_.data)[index]
-                               : F16ToF32(static_cast<const uint16_t*>(kv_.data)[index]);
+  return StoredAs(dtype_) == DType::kF32 ? static_cast<const float*>(kv_.data)[index]
+                                         : F16ToF32(static_cast<const uint16_t*>(kv_.data)[index]);
 }
 
 namespace {
@@ -90,10 +116,8 @@ void ReferenceOps::RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs& args) const
     const int64_t slot = args.kv_slot.As<int32_t>()[t];
     if (slot < 0) continue;
     for (int h = 0; h < kv_heads; ++h) {
-      for (int i = 0; i < head_dim; ++i) {
-        kv.Set(slot, h, KvView::kKey, i, row[(args.heads + h) * head_dim + i]);
-        kv.Set(slot, h, KvView::kValue, i, row[(args.heads + kv_heads + h) * head_dim + i]);
-      }
+      kv.SetHead(slot, h, KvView::kKey, row + (args.heads + h) * head_dim);
+      kv.SetHead(slot, h, KvView::kValue, row + (args.heads + kv_heads + h) * head_dim);
     }
   }
 }

@@ -23,18 +23,22 @@ class ReferenceWeight : public PackedWeight {
   std::vector<std::byte> data_;
 };
 
-// One layer's cache: [block][token][kv_head][k, v][head_dim] of f32 or f16.
+// One layer's cache: [block][token][kv_head][k, v][head_dim] of f32 or f16. What q8_0 rounds to is
+// stored as f32.
 class KvView {
  public:
   KvView(const PagedKv& kv, DType dtype) : kv_(kv), dtype_(dtype) {}
   static size_t BlockBytes(const KvShape& shape, DType dtype);
 
   enum Part { kKey = 0, kValue = 1 };
-  void Set(int64_t slot, int kv_head, Part part, int i, float value) const;
+  // Rounds as the dtype does; q8_0 in blocks of 32 dimensions.
+  void SetHead(int64_t slot, int kv_head, Part part, const float* values) const;
   float Get(int64_t slot, int kv_head, Part part, int i) const;
 
  private:
+  static DType StoredAs(DType dtype) { return dtype == DType::kQ8_0 ? DType::kF32 : dtype; }
   int64_t Index(int64_t slot, int kv_head, Part part, int i) const;
+  void Set(int64_t slot, int kv_head, Part part, int i, float value) const;
 
   PagedKv kv_;
   DType dtype_;
