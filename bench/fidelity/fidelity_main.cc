@@ -15,7 +15,7 @@ namespace {
 constexpr int kMaxTokens = 512;
 
 absl::StatusOr<Json> Measure(const std::string& model, const std::string& numerics,
-                             const std::string& golden_file) {
+                             const std::string& kv_dtype, const std::string& golden_file) {
   std::ifstream file(golden_file);
   std::stringstream text;
   text << file.rdbuf();
@@ -25,12 +25,13 @@ absl::StatusOr<Json> Measure(const std::string& model, const std::string& numeri
   const Numerics chosen = numerics == "float32" ? Numerics::kFloat32
                           : numerics == "fast"  ? Numerics::kFast
                                                 : Numerics::kPrecise;
-  auto device = OpenDevice("cpu", {.numerics = chosen});
+  auto device = OpenDevice("cpu", {.numerics = chosen, .kv_dtype = ParseDType(kv_dtype)});
   if (!device.ok()) return device.status();
   auto runner = ModelRunner::Open(model, *std::move(device), kMaxTokens);
   if (!runner.ok()) return runner.status();
   const Fidelity fidelity = MeasureFidelity(**runner, *golden);
   return Json{{"numerics", numerics},
+              {"kv_cache_dtype", kv_dtype},
               {"prefixes", (*golden)["prefixes"].size()},
               {"kl_mean", fidelity.kl_mean},
               {"top1", fidelity.top1},
@@ -42,14 +43,17 @@ absl::StatusOr<Json> Measure(const std::string& model, const std::string& numeri
 
 int main(int argc, char** argv) {
   CLI::App app("Compares a model's next-token distributions with golden float32 ones.", "fidelity");
-  std::string model, numerics = "precise", golden;
+  std::string model, numerics = "precise", kv_dtype = "auto", golden;
   app.add_option("-m,--model", model, "the file that the golden data was made of")->required();
   app.add_option("--numerics", numerics, "of the device")
       ->capture_default_str()
       ->check(CLI::IsMember({"float32", "precise", "fast"}));
+  app.add_option("--kv-cache-dtype", kv_dtype, "of the device; auto: as fairlead serve")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "f32", "f16", "q8_0"}));
   app.add_option("--golden", golden, "tests/golden/smollm2/fidelity.json")->required();
   CLI11_PARSE(app, argc, argv);
-  const auto json = fairlead::Measure(model, numerics, golden);
+  const auto json = fairlead::Measure(model, numerics, kv_dtype, golden);
   if (!json.ok()) {
     std::cerr << "error: " << std::string(json.status().message()) << "\n";
     return 1;

@@ -29,6 +29,9 @@ TEST(OpenDevice, NamesAndThreads) {
     EXPECT_GT((*device)->info().memory_bytes, size_t{1} << 20);
   }
   EXPECT_EQ((*OpenDevice("cpu", {}))->info().kv_dtype, DType::kF16);
+  for (const DType kv_dtype : {DType::kF32, DType::kF16, DType::kQ8_0}) {
+    EXPECT_EQ((*OpenDevice("cpu", {.kv_dtype = kv_dtype}))->info().kv_dtype, kv_dtype);
+  }
 }
 
 TEST(OpenDevice, ErrorsNameTheValueAndWhatIsAllowed) {
@@ -36,6 +39,10 @@ TEST(OpenDevice, ErrorsNameTheValueAndWhatIsAllowed) {
   EXPECT_EQ(unknown.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(unknown.status().message()), HasSubstr("\"tpu\""));
   EXPECT_THAT(std::string(unknown.status().message()), HasSubstr("cpu"));
+  const auto no_cache = OpenDevice("cpu", {.kv_dtype = DType::kQ4_0});
+  EXPECT_EQ(no_cache.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(no_cache.status().message()), HasSubstr("q4_0"));
+  EXPECT_THAT(std::string(no_cache.status().message()), HasSubstr("f32, f16 or q8_0"));
   for (const int threads : {-1, 1025}) {
     const auto bad = OpenDevice("cpu", {.threads = threads});
     EXPECT_EQ(bad.status().code(), absl::StatusCode::kInvalidArgument);

@@ -71,6 +71,12 @@ TEST(SupportMatrix, NoCellIsLost) {
     ASSERT_TRUE(device.ok()) << device.status();
     EXPECT_EQ((*device)->info().numerics, numerics);
     supported.merge(AskDevice(**device));
+    for (const DType kv_dtype : {DType::kF32, DType::kF16, DType::kQ8_0}) {
+      auto other = OpenDevice("cpu", {.threads = 1, .numerics = numerics, .kv_dtype = kv_dtype});
+      ASSERT_TRUE(other.ok()) << other.status();
+      EXPECT_EQ((*other)->info().kv_dtype, kv_dtype);
+      supported.merge(AskDevice(**other));
+    }
   }
   const std::set<std::string> golden = ReadGolden("cpu");
   EXPECT_FALSE(golden.empty());

@@ -117,6 +117,7 @@ TEST(ServeConfig, ValuesOutOfRangeNameTheValueAndTheRange) {
       {{"--drain-timeout", "nan"}, "'nan'"},
       {{"--numerics", "exact"}, "'exact' is not one of float32, precise, fast"},
       {{"--device", "tpu"}, "'tpu' is not one of auto, cpu"},
+      {{"--kv-cache-dtype", "q4_0"}, "'q4_0' is not one of auto, f32, f16, q8_0"},
       {{"--kv-cache-memory", "lots"}, "'lots' is not a size such as 512MiB"},
       {{"--max-body-size", "10%"}, "'10%' is not a size from 1024"},
       {{"--http", "8000"}, "'8000' is not HOST:PORT"},
