@@ -137,6 +137,10 @@ class Device {  // Thread-safe. Outlives every Buffer, PackedWeight and Stream i
   virtual size_t FreeMemory() const = 0;
   virtual absl::StatusOr<Buffer> Allocate(
       size_t bytes) = 0;  // 64-byte aligned, zeroed; RESOURCE_EXHAUSTED when it does not fit
+  // Where memory is handed out when it is first touched (CPU): hands out that of `bytes` from
+  // `data` on, a part of a Buffer, on the calling thread; what it holds stays, and others may use
+  // it meanwhile. False when there is no point in calling again.
+  virtual bool Populate(void* data, size_t bytes) { return false; }
   // Bytes of one KV block (K and V of one layer). A layer's cache is num_blocks of these, from its
   // PagedKv::data on.
   virtual size_t KvBlockBytes(const KvShape& shape) const = 0;

@@ -9,9 +9,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/thread_name.h"
 #include "runtime/atomic_stats.h"
 #include "runtime/batch_builder.h"
 #include "runtime/inbox.h"
+#include "runtime/kv_pages.h"
 #include "runtime/sampler.h"
 
 namespace fairlead {
@@ -81,6 +83,7 @@ struct EngineMemory {
   // of memory, and the pages that a system hands out when they are touched (2 MiB each) hold it
   // all.
   Buffer kv;
+  size_t kv_block_bytes = 0;  // of all layers
   std::vector<PagedKv> kv_layers;
   Buffer scratch;
   std::unique_ptr<BatchBuilder> builder;
@@ -107,6 +110,7 @@ absl::StatusOr<EngineMemory> AllocateMemory(Device& device, const Model& model,
   }
   EngineMemory memory;
   memory.num_blocks = *num_blocks;
+  memory.kv_block_bytes = block_bytes * config.layers;
   absl::StatusOr<Buffer> kv =
       Allocate(device, "KV cache", block_bytes * memory.num_blocks * config.layers);
   if (!kv.ok()) return kv.status();
@@ -138,6 +142,11 @@ absl::StatusOr<EngineMemory> AllocateMemory(Device& device, const Model& model,
   return memory;
 }
 
+size_t PagesWindow(const EngineMemory& memory, const EngineOptions& options) {
+  const size_t step_blocks = options.scheduler.max_batched_tokens / options.block_tokens + 1;
+  return KvPagesWindow(memory.kv.bytes(), step_blocks * memory.kv_block_bytes);
+}
+
 class EngineImpl final : public Engine {
  public:
   EngineImpl(Device& device, const Model& model, const EngineOptions& options, EngineMemory memory)
@@ -148,6 +157,10 @@ class EngineImpl final : public Engine {
         scratch_(std::move(memory_.scratch)),
         inbox_(options.max_queue + options.scheduler.max_num_seqs),
         cache_(memory_.num_blocks, options.block_tokens, options.prefix_cache),
+        kv_pages_(
+            static_cast<std::byte*>(memory_.kv.data()), memory_.kv.bytes(),
+            PagesWindow(memory_, options),
+            [&device](std::byte* data, size_t bytes) { return device.Populate(data, bytes); }),
         scheduler_(options.scheduler, cache_, options.max_queue + options.scheduler.max_num_seqs) {
     const int max_held = options.max_queue + options.scheduler.max_num_seqs;
     mail_.submitted.reserve(max_held);
@@ -184,6 +197,7 @@ class EngineImpl final : public Engine {
   Scratch scratch_;
   Inbox inbox_;
   KvCache cache_;
+  KvPages kv_pages_;
   Scheduler scheduler_;
 
   // Made once, because a status with a message allocates.
@@ -255,6 +269,7 @@ void EngineImpl::Drain(absl::Time deadline) {
 }
 
 void EngineImpl::Run() {
+  SetThreadName("engine");
   while (!DrainIsOver()) Step();
   ReadInbox();
   scheduler_.RemoveAll(leaving_);
@@ -271,6 +286,7 @@ void EngineImpl::Step() {
   const StepPlan& plan = scheduler_.Plan(start);
   if (plan.rows.empty()) return inbox_.WaitForMail();
   PublishStats();
+  kv_pages_.Reached(cache_.num_touched_blocks() * memory_.kv_block_bytes);
   const Batch& batch = memory_.builder->Build(plan, *stream_);
   const Tensor hidden = model_.Forward(*stream_, batch, memory_.kv_layers, scratch_);
   memory_.sampler->ScorePrompts(*stream_, hidden, plan, scratch_,

@@ -149,6 +149,7 @@ int32_t KvCache::TakeBlock() {
     RemoveFromIndex(block);
   }
   blocks_[block].refs = 1;
+  num_touched_ = std::max(num_touched_, block + 1);
   return block;
 }
 

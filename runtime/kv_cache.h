@@ -55,6 +55,8 @@ class KvCache {
   int num_cached_blocks() const { return num_cached_; }
   // Blocks that Grow can still hand out: free + cached.
   int num_available_blocks() const { return num_free_ + num_cached_; }
+  // No block from this number on was ever handed out.
+  int num_touched_blocks() const { return num_touched_; }
   int BlocksFor(int tokens) const { return (tokens + block_tokens_ - 1) / block_tokens_; }
 
  private:
@@ -101,6 +103,7 @@ class KvCache {
   int32_t newest_cached_ = kNone;
   int num_free_ = 0;
   int num_cached_ = 0;
+  int num_touched_ = 0;
 };
 
 }  // namespace fairlead

@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include "kernels/thread_name.h"
+
 namespace fairlead {
 
 Delivery::Delivery() : thread_([this] { Loop(); }) {}
@@ -26,6 +28,7 @@ void Delivery::Wake(const std::shared_ptr<Item>& item) {
 }
 
 void Delivery::Loop() {
+  SetThreadName("delivery");
   while (true) {
     const uint32_t seen = wake_ups_.load(std::memory_order_acquire);
     Item* newest = head_.exchange(nullptr, std::memory_order_acquire);

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/thread_name.h"
 #include "server/errors.h"
 #include "server/http/routes.h"
 
@@ -94,7 +95,12 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
     }
     port_ = acceptor_.local_endpoint().port();
     asio::post(acceptor_.get_executor(), [this] { Accept(); });
-    for (int i = 0; i < options_.threads; ++i) threads_.emplace_back([this] { io_.run(); });
+    for (int i = 0; i < options_.threads; ++i) {
+      threads_.emplace_back([this] {
+        SetThreadName("http");
+        io_.run();
+      });
+    }
     return absl::OkStatus();
   }
 

@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include "kernels/thread_name.h"
+
 namespace fairlead {
 
 WorkQueue::WorkQueue(int threads, size_t max_queued) : max_queued_(max_queued) {
@@ -29,6 +31,7 @@ bool WorkQueue::TryPost(std::function<void()> work) {
 }
 
 void WorkQueue::Loop() {
+  SetThreadName("prepare");
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
     ready_.wait(lock, [this] { return stop_ || !queue_.empty(); });

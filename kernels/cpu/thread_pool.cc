@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "kernels/check.h"
+#include "kernels/thread_name.h"
 
 namespace fairlead {
 namespace {
@@ -121,6 +122,7 @@ bool ThreadPool::SpinWhile(absl::FunctionRef<bool()> waiting) const {
 }
 
 void ThreadPool::WorkerLoop(int worker) {
+  SetThreadName("kernels");
   while (!stop_.load(std::memory_order_relaxed)) {
     const uint32_t seen = generation_.load(std::memory_order_acquire);
     if (RunTasks(worker)) continue;

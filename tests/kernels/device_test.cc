@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -10,6 +14,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kernels/cpu/host_info.h"
 #include "kernels/device.h"
@@ -48,6 +53,24 @@ TEST(OpenDevice, ErrorsNameTheValueAndWhatIsAllowed) {
     EXPECT_EQ(bad.status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(bad.status().message()), HasSubstr(std::to_string(threads)));
   }
+}
+
+TEST(CpuDevice, PopulatesAPartAndKeepsWhatItHolds) {
+  const auto device = *OpenDevice("cpu", {.threads = 1});
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  Buffer buffer = *device->Allocate(64 * page);
+  auto* data = static_cast<char*>(buffer.data());
+  const auto resident = [&] {
+    std::vector<unsigned char> pages(64);
+    EXPECT_EQ(mincore(data, 64 * page, pages.data()), 0);
+    return std::count_if(pages.begin(), pages.end(), [](unsigned char p) { return p & 1; });
+  };
+  EXPECT_EQ(resident(), 0);
+  data[0] = 7;
+  if (!device->Populate(data, 8 * page + 1)) FAIL() << "this needs Linux 5.14";
+  EXPECT_GE(resident(), 9);
+  EXPECT_EQ(data[0], 7);
+  EXPECT_EQ(data[8 * page], 0);
 }
 
 TEST(CpuDevice, AllocatesAlignedZeroes) {
