@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -157,7 +158,9 @@ struct DeviceOptions {
   std::optional<DType> kv_dtype = std::nullopt;
 };
 
-// name: "cpu" or "auto". Errors: kInvalidArgument names the value and what is allowed.
+// name: "cpu", "host-simt:32" or "host-simt:64" (the GPU kernels on the CPU: slow, for tests), or
+// "auto", which is never one of the latter. Errors: kInvalidArgument names the value and what is
+// allowed.
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(std::string_view name,
                                                    const DeviceOptions& options);
 

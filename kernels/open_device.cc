@@ -3,6 +3,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/cpu/device_cpu.h"
 #include "kernels/device.h"
@@ -24,8 +25,11 @@ std::string_view NumericsName(Numerics numerics) {
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(std::string_view name,
                                                    const DeviceOptions& options) {
   if (name == "cpu" || name == "auto") return OpenCpuDevice(options);
-  return absl::InvalidArgumentError(
-      absl::StrCat("device: \"", std::string(name), "\"; known are auto, cpu"));
+  if (name == "host-simt:32" || name == "host-simt:64") {
+    return OpenBackendDevice("libfairlead_host.so", name, options);
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "device: \"", std::string(name), "\"; known are auto, cpu, host-simt:32, host-simt:64"));
 }
 
 }  // namespace fairlead

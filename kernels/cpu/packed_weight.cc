@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/panel.h"
+#include "kernels/pack_args.h"
 #ifdef FAIRLEAD_WITH_ONEDNN
 #include "kernels/cpu/matmul_onednn.h"
 #endif
@@ -38,23 +39,6 @@ class SourceRows {
   size_t row_bytes_;
   const std::byte* zeros_;
 };
-
-absl::StatusOr<int64_t> CheckedRows(const PackWeightArgs& args) {
-  if (args.dtype == DType::kI32) {
-    return absl::InvalidArgumentError(
-        "weight dtype i32: allowed are f32, f16, bf16 and the quantised ones");
-  }
-  const int block = Info(args.dtype).block_elements;
-  if (args.cols <= 0 || args.cols % block != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("weight of ", args.cols,
-                                                   " columns: ", std::string(Info(args.dtype).name),
-                                                   " needs a positive multiple of ", block));
-  }
-  int64_t rows = 0;
-  for (const WeightPart& part : args.parts) rows += part.rows;
-  if (rows <= 0) return absl::InvalidArgumentError("weight without rows: at least 1 is needed");
-  return rows;
-}
 
 }  // namespace
 
@@ -105,7 +89,7 @@ void CpuPackedWeight::DequantizeRow(int64_t row, float* out) const {
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> PackCpuWeight(const PackWeightArgs& args,
                                                             Numerics numerics, ThreadPool& pool) {
-  absl::StatusOr<int64_t> rows = CheckedRows(args);
+  absl::StatusOr<int64_t> rows = RowsToPack(args);
   if (!rows.ok()) return rows.status();
 #ifdef FAIRLEAD_WITH_ONEDNN
   if (auto plan = PackOnednnWeight(args, *rows, numerics, pool)) {

@@ -30,10 +30,10 @@ void SimdRopeRow(const RopeRowArgs& args);
 void SimdStoreF16(const float* x, int n, int64_t stride, uint16_t* out);
 void SimdStoreF32(const float* x, int n, int64_t stride, float* out);
 
-// Blocks of 32 (the last may be shorter) as q8_0: scale = f16(max |x| / 127), out[i * stride] =
-// x[i]
-// * (1 / scale) to the nearest integer, ties to even, at most 127; scales `scale_stride` apart. A
-// block with a value that is not finite gets a NaN as its scale; one whose scale is 0, zeros.
+// Blocks of 32 (the last may be shorter) as q8_0: scale = f16(max |x| / 127), and out[i * stride]
+// is x[i] * (1 / scale) to the nearest integer, ties to even, at most 127; scales are
+// `scale_stride` apart. A block with a value that is not finite gets a NaN as its scale; one whose
+// scale is 0, zeros.
 void SimdStoreQ8(const float* x, int n, int64_t stride, int8_t* out, int64_t scale_stride,
                  uint16_t* scale);
 

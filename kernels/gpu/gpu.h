@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the GPU kernels are written in; the one file that names a vendor. The same sources compile
-// for CUDA, for HIP and for the SIMT executor on CPU threads (host/simt.h; there a build defines
-// FAIRLEAD_GPU_WARP, 32 or 64, and every source is compiled for both). Everything that is compiled
-// per target lives in namespace fairlead::FAIRLEAD_GPU.
+// What the GPU kernels are written in; the one file that names a vendor. The sources are for CUDA,
+// HIP and the SIMT executor on CPU threads (host/simt.h; there a build defines FAIRLEAD_GPU_WARP,
+// 32 or 64, and every source is compiled for both). So far the executor alone has memory and
+// streams here, so the vendors' compilers take the kernels, but there is no device of theirs.
+// Everything that is compiled per target lives in namespace fairlead::FAIRLEAD_GPU.
 //
 //   GPU_KERNEL void Name(Args args)   a kernel: one struct of plain values and pointers, by value
-//   GPU_DEVICE T Name(...)            a function that kernels call
+//   GPU_DEVICE T Name(...)            a function that kernels call; GPU_METHOD: of a class
+//   GPU_BOTH T Name(...)              a member function that hosts call, too
 //   GPU_SHARED(T, name, count);       an array in the block's shared memory, not initialised
 //   GPU_DYNAMIC_SHARED(T, name);      a pointer to what the launch asked for, 128-byte aligned
+//
+// Compile with contraction off (-ffp-contract=off, nvcc --fmad=false): fmaf says where a product
+// and a sum are one operation.
 //
 // Blocks have one dimension of threads, a multiple of kWarp, at most 1024. Exchanges within a warp
 // are of all its lanes: no lane may have ended or branched away (a mask is a parameter only to show
@@ -21,8 +26,10 @@
 #define FAIRLEAD_GPU gpu_cuda
 #define GPU_KERNEL static __global__
 #define GPU_DEVICE static __device__ inline
+#define GPU_METHOD __device__
+#define GPU_BOTH __host__ __device__
 #define GPU_SHARED(type, name, count) __shared__ type name[count]
-#define GPU_DYNAMIC_SHARED(type, name)                                       \
+#define GPU_DYNAMIC_SHARED(type, name)                                      \
   extern __shared__ __align__(128) unsigned char fairlead_dynamic_shared[]; \
   type* name = reinterpret_cast<type*>(fairlead_dynamic_shared)
 #elif defined(__HIPCC__)
@@ -30,8 +37,10 @@
 #define FAIRLEAD_GPU gpu_hip
 #define GPU_KERNEL static __global__
 #define GPU_DEVICE static __device__ inline
+#define GPU_METHOD __device__
+#define GPU_BOTH __host__ __device__
 #define GPU_SHARED(type, name, count) __shared__ type name[count]
-#define GPU_DYNAMIC_SHARED(type, name)                                       \
+#define GPU_DYNAMIC_SHARED(type, name)                                      \
   extern __shared__ __align__(128) unsigned char fairlead_dynamic_shared[]; \
   type* name = reinterpret_cast<type*>(fairlead_dynamic_shared)
 #elif FAIRLEAD_GPU_WARP == 32 || FAIRLEAD_GPU_WARP == 64
@@ -47,10 +56,12 @@
 #define FAIRLEAD_GPU FAIRLEAD_GPU_NAME(FAIRLEAD_GPU_WARP)
 #define GPU_KERNEL static
 #define GPU_DEVICE inline
-#define GPU_SHARED(type, name, count)                                        \
-  static const char fairlead_key_##name = 0;                                 \
-  type* const name = static_cast<type*>(simt::SharedVariable(                \
-      &fairlead_key_##name, sizeof(type) * (count), alignof(type)))
+#define GPU_METHOD
+#define GPU_BOTH
+#define GPU_SHARED(type, name, count)        \
+  static const char fairlead_key_##name = 0; \
+  type* const name = static_cast<type*>(     \
+      simt::SharedVariable(&fairlead_key_##name, sizeof(type) * (count), alignof(type)))
 #define GPU_DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(simt::DynamicShared())
 #define FAIRLEAD_GPU_HOST 1
 #else
@@ -77,8 +88,6 @@ GPU_DEVICE int ThreadX() { return simt::ThreadIndex(); }
 GPU_DEVICE int BlockThreads() { return simt::BlockThreads(); }
 GPU_DEVICE unsigned BlockX() { return simt::BlockIndex().x; }
 GPU_DEVICE unsigned BlockY() { return simt::BlockIndex().y; }
-GPU_DEVICE unsigned BlockZ() { return simt::BlockIndex().z; }
-GPU_DEVICE unsigned GridX() { return simt::GridBlocks().x; }
 
 #elif defined(__CUDACC__) || defined(__HIPCC__)
 
@@ -96,14 +105,13 @@ GPU_DEVICE int ThreadX() { return static_cast<int>(threadIdx.x); }
 GPU_DEVICE int BlockThreads() { return static_cast<int>(blockDim.x); }
 GPU_DEVICE unsigned BlockX() { return blockIdx.x; }
 GPU_DEVICE unsigned BlockY() { return blockIdx.y; }
-GPU_DEVICE unsigned BlockZ() { return blockIdx.z; }
-GPU_DEVICE unsigned GridX() { return gridDim.x; }
 
 #endif
 
 using LaneMask = uint64_t;
 constexpr LaneMask kAllLanes = kWarp == 64 ? ~LaneMask{0} : LaneMask{0xffffffff};
 
+GPU_DEVICE int Min(int a, int b) { return a < b ? a : b; }
 GPU_DEVICE int LaneId() { return ThreadX() % kWarp; }
 GPU_DEVICE int WarpId() { return ThreadX() / kWarp; }
 
@@ -208,11 +216,31 @@ GPU_DEVICE T BlockMax(T value FAIRLEAD_GPU_SITE) {
   return max;
 }
 
-// ---- launches
+// ---- memory and streams, for the host
 
 #if defined(FAIRLEAD_GPU_HOST)
 
 struct StreamHandle {};
+
+inline void* AllocateMemory(size_t bytes) {
+  return simt::AllocateGlobal(bytes);
+}  // null: none left
+inline void FreeMemory(void* data) { simt::FreeGlobal(data); }
+inline StreamHandle CreateStream() { return {}; }
+inline void DestroyStream(const StreamHandle&) {}
+inline void CopyToDevice(const StreamHandle&, void* device, const void* host, size_t bytes) {
+  std::memcpy(device, host, bytes);
+}
+inline void CopyToHost(const StreamHandle&, void* host, const void* device, size_t bytes) {
+  std::memcpy(host, device, bytes);
+}
+inline void Wait(const StreamHandle&) {}
+
+#endif
+
+// ---- launches
+
+#if defined(FAIRLEAD_GPU_HOST)
 
 // The launch, once it is there for all threads of the grid to read.
 template <typename Args>
@@ -243,7 +271,9 @@ using StreamHandle = cudaStream_t;
 template <typename Args>
 void LaunchNamed(const char*, StreamHandle stream, Grid grid, int threads, size_t shared_bytes,
                  void (*kernel)(Args), const Args& args) {
+  // clang-format off
   kernel<<<dim3(grid.x, grid.y, grid.z), threads, shared_bytes, stream>>>(args);
+  // clang-format on
 }
 
 #else
@@ -252,7 +282,9 @@ using StreamHandle = hipStream_t;
 template <typename Args>
 void LaunchNamed(const char*, StreamHandle stream, Grid grid, int threads, size_t shared_bytes,
                  void (*kernel)(Args), const Args& args) {
+  // clang-format off
   kernel<<<dim3(grid.x, grid.y, grid.z), threads, shared_bytes, stream>>>(args);
+  // clang-format on
 }
 
 #endif

@@ -21,9 +21,7 @@ void LaunchMatmul(const StreamHandle& stream, const MatmulArgs& args);
 // rope.cu, attention.cu; kv_dtype: kF32 or kF16
 void LaunchRopeAndWriteKv(const StreamHandle& stream, const RopeAndWriteKvArgs& args,
                           DType kv_dtype);
-void LaunchAttention(const StreamHandle& stream, const AttentionArgs& args, DType kv_dtype,
-                     float* scratch);
-size_t AttentionScratchFloats(const AttentionArgs& args);
+void LaunchAttention(const StreamHandle& stream, const AttentionArgs& args, DType kv_dtype);
 
 // sample.cu, logprobs.cu
 void LaunchSample(const StreamHandle& stream, const SampleArgs& args);

@@ -166,6 +166,11 @@ class CliTest(unittest.TestCase):
         self.assertEqual(self.generate(*args)["text"], "")
         self.fails(1, "--skip-tokenizer", "generate", *GREEDY, "--skip-tokenizer", "--prompt", "a")
 
+    def test_generate_by_the_gpu_kernels(self):
+        for warp in 32, 64:
+            answer = self.generate("--device", f"host-simt:{warp}", "--chat", QUESTION, "--max-tokens", "4")
+            self.assertEqual(answer["token_ids"], self.chats[0]["tokens"][:4])
+
     def test_generate_seed_repeats(self):
         def draw(*args):
             return json.loads(self.succeeds("generate", "--model", harness.MODEL, "--prompt", "Once upon a time", "--json",

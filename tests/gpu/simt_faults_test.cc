@@ -36,7 +36,7 @@ struct Memory {
 };
 
 std::optional<Fault> RunKernel(void (*kernel)(Buffers), const Buffers& args, unsigned blocks = 3,
-                         size_t shared_bytes = 0) {
+                               size_t shared_bytes = 0) {
   const KernelCall<Buffers> call{kernel, args};
   const simt::GlobalRange parameters(&call, sizeof(call));
   return simt::TryLaunch({.kernel = "Planted",
@@ -91,7 +91,8 @@ GPU_KERNEL void TwoRounds(Buffers args) {
 TEST(SimtFaults, ReadersThatAreOvertaken) {
   Memory memory;
   EXPECT_FALSE(RunKernel(&TwoRounds<true>, memory.args(), 1));
-  ExpectFault(RunKernel(&TwoRounds<false>, memory.args()), FaultKind::kRace, "without a barrier between");
+  ExpectFault(RunKernel(&TwoRounds<false>, memory.args()), FaultKind::kRace,
+              "without a barrier between");
 }
 
 GPU_KERNEL void AllWriteOne(Buffers args) {
@@ -152,7 +153,8 @@ TEST(SimtFaults, AllocationsEndWhenTheyAreFreed) {
   auto* data = static_cast<float*>(simt::AllocateGlobal(kThreads * sizeof(float)));
   EXPECT_FALSE(RunKernel(&UseAfterFree, {data, data, kThreads}, 1));
   simt::FreeGlobal(data);
-  ExpectFault(RunKernel(&UseAfterFree, {data, data, kThreads}, 1), FaultKind::kGlobalMemory, "a write");
+  ExpectFault(RunKernel(&UseAfterFree, {data, data, kThreads}, 1), FaultKind::kGlobalMemory,
+              "a write");
 }
 
 template <int kBeyond>
@@ -269,6 +271,50 @@ TEST(SimtFaults, AMaskThatForgetsWarpsOf64) {
   }
 }
 
+GPU_KERNEL void TwoPlaces(Buffers args) {
+  if (LaneId() % 2 == 0) {
+    args.out[ThreadX()] = WarpMax(args.in[ThreadX()]);
+  } else {
+    args.out[ThreadX()] = WarpSum(args.in[ThreadX()]);
+  }
+}
+
+GPU_KERNEL void ShuffleOrSync(Buffers args) {
+  if (LaneId() % 2 == 0) {
+    args.out[ThreadX()] = Shfl(args.in[ThreadX()], 0);
+  } else {
+    SyncWarp();
+  }
+}
+
+TEST(SimtFaults, LanesThatExchangeAtDifferentPlaces) {
+  Memory memory;
+  ExpectFault(RunKernel(&TwoPlaces, memory.args()), FaultKind::kDivergentWarp,
+              "while others of the warp are at simt_faults_test.cc:");
+  ExpectFault(RunKernel(&ShuffleOrSync, memory.args()), FaultKind::kDivergentWarp,
+              "while others of the warp are at simt_faults_test.cc:");
+}
+
+// In order: one lane reads, the warp's barrier, another reads and writes.
+GPU_KERNEL void TakeTurns(Buffers args) {
+  GPU_SHARED(float, turn, 1);
+  if (ThreadX() == 0) turn[0] = args.in[0];
+  if (WarpId() != 0) return;
+  for (int lane = 0; lane < kWarp; ++lane) {
+    SyncWarp();
+    if (LaneId() == lane) turn[0] += args.in[lane];
+  }
+  SyncWarp();
+  args.out[ThreadX()] = turn[0];
+}
+
+TEST(SimtFaults, LanesThatTakeTurnsAreNoRace) {
+  Memory memory;
+  const auto fault = RunKernel(&TakeTurns, memory.args(), 1);
+  EXPECT_FALSE(fault) << fault->ToString();
+  EXPECT_EQ(memory.out[0], static_cast<float>(kWarp + 1));
+}
+
 GPU_KERNEL void TwoMasks(Buffers args) {
   const LaneMask low = kAllLanes >> (kWarp / 2);
   args.out[ThreadX()] = Shfl(args.in[ThreadX()], LaneId(), LaneId() == 1 ? kAllLanes : low);
@@ -276,7 +322,8 @@ GPU_KERNEL void TwoMasks(Buffers args) {
 
 TEST(SimtFaults, LanesThatDisagreeOnTheMask) {
   Memory memory;
-  ExpectFault(RunKernel(&TwoMasks, memory.args()), FaultKind::kDivergentWarp, "an exchange of the lanes");
+  ExpectFault(RunKernel(&TwoMasks, memory.args()), FaultKind::kDivergentWarp,
+              "an exchange of the lanes");
 }
 
 // ---- what must work

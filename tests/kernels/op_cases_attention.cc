@@ -260,6 +260,9 @@ std::vector<AttentionCase> ShapeCases() {
   for (int g = 1; g <= 8; ++g) {
     list.push_back({StrCat("group", g), 3 * g, 3, 64, 16, {{40, 1}, {21, 4}}});
   }
+  for (const int g : {9, 12, 16}) {
+    list.push_back({StrCat("group", g), 2 * g, 2, g == 12 ? 256 : 32, 16, {{300, 1}, {21, 4}}});
+  }
   for (const int context :
        {1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 513, 1025}) {
     list.push_back({StrCat("decode", context), 4, 2, 32, 16, {{context, 1}}});

@@ -34,11 +34,13 @@ std::string ReadFile(const std::string& path) {
   return text.str();
 }
 
-std::unique_ptr<Device> Cpu(Numerics numerics) {
-  auto device = OpenDevice("cpu", {.threads = 2, .numerics = numerics});
+std::unique_ptr<Device> Open(std::string_view name, Numerics numerics) {
+  auto device = OpenDevice(name, {.threads = 2, .numerics = numerics});
   EXPECT_TRUE(device.ok()) << device.status();
   return *std::move(device);
 }
+
+std::unique_ptr<Device> Cpu(Numerics numerics) { return Open("cpu", numerics); }
 
 struct Difference {
   double largest = 0, rms = 0;
@@ -91,6 +93,20 @@ class DecoderTest : public testing::TestWithParam<const char*> {
     }
   }
 
+  void ExpectPrecise(std::unique_ptr<Device> device) {
+    auto runner = ModelRunner::Open(Folder(GetParam()), std::move(device), kMaxTokens);
+    ASSERT_TRUE(runner.ok()) << runner.status();
+    for (const Json& sequence : golden_["sequences"]) {
+      const auto ids = sequence["ids"].get<std::vector<Token>>();
+      (*runner)->Restart();
+      const std::vector<float> logits = (*runner)->Run(ids, static_cast<int>(ids.size()));
+      const Difference d =
+          Compare(logits, values_.data() + sequence["logits"]["offset"].get<size_t>());
+      EXPECT_LE(d.rms, 0.15);
+      EXPECT_LE(d.largest, 1.0);
+    }
+  }
+
   Json golden_;
   std::vector<float> values_;
   double tolerance_ = 0;
@@ -100,32 +116,27 @@ TEST_P(DecoderTest, CpuFloat32) { ExpectFloat32(Cpu(Numerics::kFloat32)); }
 TEST_P(DecoderTest, Reference) { ExpectFloat32(reference::MakeReferenceDevice()); }
 TEST_P(DecoderTest, GuardedDevice) { ExpectFloat32(MakeGuardedDevice(Cpu(Numerics::kFloat32))); }
 
-TEST_P(DecoderTest, CpuPrecise) {
-  auto runner = ModelRunner::Open(Folder(GetParam()), Cpu(Numerics::kPrecise), kMaxTokens);
-  ASSERT_TRUE(runner.ok()) << runner.status();
-  for (const Json& sequence : golden_["sequences"]) {
-    const auto ids = sequence["ids"].get<std::vector<Token>>();
-    (*runner)->Restart();
-    const std::vector<float> logits = (*runner)->Run(ids, static_cast<int>(ids.size()));
-    const Difference d =
-        Compare(logits, values_.data() + sequence["logits"]["offset"].get<size_t>());
-    EXPECT_LE(d.rms, 0.15);
-    EXPECT_LE(d.largest, 1.0);
-  }
-}
+TEST_P(DecoderTest, HostSimt32Float32) { ExpectFloat32(Open("host-simt:32", Numerics::kFloat32)); }
+TEST_P(DecoderTest, HostSimt64Float32) { ExpectFloat32(Open("host-simt:64", Numerics::kFloat32)); }
+
+TEST_P(DecoderTest, CpuPrecise) { ExpectPrecise(Cpu(Numerics::kPrecise)); }
+TEST_P(DecoderTest, HostSimt32Precise) { ExpectPrecise(Open("host-simt:32", Numerics::kPrecise)); }
+TEST_P(DecoderTest, HostSimt64Precise) { ExpectPrecise(Open("host-simt:64", Numerics::kPrecise)); }
 
 TEST_P(DecoderTest, ChunksGiveTheSameBits) {
-  auto runner = ModelRunner::Open(Folder(GetParam()), Cpu(Numerics::kPrecise), kMaxTokens);
-  ASSERT_TRUE(runner.ok()) << runner.status();
-  const auto ids = golden_["sequences"][2]["ids"].get<std::vector<Token>>();
-  const std::vector<float> whole = (*runner)->Run(ids, 1);
-  for (const size_t chunk : {1, 7, 16}) {
-    (*runner)->Restart();
-    std::vector<float> last;
-    for (size_t begin = 0; begin < ids.size(); begin += chunk) {
-      last = (*runner)->Run(absl::MakeConstSpan(ids).subspan(begin, chunk), 1);
+  for (const char* name : {"cpu", "host-simt:32", "host-simt:64"}) {
+    auto runner = ModelRunner::Open(Folder(GetParam()), Open(name, Numerics::kPrecise), kMaxTokens);
+    ASSERT_TRUE(runner.ok()) << runner.status();
+    const auto ids = golden_["sequences"][2]["ids"].get<std::vector<Token>>();
+    const std::vector<float> whole = (*runner)->Run(ids, 1);
+    for (const size_t chunk : {1, 7, 16}) {
+      (*runner)->Restart();
+      std::vector<float> last;
+      for (size_t begin = 0; begin < ids.size(); begin += chunk) {
+        last = (*runner)->Run(absl::MakeConstSpan(ids).subspan(begin, chunk), 1);
+      }
+      EXPECT_EQ(last, whole) << name << ", chunks of " << chunk;
     }
-    EXPECT_EQ(last, whole) << "chunks of " << chunk;
   }
 }
 

@@ -21,12 +21,13 @@
 namespace fairlead {
 namespace {
 
-constexpr int kRequests = kSanitized ? 16 : 32;
+constexpr int kSlowRequests = 16;
+constexpr int kRequests = kSanitized ? kSlowRequests : 32;
 constexpr int kMaxModelLen = 128;
 constexpr int kBlockTokens = 16;
 
-std::unique_ptr<Device> Cpu(int threads) {
-  auto device = OpenDevice("cpu", {.threads = threads, .numerics = Numerics::kPrecise});
+std::unique_ptr<Device> Cpu(int threads, const char* name = "cpu") {
+  auto device = OpenDevice(name, {.threads = threads, .numerics = Numerics::kPrecise});
   EXPECT_TRUE(device.ok()) << device.status();
   return *std::move(device);
 }
@@ -34,13 +35,16 @@ std::unique_ptr<Device> Cpu(int threads) {
 struct DeviceCase {
   std::string name;
   std::function<std::unique_ptr<Device>()> make;
+  int requests = kRequests;
 };
 
 std::vector<DeviceCase> DeviceCases() {
   return {{"Reference", [] { return reference::MakeReferenceDevice(); }},
           {"Cpu1", [] { return Cpu(1); }},
           {"Cpu2", [] { return Cpu(2); }},
-          {"GuardedCpu2", [] { return MakeGuardedDevice(Cpu(2)); }}};
+          {"GuardedCpu2", [] { return MakeGuardedDevice(Cpu(2)); }},
+          {"HostSimt32", [] { return Cpu(0, "host-simt:32"); }, kSlowRequests},
+          {"HostSimt64", [] { return Cpu(0, "host-simt:64"); }, kSlowRequests}};
 }
 
 struct Answer {
@@ -52,7 +56,8 @@ struct Answer {
 // A device with the model, and what all requests answer under some options.
 class LoadedDevice {
  public:
-  explicit LoadedDevice(const DeviceCase& device_case) : device_(device_case.make()) {
+  explicit LoadedDevice(const DeviceCase& device_case)
+      : device_(device_case.make()), num_requests_(device_case.requests) {
     const auto source = OpenWeights(std::string(FAIRLEAD_GOLDEN_DIR) + "/models/llama-gqa");
     EXPECT_TRUE(source.ok()) << source.status();
     auto model = LoadModel(**source, *device_, kMaxModelLen);
@@ -66,7 +71,7 @@ class LoadedDevice {
       return static_cast<int>(random() % static_cast<uint32_t>(n));
     };
     std::vector<EngineRequest> requests;
-    for (int i = 0; i < kRequests; ++i) {
+    for (int i = 0; i < num_requests_; ++i) {
       EngineRequest request;
       const int family = draw(4), length = 1 + draw(70);
       for (int t = 0; t < length; ++t)
@@ -125,6 +130,7 @@ class LoadedDevice {
 
  private:
   std::unique_ptr<Device> device_;
+  const int num_requests_;
   std::unique_ptr<Model> model_;
 };
 

@@ -116,7 +116,7 @@ TEST(ServeConfig, ValuesOutOfRangeNameTheValueAndTheRange) {
       {{"--drain-timeout", "-1"}, "'-1' is not a number from 0 to 86400"},
       {{"--drain-timeout", "nan"}, "'nan'"},
       {{"--numerics", "exact"}, "'exact' is not one of float32, precise, fast"},
-      {{"--device", "tpu"}, "'tpu' is not one of auto, cpu"},
+      {{"--device", "tpu"}, "'tpu' is not one of auto, cpu, host-simt:32, host-simt:64"},
       {{"--kv-cache-dtype", "q4_0"}, "'q4_0' is not one of auto, f32, f16, q8_0"},
       {{"--kv-cache-memory", "lots"}, "'lots' is not a size such as 512MiB"},
       {{"--max-body-size", "10%"}, "'10%' is not a size from 1024"},

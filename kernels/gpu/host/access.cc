@@ -21,6 +21,8 @@
 namespace fairlead::simt {
 namespace {
 
+[[maybe_unused]] const bool kChecked = g_accesses_checked = true;
+
 // Where the process has its code and constants.
 bool IsModule(const void* address) {
   struct Segments {
@@ -52,17 +54,18 @@ bool IsModule(const void* address) {
 std::string Place(const void* pc) {
   Dl_info info{};
   if (dladdr(pc, &info) == 0 || info.dli_fname == nullptr) return "unknown";
-  const auto offset = reinterpret_cast<uintptr_t>(pc) - 1 -
-                      reinterpret_cast<uintptr_t>(info.dli_fbase);
+  const auto offset =
+      reinterpret_cast<uintptr_t>(pc) - 1 - reinterpret_cast<uintptr_t>(info.dli_fbase);
   const std::string place = absl::StrCat(info.dli_fname, "+0x", absl::Hex(offset));
-  const std::string command =
-      absl::StrCat("addr2line -s -i -e '", info.dli_fname, "' 0x", absl::Hex(offset), " 2>/dev/null");
+  const std::string command = absl::StrCat("addr2line -s -i -e '", info.dli_fname, "' 0x",
+                                           absl::Hex(offset), " 2>/dev/null");
   FILE* pipe = popen(command.c_str(), "r");
   if (pipe == nullptr) return place;
   // The calls that were inlined, innermost first: the first that is not a helper of gpu.h.
   std::string found;
   for (char line[512]; fgets(line, sizeof(line), pipe) != nullptr;) {
-    if (found.empty() || found.rfind("gpu.h:", 0) == 0) found.assign(line, std::strcspn(line, " \n"));
+    if (found.empty() || found.rfind("gpu.h:", 0) == 0)
+      found.assign(line, std::strcspn(line, " \n"));
   }
   pclose(pipe);
   return !found.empty() && found[0] != '?' ? found : place;
@@ -84,21 +87,21 @@ void Check(const void* address, size_t bytes, bool write, const void* pc) {
     return;
   }
   if (IsGlobal(address, bytes) || (!write && IsModule(address))) return;
-  block->Stop(FaultKind::kGlobalMemory, Place(pc),
-              absl::StrCat(write ? "a write" : "a read", " of ", bytes, " bytes at 0x",
-                           absl::Hex(reinterpret_cast<uintptr_t>(address)),
-                           ", which no allocation holds"));
+  block->Stop(
+      FaultKind::kGlobalMemory, Place(pc),
+      absl::StrCat(write ? "a write" : "a read", " of ", bytes, " bytes at 0x",
+                   absl::Hex(reinterpret_cast<uintptr_t>(address)), ", which no allocation holds"));
 }
 
 }  // namespace
 }  // namespace fairlead::simt
 
-#define FAIRLEAD_ACCESS(kind, is_write, bytes)                                        \
-  extern "C" void __tsan_##kind##bytes(void* address) {                               \
-    fairlead::simt::Check(address, bytes, is_write, __builtin_return_address(0));     \
-  }                                                                                   \
-  extern "C" void __tsan_unaligned_##kind##bytes(void* address) {                     \
-    fairlead::simt::Check(address, bytes, is_write, __builtin_return_address(0));     \
+#define FAIRLEAD_ACCESS(kind, is_write, bytes)                                    \
+  extern "C" void __tsan_##kind##bytes(void* address) {                           \
+    fairlead::simt::Check(address, bytes, is_write, __builtin_return_address(0)); \
+  }                                                                               \
+  extern "C" void __tsan_unaligned_##kind##bytes(void* address) {                 \
+    fairlead::simt::Check(address, bytes, is_write, __builtin_return_address(0)); \
   }
 #define FAIRLEAD_ACCESSES(bytes)      \
   FAIRLEAD_ACCESS(read, false, bytes) \
@@ -123,33 +126,33 @@ void __tsan_write_range(void* address, size_t bytes) {
 }
 }
 
-// Atomics of the C++ code around kernels; kernels have gpu.h's. The order is the strictest.
-#define FAIRLEAD_ATOMIC(bits)                                                              \
-  using Atomic##bits = uint##bits##_t;                                                     \
-  extern "C" Atomic##bits __tsan_atomic##bits##_load(const volatile Atomic##bits* at, int) { \
-    return __atomic_load_n(at, __ATOMIC_SEQ_CST);                                          \
-  }                                                                                        \
+// Atomics of the C++ code around kernels, which have none. The order is the strictest.
+#define FAIRLEAD_ATOMIC(bits)                                                                   \
+  using Atomic##bits = uint##bits##_t;                                                          \
+  extern "C" Atomic##bits __tsan_atomic##bits##_load(const volatile Atomic##bits* at, int) {    \
+    return __atomic_load_n(at, __ATOMIC_SEQ_CST);                                               \
+  }                                                                                             \
   extern "C" void __tsan_atomic##bits##_store(volatile Atomic##bits* at, Atomic##bits v, int) { \
-    __atomic_store_n(at, v, __ATOMIC_SEQ_CST);                                             \
-  }                                                                                        \
-  FAIRLEAD_ATOMIC_RMW(bits, exchange, __atomic_exchange_n)                                 \
-  FAIRLEAD_ATOMIC_RMW(bits, fetch_add, __atomic_fetch_add)                                 \
-  FAIRLEAD_ATOMIC_RMW(bits, fetch_sub, __atomic_fetch_sub)                                 \
-  FAIRLEAD_ATOMIC_RMW(bits, fetch_and, __atomic_fetch_and)                                 \
-  FAIRLEAD_ATOMIC_RMW(bits, fetch_or, __atomic_fetch_or)                                   \
-  FAIRLEAD_ATOMIC_RMW(bits, fetch_xor, __atomic_fetch_xor)                                 \
-  FAIRLEAD_ATOMIC_CAS(bits, strong)                                                        \
+    __atomic_store_n(at, v, __ATOMIC_SEQ_CST);                                                  \
+  }                                                                                             \
+  FAIRLEAD_ATOMIC_RMW(bits, exchange, __atomic_exchange_n)                                      \
+  FAIRLEAD_ATOMIC_RMW(bits, fetch_add, __atomic_fetch_add)                                      \
+  FAIRLEAD_ATOMIC_RMW(bits, fetch_sub, __atomic_fetch_sub)                                      \
+  FAIRLEAD_ATOMIC_RMW(bits, fetch_and, __atomic_fetch_and)                                      \
+  FAIRLEAD_ATOMIC_RMW(bits, fetch_or, __atomic_fetch_or)                                        \
+  FAIRLEAD_ATOMIC_RMW(bits, fetch_xor, __atomic_fetch_xor)                                      \
+  FAIRLEAD_ATOMIC_CAS(bits, strong)                                                             \
   FAIRLEAD_ATOMIC_CAS(bits, weak)
-#define FAIRLEAD_ATOMIC_RMW(bits, name, builtin)                                           \
-  extern "C" Atomic##bits __tsan_atomic##bits##_##name(volatile Atomic##bits* at,          \
-                                                       Atomic##bits v, int) {              \
-    return builtin(at, v, __ATOMIC_SEQ_CST);                                               \
+#define FAIRLEAD_ATOMIC_RMW(bits, name, builtin)                                                  \
+  extern "C" Atomic##bits __tsan_atomic##bits##_##name(volatile Atomic##bits* at, Atomic##bits v, \
+                                                       int) {                                     \
+    return builtin(at, v, __ATOMIC_SEQ_CST);                                                      \
   }
-#define FAIRLEAD_ATOMIC_CAS(bits, name)                                                    \
-  extern "C" int __tsan_atomic##bits##_compare_exchange_##name(                            \
-      volatile Atomic##bits* at, Atomic##bits* expected, Atomic##bits v, int, int) {       \
-    return __atomic_compare_exchange_n(at, expected, v, false, __ATOMIC_SEQ_CST,           \
-                                       __ATOMIC_SEQ_CST);                                  \
+#define FAIRLEAD_ATOMIC_CAS(bits, name)                                              \
+  extern "C" int __tsan_atomic##bits##_compare_exchange_##name(                      \
+      volatile Atomic##bits* at, Atomic##bits* expected, Atomic##bits v, int, int) { \
+    return __atomic_compare_exchange_n(at, expected, v, false, __ATOMIC_SEQ_CST,     \
+                                       __ATOMIC_SEQ_CST);                            \
   }
 FAIRLEAD_ATOMIC(8)
 FAIRLEAD_ATOMIC(16)

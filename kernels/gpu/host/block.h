@@ -31,7 +31,7 @@ enum class LaneState : uint8_t { kReady, kAtBarrier, kInWarp, kEnded };
 
 struct Lane {
   LaneState state = LaneState::kReady;
-  Fiber* fiber = nullptr;       // null until it first runs
+  Fiber* fiber = nullptr;        // null until it first runs
   std::source_location waits{};  // where, in kAtBarrier and kInWarp
 };
 
@@ -39,7 +39,9 @@ struct Warp {
   uint64_t lanes = 0;    // that it has
   uint64_t mask = 0;     // of the exchange under way
   uint64_t arrived = 0;  // at it
-  int phase = 0;         // the half of `value` that it fills
+  bool sync = false;     // it is a SyncWarp
+  std::source_location where{};
+  int phase = 0;  // the half of `value` that it fills
   uint64_t value[2][64];
   uint32_t syncs = 0;  // SyncWarp calls so far
 };
@@ -66,7 +68,6 @@ class BlockRunner {
   uint32_t barriers() const { return barriers_; }
   uint32_t warp_syncs(int thread) const { return warps_[warp_of(thread)].syncs; }
   SharedMemory& shared() { return shared_; }
-  Launch& launch() { return *launch_; }
   bool OnStack(const void* address) const { return lanes_[current()].fiber->OnStack(address); }
 
   // Whether the kernel's own code runs, not the executor on its behalf: accesses of the latter are

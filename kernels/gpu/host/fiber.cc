@@ -142,10 +142,11 @@ void Fiber::Restart() {
   stack_pointer_ = FirstFrame(stack_ + stack_bytes_, entry_);
 }
 
-void Fiber::Switch(Fiber& from, Fiber& to) {
+void Fiber::Switch(Fiber& from, Fiber& to, [[maybe_unused]] bool for_good) {
 #if defined(__SANITIZE_ADDRESS__)
   const bool thread = to.mapping_ == nullptr;
-  __sanitizer_start_switch_fiber(&from.sanitizer_, thread ? t_own_stack : to.stack_,
+  __sanitizer_start_switch_fiber(for_good ? nullptr : &from.sanitizer_,
+                                 thread ? t_own_stack : to.stack_,
                                  thread ? t_own_bytes : to.stack_bytes_);
 #elif defined(__SANITIZE_THREAD__)
   if (from.mapping_ == nullptr) from.sanitizer_ = __tsan_get_current_fiber();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Fibers: stacks that one operating-system thread switches between. The SIMT executor runs each
-// GPU thread of a block on one. A fiber stays on the thread that made it.
+// GPU thread of a block on one. A fiber runs on one thread from its start, or Restart, to its
+// end.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +19,9 @@ class Fiber {
   Fiber& operator=(const Fiber&) = delete;
 
   // Continues `to`; returns when something switches back to `from`, the running one.
-  static void Switch(Fiber& from, Fiber& to);
+  static void Switch(Fiber& from, Fiber& to) { Switch(from, to, false); }
+  // `from`, a fiber, has ended: it may only be restarted.
+  static void SwitchForGood(Fiber& from, Fiber& to) { Switch(from, to, true); }
   // To be called first by `entry`.
   static void Entered();
   // Makes a fiber that was left start at `entry` again with an empty stack.
@@ -29,6 +32,8 @@ class Fiber {
   }
 
  private:
+  static void Switch(Fiber& from, Fiber& to, bool for_good);
+
   char* mapping_ = nullptr;  // a guard page, then the stack
   size_t mapping_bytes_ = 0;
   char* stack_ = nullptr;

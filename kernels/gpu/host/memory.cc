@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/gpu/host/memory.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <atomic>
-#include <cstdlib>
-#include <cstring>
 #include <map>
 #include <mutex>
 #include <shared_mutex>
+
+#include "kernels/check.h"
 
 namespace fairlead::simt {
 namespace {
@@ -29,11 +32,14 @@ class Ranges {
     ranges_.emplace(begin, Range{begin, begin + bytes});
     ++version_;
   }
-  void Remove(const void* data) {
+  size_t Remove(const void* data) {  // returns its bytes
     const std::unique_lock<std::shared_mutex> lock(mutex_);
     const auto at = ranges_.find(static_cast<const std::byte*>(data));
-    if (at != ranges_.end()) ranges_.erase(at);
+    FAIRLEAD_CHECK(at != ranges_.end());
+    const size_t bytes = at->second.end - at->second.begin;
+    ranges_.erase(at);
     ++version_;
+    return bytes;
   }
   bool Holds(const void* data, size_t bytes) {
     // The last one found, as long as nothing has changed.
@@ -65,23 +71,26 @@ Ranges& AllRanges() {
   return *ranges;
 }
 
+// Pages of its own, handed out by the system when they are touched. One more than needed, so that
+// an overrun meets no neighbour.
+size_t MappedBytes(size_t bytes) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return (bytes + 2 * page - 1) / page * page;
+}
+
 }  // namespace
 
 void* AllocateGlobal(size_t bytes) {
-  constexpr size_t kAlign = 256;
-  // A page's worth of nothing between two allocations, so that an overrun meets no neighbour.
-  const size_t padded = (bytes + kAlign - 1) / kAlign * kAlign + 4096;
-  void* data = std::aligned_alloc(kAlign, padded);
-  if (data == nullptr) return nullptr;
-  std::memset(data, 0, padded);
+  void* data = mmap(nullptr, MappedBytes(bytes), PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED) return nullptr;
   AllRanges().Add(data, bytes);
   return data;
 }
 
 void FreeGlobal(void* data) {
   if (data == nullptr) return;
-  AllRanges().Remove(data);
-  std::free(data);
+  munmap(data, MappedBytes(AllRanges().Remove(data)));
 }
 
 GlobalRange::GlobalRange(const void* data, size_t bytes) : data_(data) {

@@ -7,7 +7,7 @@
 
 namespace fairlead::simt {
 
-// 256-byte aligned, zeroed; null when there is no memory. `bytes` may be 0.
+// Page-aligned, zeroed; null when there is no memory. `bytes` may be 0.
 void* AllocateGlobal(size_t bytes);
 void FreeGlobal(void* data);  // null is nothing
 

@@ -12,7 +12,10 @@ constexpr size_t kAlign = 128;
 
 }  // namespace
 
-SharedMemory::SharedMemory() : memory_(kMaxSharedBytes + kAlign), bytes_(kMaxSharedBytes) {
+bool g_accesses_checked = false;
+
+SharedMemory::SharedMemory()
+    : memory_(kMaxSharedBytes + kAlign), bytes_(g_accesses_checked ? kMaxSharedBytes : 0) {
   const auto at = reinterpret_cast<uintptr_t>(memory_.data());
   begin_ = memory_.data() + (kAlign - at % kAlign) % kAlign;
 }
@@ -28,6 +31,7 @@ std::byte* SharedMemory::Place(size_t bytes, size_t align) {
   const size_t at = (used_ + kRedZone + align - 1) / align * align;
   if (at + bytes + kRedZone > kMaxSharedBytes) return nullptr;
   used_ = at + bytes;
+  if (bytes_.empty()) return begin_ + at;
   for (size_t i = at; i < at + bytes; ++i) bytes_[i] = {.block = block_, .inside = true};
   return begin_ + at;
 }
@@ -47,9 +51,10 @@ bool SharedMemory::Access::Conflicts(const Accessor& by) const {
 }
 
 void SharedMemory::Access::Join(const Accessor& by) {
-  const bool concurrent = thread != kNobody && barriers == by.barriers;
-  if (concurrent && thread != by.thread) thread = kSeveral;
-  if (!concurrent) thread = by.thread;
+  // Those that are ordered before this one need not be known: who is not ordered after them is not
+  // ordered after this one.
+  const bool concurrent = Conflicts(by);
+  thread = concurrent ? kSeveral : by.thread;
   warp = concurrent && warp != by.warp ? kSeveral : by.warp;
   barriers = by.barriers;
   warp_syncs = by.warp_syncs;
@@ -60,8 +65,8 @@ SharedMemory::Byte* SharedMemory::Bytes(const void* address, size_t bytes) {
   const size_t at = static_cast<const std::byte*>(address) - begin_;
   if (at + bytes > kMaxSharedBytes) return nullptr;
   Byte* first = &bytes_[at];
-  const bool inside = std::all_of(
-      first, first + bytes, [this](const Byte& b) { return b.block == block_ && b.inside; });
+  const bool inside = std::all_of(first, first + bytes,
+                                  [this](const Byte& b) { return b.block == block_ && b.inside; });
   return inside ? first : nullptr;
 }
 
@@ -80,9 +85,8 @@ SharedMemory::Finding SharedMemory::Read(const void* address, size_t bytes, cons
       return {FaultKind::kUninitialised, "a read of shared memory that nobody has written"};
     }
     if (b->write.Conflicts(by)) {
-      return {FaultKind::kRace,
-              absl::StrCat("a read of shared memory that thread ", b->write.thread,
-                           " writes without a barrier between")};
+      return {FaultKind::kRace, absl::StrCat("a read of shared memory that thread ",
+                                             b->write.thread, " writes without a barrier between")};
     }
     b->read.Join(by);
   }
@@ -97,13 +101,13 @@ SharedMemory::Finding SharedMemory::Write(const void* address, size_t bytes, con
       if (!other->Conflicts(by)) continue;
       const std::string who = other->thread == kSeveral ? std::string("other threads")
                                                         : absl::StrCat("thread ", other->thread);
-      return {FaultKind::kRace,
-              absl::StrCat("a write to shared memory that ", who,
-                           other == &b->write ? " writes" : " reads", " without a barrier between")};
+      return {FaultKind::kRace, absl::StrCat("a write to shared memory that ", who,
+                                             other == &b->write ? " writes" : " reads",
+                                             " without a barrier between")};
     }
     b->written = true;
-    b->write = {.thread = by.thread, .warp = by.warp, .barriers = by.barriers,
-                .warp_syncs = by.warp_syncs};
+    b->write = {
+        .thread = by.thread, .warp = by.warp, .barriers = by.barriers, .warp_syncs = by.warp_syncs};
   }
   return {};
 }

@@ -12,6 +12,9 @@
 
 namespace fairlead::simt {
 
+// Whether accesses are looked at; access.cc says so before main. Else none is remembered.
+extern bool g_accesses_checked;
+
 class SharedMemory {
  public:
   static constexpr size_t kRedZone = 128;

@@ -5,11 +5,12 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
-#include <thread>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/cpu/host_info.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/gpu/host/block.h"
 
@@ -27,6 +28,11 @@ std::string Mask(uint64_t mask) { return absl::StrCat("0x", absl::Hex(mask)); }
 Dim3 BlockAt(const Dim3& grid, uint64_t i) {
   return {static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
           static_cast<unsigned>(i / grid.x / grid.y)};
+}
+
+bool SamePlace(const std::source_location& a, const std::source_location& b) {
+  return a.line() == b.line() && a.column() == b.column() &&
+         std::strcmp(a.file_name(), b.file_name()) == 0;
 }
 
 const char* KindName(FaultKind kind) {
@@ -54,7 +60,9 @@ const char* KindName(FaultKind kind) {
 // The cores that all launches share.
 struct Machine {
   std::mutex mutex;
-  ThreadPool pool{static_cast<int>(std::max(1u, std::thread::hardware_concurrency()))};
+  // More would run into limits: of a process's mappings, two a fiber, and of a sanitizer's fibers.
+  static constexpr int kMostCores = 8;
+  ThreadPool pool{std::min(UsableCpus(), kMostCores)};
   std::vector<BlockRunner> runners = std::vector<BlockRunner>(pool.threads());
 };
 
@@ -125,7 +133,7 @@ void BlockRunner::FiberMain() {
 
 void BlockRunner::Leave() {
   Fiber& self = *lanes_[current()].fiber;
-  Fiber::Switch(self, scheduler_);
+  Fiber::SwitchForGood(self, scheduler_);
   FAIRLEAD_CHECK(false && "a fiber that had ended ran again");
 }
 
@@ -186,7 +194,7 @@ bool BlockRunner::ReleaseBarrier() {
     if (lane.state == LaneState::kEnded) continue;
     if (lane.state != LaneState::kAtBarrier) return false;
     if (first == nullptr) first = &lane;
-    if (lane.waits.line() != first->waits.line()) return false;
+    if (!SamePlace(lane.waits, first->waits)) return false;
   }
   if (first == nullptr) return false;
   ++barriers_;
@@ -198,9 +206,8 @@ bool BlockRunner::ReleaseBarrier() {
 
 // Nobody can go on: says who waits where, of the first lane that waits and one that it waits for.
 void BlockRunner::ReportStuck() {
-  const auto waits = std::find_if(lanes_.begin(), lanes_.end(), [](const Lane& lane) {
-    return lane.state != LaneState::kEnded;
-  });
+  const auto waits = std::find_if(lanes_.begin(), lanes_.end(),
+                                  [](const Lane& lane) { return lane.state != LaneState::kEnded; });
   const int thread = static_cast<int>(waits - lanes_.begin());
   const bool in_warp = waits->state == LaneState::kInWarp;
   const auto other = std::find_if(lanes_.begin(), lanes_.end(), [&](const Lane& lane) {
@@ -210,8 +217,8 @@ void BlockRunner::ReportStuck() {
       return warp_of(t) == warp_of(thread) &&
              (warp.mask & ~warp.arrived & Bit(t % info_.warp)) != 0;
     }
-    return lane.state == LaneState::kInWarp || (lane.state == LaneState::kAtBarrier &&
-                                                lane.waits.line() != waits->waits.line());
+    return lane.state == LaneState::kInWarp ||
+           (lane.state == LaneState::kAtBarrier && !SamePlace(lane.waits, waits->waits));
   });
   std::string what = in_warp ? "waits for its warp" : "waits for its block";
   if (other != lanes_.end()) {
@@ -268,10 +275,15 @@ const uint64_t* BlockRunner::Exchange(uint64_t value, uint64_t mask, bool sync,
   mask &= warp.lanes;
   if (warp.arrived == 0) {
     warp.mask = mask;
+    warp.sync = sync;
+    warp.where = where;
+  } else if (warp.sync != sync || !SamePlace(warp.where, where)) {
+    Stop(FaultKind::kDivergentWarp, Place(where),
+         absl::StrCat("comes here while others of the warp are at ", Place(warp.where)));
   } else if (warp.mask != mask) {
     Stop(FaultKind::kDivergentWarp, Place(where),
-         absl::StrCat("an exchange of the lanes ", Mask(mask), " while others of the warp have one of ",
-                      Mask(warp.mask)));
+         absl::StrCat("an exchange of the lanes ", Mask(mask),
+                      " while others of the warp have one of ", Mask(warp.mask)));
   }
   const uint64_t* values = warp.value[warp.phase];
   warp.value[warp.phase][lane] = value;
@@ -296,7 +308,6 @@ const uint64_t* BlockRunner::Exchange(uint64_t value, uint64_t mask, bool sync,
 int ThreadIndex() { return t_runner->info().thread; }
 int BlockThreads() { return t_runner->info().threads; }
 Dim3 BlockIndex() { return t_runner->info().block; }
-Dim3 GridBlocks() { return t_runner->info().grid; }
 
 void SyncThreads(const std::source_location& where) {
   const BlockRunner::Pause pause(*t_runner);
@@ -305,16 +316,16 @@ void SyncThreads(const std::source_location& where) {
 
 uint64_t Exchange(uint64_t value, int from, uint64_t mask, const std::source_location& where) {
   const BlockRunner::Pause pause(*t_runner);
-  t_runner->CheckMask(mask, where);
   const ThreadInfo& info = t_runner->info();
+  t_runner->CheckMask(mask, where);
   if (from < 0 || from >= info.warp) {
     t_runner->Stop(FaultKind::kOutsideWarp, Place(where),
-          absl::StrCat("a shuffle from lane ", from, " of a warp of ", info.warp));
+                   absl::StrCat("a shuffle from lane ", from, " of a warp of ", info.warp));
   }
   const int first = info.thread / info.warp * info.warp;
   if (first + from >= info.threads || (mask & Bit(from)) == 0) {
     t_runner->Stop(FaultKind::kOutsideWarp, Place(where),
-          absl::StrCat("a shuffle from lane ", from, ", which takes no part"));
+                   absl::StrCat("a shuffle from lane ", from, ", which takes no part"));
   }
   return t_runner->Exchange(value, mask, false, where)[from];
 }
@@ -342,8 +353,8 @@ void* SharedVariable(const void* key, size_t bytes, size_t align) {
   std::byte* data = t_runner->shared().Variable(key, bytes, align);
   if (data == nullptr) {
     t_runner->Stop(FaultKind::kSharedMemory, "a shared variable",
-          absl::StrCat(bytes, " bytes of shared memory beside ", t_runner->shared().used(),
-                       "; a block has ", kMaxSharedBytes));
+                   absl::StrCat(bytes, " bytes of shared memory beside ", t_runner->shared().used(),
+                                "; a block has ", kMaxSharedBytes));
   }
   return data;
 }

@@ -6,7 +6,10 @@
 //
 // Always found, and a fault: threads that end or wait elsewhere while others wait for them, a
 // shuffle from outside the warp or of a lane outside its mask. In code that is compiled with
-// -fsanitize=thread and linked to access.cc, every access is looked at too (access.h).
+// -fsanitize=thread and linked to access.cc, every access is looked at too: of shared memory for
+// its variables' bounds, races and bytes that nobody wrote, of all other memory for the bounds of
+// allocations. Not seen: calls of memcpy and memset, and races and unwritten bytes in global
+// memory.
 //
 // Called from kernels: the functions that say "kernel". All others: any thread.
 #pragma once
@@ -69,7 +72,6 @@ std::optional<Fault> TryLaunch(const LaunchArgs& args, absl::FunctionRef<void()>
 int ThreadIndex();
 int BlockThreads();
 Dim3 BlockIndex();
-Dim3 GridBlocks();
 
 // Kernel: waits for all threads of the block that have not ended.
 void SyncThreads(const std::source_location& where);

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/gpu/device_gpu.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/cpu/host_info.h"
+#include "kernels/gpu/kv_layout.h"
+#include "kernels/gpu/ops_gpu.h"
+#include "kernels/gpu/packed_weight.h"
+#include "kernels/pack_args.h"
+
+namespace fairlead::FAIRLEAD_GPU {
+namespace {
+
+DeviceInfo MakeInfo(std::string_view name, Numerics numerics, DType kv_dtype) {
+  return {.name = std::string(name),
+          .description = absl::StrCat("SIMT executor on ", CpuModelName(), ", warps of ", kWarp),
+          .numerics = numerics,
+          .activation_dtype = DType::kF32,
+          .kv_dtype = kv_dtype,
+          .memory_bytes = TotalMemoryBytes(),
+          .weight_dtypes = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
+                            DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,
+                            DType::kQ6_K}};
+}
+
+class GpuDevice final : public Device {
+ public:
+  explicit GpuDevice(DeviceInfo info) : info_(std::move(info)), ops_(info_.kv_dtype) {}
+
+  const DeviceInfo& info() const override { return info_; }
+  size_t FreeMemory() const override { return FreeMemoryBytes(); }
+  absl::StatusOr<Buffer> Allocate(size_t bytes) override;
+  size_t KvBlockBytes(const KvShape& shape) const override {
+    const KvLayout layout(shape.kv_heads, shape.head_dim, shape.block_tokens);
+    return layout.block_elements() * RowBytes(info_.kv_dtype, 1);
+  }
+  absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override;
+  std::unique_ptr<Stream> NewStream() override { return std::make_unique<GpuStream>(); }
+  const Ops& ops() const override { return ops_; }
+
+ private:
+  const DeviceInfo info_;
+  const GpuOps ops_;
+};
+
+absl::StatusOr<Buffer> GpuDevice::Allocate(size_t bytes) {
+  const size_t free = FreeMemory();
+  void* data = bytes <= free ? AllocateMemory(bytes) : nullptr;
+  if (data == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(info_.name, ": cannot allocate ", bytes, " bytes; ", free, " bytes are free"));
+  }
+  return Buffer(data, bytes, [](void* p) { FAIRLEAD_GPU::FreeMemory(p); });
+}
+
+absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackWeight(const PackWeightArgs& args) {
+  const absl::StatusOr<int64_t> rows = RowsToPack(args);
+  if (!rows.ok()) return rows.status();
+  const size_t bytes = GpuPackedBytes(args.dtype, *rows, args.cols);
+  absl::StatusOr<Buffer> buffer = Allocate(bytes);
+  if (!buffer.ok()) return buffer.status();
+  if (bytes > FreeMemoryBytes()) {
+    return absl::ResourceExhaustedError(absl::StrCat(info_.name, ": packing a weight takes ", bytes,
+                                                     " bytes of host memory; ", FreeMemoryBytes(),
+                                                     " are free"));
+  }
+  std::vector<std::byte> packed(bytes);
+  PackGpuWeight(args, packed.data());
+  GpuStream stream;
+  stream.CopyToDevice(buffer->data(), packed.data(), packed.size());
+  stream.Wait();
+  return std::make_unique<GpuPackedWeight>(args.dtype, *rows, args.cols, *std::move(buffer));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Device>> OpenGpuDevice(std::string_view name,
+                                                      const DeviceOptions& options) {
+  const DType fallback = options.numerics == Numerics::kFloat32 ? DType::kF32 : DType::kF16;
+  const DType kv_dtype = options.kv_dtype.value_or(fallback);
+  if (kv_dtype != DType::kF32 && kv_dtype != DType::kF16) {
+    return absl::InvalidArgumentError(absl::StrCat(std::string(name), ": a KV cache of ",
+                                                   std::string(Info(kv_dtype).name),
+                                                   "; allowed are f32 and f16"));
+  }
+  return std::make_unique<GpuDevice>(MakeInfo(name, options.numerics, kv_dtype));
+}
+
+}  // namespace fairlead::FAIRLEAD_GPU

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// A GPU as a Device. Compiled once per target.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/device.h"
+#include "kernels/gpu/gpu.h"
+
+namespace fairlead::FAIRLEAD_GPU {
+
+// `name` is DeviceInfo::name. kInvalidArgument: a dtype of the KV cache that there is no kernel
+// for.
+absl::StatusOr<std::unique_ptr<Device>> OpenGpuDevice(std::string_view name,
+                                                      const DeviceOptions& options);
+
+}  // namespace fairlead::FAIRLEAD_GPU

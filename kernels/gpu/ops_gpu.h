@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ops of a GPU device: each enqueues its kernels. Compiled once per target.
+#pragma once
+
+#include "kernels/gpu/gpu.h"
+#include "kernels/ops.h"
+
+namespace fairlead::FAIRLEAD_GPU {
+
+class GpuStream final : public Stream {
+ public:
+  GpuStream() : handle_(CreateStream()) {}
+  ~GpuStream() override { DestroyStream(handle_); }
+  void CopyToDevice(void* device, const void* host, size_t bytes) override;
+  void CopyToHost(void* host, const void* device, size_t bytes) override;
+  void Wait() override;
+  const StreamHandle& handle() const { return handle_; }
+
+ private:
+  StreamHandle handle_;
+};
+
+class GpuOps final : public Ops {
+ public:
+  explicit GpuOps(DType kv_dtype) : kv_dtype_(kv_dtype) {}  // kF32 or kF16
+  void Embed(Stream&, const EmbedArgs&) const override;
+  void RmsNorm(Stream&, const RmsNormArgs&) const override;
+  void Matmul(Stream&, const MatmulArgs&) const override;
+  void RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs&) const override;
+  void Attention(Stream&, const AttentionArgs&) const override;
+  void SiluAndMul(Stream&, const SiluAndMulArgs&) const override;
+  void GatherRows(Stream&, const GatherRowsArgs&) const override;
+  void Sample(Stream&, const SampleArgs&) const override;
+  void Logprobs(Stream&, const LogprobsArgs&) const override;
+
+ private:
+  const DType kv_dtype_;
+};
+
+}  // namespace fairlead::FAIRLEAD_GPU

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weights in the layout the GPU kernels stream. A row is cut into chunks whose values fill 16
+// bytes: 4 elements (f32), 8 (f16, bf16), 16 (q8_0) or 32 (4 to 6 bits). Chunk c of row r has the
+// index r * chunks + c in each plane, so lanes that take neighbouring chunks read neighbouring
+// vectors:
+// - values, 16 bytes a chunk: the elements of a plain dtype in order, or the low 8 or 4 bits of q.
+// - high, the bits of q above 4: a u32 a chunk (q5_0, q5_1, q5_k), two (q6_k).
+// - sub_scales, a u16 a chunk: the low byte is the scale, the high one the minimum (q4_k, q5_k), or
+//   an int8 scale each for the first and second 16 elements (q6_k).
+// - scales, of a block of the file: f16 d, and after it f16 m or dmin where the dtype has it.
+// q is unsigned, as in the file; that of q8_0 is 128 more. Four elements make a quad, a byte each:
+// quad i of a chunk, its elements 4 i to 4 i + 3, is
+//   q8_0    values[i]
+//   others  values[i / 2] >> 4 * (i % 2) & 0x0f0f0f0f, with
+//   q5_0, q5_1, q5_k  (high >> i & 0x01010101) << 4
+//   q6_k              (high[i / 4] >> 2 * (i % 4) & 0x03030303) << 4
+// The last chunk of a plain row is filled up with zeros. As many bytes as the file, and where 6-bit
+// scales become bytes (q4_k, q5_k), 4 more a block.
+//
+// Packing: any thread. A weight owns its device memory and is immutable.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "kernels/device.h"
+#include "kernels/dtype.h"
+
+namespace fairlead {
+
+// What a dtype has in each plane.
+struct GpuFormat {
+  int value_bits;       // of an element; a chunk has 128 / value_bits
+  int high_words;       // u32 a chunk
+  int sub_scale_bytes;  // a chunk
+  int scale_bytes;      // a block
+};
+
+inline constexpr std::array<GpuFormat, kNumDTypes> kGpuFormats = {{
+    {32, 0, 0, 0},  // f32
+    {16, 0, 0, 0},  // f16
+    {16, 0, 0, 0},  // bf16
+    {},             // i32: no weight
+    {8, 0, 0, 2},   // q8_0
+    {4, 0, 0, 2},   // q4_0
+    {4, 0, 0, 4},   // q4_1
+    {4, 1, 0, 2},   // q5_0
+    {4, 1, 0, 4},   // q5_1
+    {4, 0, 2, 4},   // q4_k
+    {4, 1, 2, 4},   // q5_k
+    {4, 2, 2, 2},   // q6_k
+}};
+
+// In device memory; those that the dtype does not have are empty and not read.
+struct GpuPlanes {
+  const std::byte* values;
+  const std::byte* high;
+  const std::byte* sub_scales;
+  const std::byte* scales;
+};
+
+// Chunks of a row.
+int64_t GpuChunks(DType dtype, int64_t cols);
+
+// All planes, each 256-byte aligned. The dtype is one of weights, cols a positive multiple of its
+// block.
+size_t GpuPackedBytes(DType dtype, int64_t rows, int64_t cols);
+
+// The planes of a weight that is packed at `data`.
+GpuPlanes GpuPlanesAt(DType dtype, int64_t rows, int64_t cols, const std::byte* data);
+
+// Packs the rows [begin, end) of all parts into `out`, host memory for the whole weight, 16-byte
+// aligned. Different threads may pack different rows. The gaps between planes are left as they are.
+void PackGpuRows(const PackWeightArgs& args, int64_t begin, int64_t end, std::byte* out);
+// All rows.
+void PackGpuWeight(const PackWeightArgs& args, std::byte* out);
+
+class GpuPackedWeight final : public PackedWeight {
+ public:
+  // `memory`: the device's copy of what was packed, 256-byte aligned.
+  GpuPackedWeight(DType dtype, int64_t rows, int64_t cols, Buffer memory)
+      : PackedWeight(dtype, rows, cols),
+        memory_(std::move(memory)),
+        planes_(GpuPlanesAt(dtype, rows, cols, static_cast<const std::byte*>(memory_.data()))) {}
+
+  size_t bytes() const override { return memory_.bytes(); }
+  const GpuPlanes& planes() const { return planes_; }
+  int64_t chunks() const { return GpuChunks(dtype(), cols()); }
+
+ private:
+  Buffer memory_;
+  GpuPlanes planes_;
+};
+
+}  // namespace fairlead

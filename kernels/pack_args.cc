@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/pack_args.h"
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace fairlead {
+
+absl::StatusOr<int64_t> RowsToPack(const PackWeightArgs& args) {
+  if (args.dtype == DType::kI32) {
+    return absl::InvalidArgumentError(
+        "weight dtype i32: allowed are f32, f16, bf16 and the quantised ones");
+  }
+  const int block = Info(args.dtype).block_elements;
+  if (args.cols <= 0 || args.cols % block != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("weight of ", args.cols,
+                                                   " columns: ", std::string(Info(args.dtype).name),
+                                                   " needs a positive multiple of ", block));
+  }
+  int64_t rows = 0;
+  for (const WeightPart& part : args.parts) rows += part.rows;
+  if (rows <= 0) return absl::InvalidArgumentError("weight without rows: at least 1 is needed");
+  return rows;
+}
+
+}  // namespace fairlead

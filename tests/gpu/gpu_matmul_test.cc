@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0
+// The GPU matmul and embedding on the SIMT executor, with every access looked at, against sums in
+// double of the file's weights. Compiled for both warp sizes.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/gpu/kernels.h"
+#include "tests/reference/dequantize.h"
+
+namespace fairlead::FAIRLEAD_GPU {
+namespace {
+
+constexpr float kSentinel = -12345.0f;
+
+// A copy of `values` in memory that kernels may use, `skip` elements past an aligned address.
+template <typename T>
+class GlobalArray {
+ public:
+  explicit GlobalArray(const std::vector<T>& values, int skip = 0)
+      : base_(static_cast<T*>(simt::AllocateGlobal((values.size() + skip) * sizeof(T)))),
+        data_(base_ + skip) {
+    if (!values.empty()) std::memcpy(data_, values.data(), values.size() * sizeof(T));
+  }
+  ~GlobalArray() { simt::FreeGlobal(base_); }
+  GlobalArray(const GlobalArray&) = delete;
+  GlobalArray& operator=(const GlobalArray&) = delete;
+
+  T* data() { return data_; }
+
+ private:
+  T* base_;
+  T* data_;
+};
+
+struct Weight {
+  DType dtype;
+  int64_t rows, cols;
+  std::vector<std::byte> bytes;  // in the file's layout
+
+  float At(int64_t row, int64_t col) const {
+    return reference::DequantizeElement(dtype, bytes.data() + row * RowBytes(dtype, cols), col);
+  }
+};
+
+// Any bits, but the floats among them of an absolute value in [0.5, 2).
+Weight MakeWeight(DType dtype, int64_t rows, int64_t cols, int seed) {
+  Weight weight{dtype, rows, cols, std::vector<std::byte>(rows * RowBytes(dtype, cols))};
+  std::mt19937 random(seed);
+  for (std::byte& byte : weight.bytes) byte = static_cast<std::byte>(random() >> 24);
+  const auto tame = [](std::byte* high_byte, int keep, int set) {
+    *high_byte = static_cast<std::byte>((std::to_integer<int>(*high_byte) & keep) | set);
+  };
+  const int unit = Info(dtype).block_bytes;
+  for (size_t at = 0; at < weight.bytes.size(); at += unit) {
+    std::byte* block = weight.bytes.data() + at;
+    if (dtype == DType::kF32 || dtype == DType::kBF16) {
+      tame(block + unit - 1, 0x80, 0x3f);
+      continue;
+    }
+    tame(block + (dtype == DType::kQ6_K ? 208 : 0) + 1, 0x87, 0x38);
+    const bool two = dtype == DType::kQ4_1 || dtype == DType::kQ5_1 || dtype == DType::kQ4_K ||
+                     dtype == DType::kQ5_K;
+    if (two) tame(block + 3, 0x87, 0x38);
+  }
+  return weight;
+}
+
+std::vector<float> Normals(int64_t count, int seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+// In two parts where there are two rows. What lies between the planes is not zero.
+std::unique_ptr<GpuPackedWeight> Pack(const Weight& weight) {
+  const int64_t first = weight.rows / 2;
+  const std::vector<WeightPart> parts = {
+      {weight.bytes.data(), first},
+      {weight.bytes.data() + first * RowBytes(weight.dtype, weight.cols), weight.rows - first}};
+  const size_t bytes = GpuPackedBytes(weight.dtype, weight.rows, weight.cols);
+  void* data = simt::AllocateGlobal(bytes);
+  std::memset(data, 0xff, bytes);
+  PackGpuWeight({weight.dtype, weight.cols, parts}, static_cast<std::byte*>(data));
+  return std::make_unique<GpuPackedWeight>(weight.dtype, weight.rows, weight.cols,
+                                           Buffer(data, bytes, simt::FreeGlobal));
+}
+
+struct Shape {
+  int64_t n, k;
+};
+
+// One chunk, a whole warp's and one more, several stages of the tiled kernel.
+std::vector<Shape> Shapes(DType dtype) {
+  if (Info(dtype).block_elements == 256) return {{1, 256}, {17, 512}, {5, 2304}, {67, 768}};
+  if (IsQuantized(dtype)) return {{1, 32}, {17, 64}, {5, 1056}, {3, 4160}, {67, 96}};
+  return {{1, 1}, {15, 31}, {5, 32}, {17, 33}, {5, 1030}, {3, 4132}, {67, 64}};
+}
+
+// x * weight^T between sentinels, row by row; x begins `skip` floats past an aligned address.
+std::vector<float> Product(const GpuPackedWeight& weight, const float* x, int64_t tokens,
+                           int skip = 0) {
+  GlobalArray<float> in(std::vector<float>(x, x + tokens * weight.cols()), skip);
+  std::vector<float> result(tokens * weight.rows(), kSentinel);
+  GlobalArray<float> out(result);
+  LaunchMatmul(StreamHandle{}, {.x = Tensor(in.data(), DType::kF32, {tokens, weight.cols()}),
+                                .weight = &weight,
+                                .out = Tensor(out.data(), DType::kF32, {tokens, weight.rows()})});
+  std::memcpy(result.data(), out.data(), result.size() * sizeof(float));
+  return result;
+}
+
+bool SameBits(const float* a, const float* b, int64_t count) {
+  return std::memcmp(a, b, count * sizeof(float)) == 0;
+}
+
+// An output is a chain of at most `chain` fused multiply-adds a lane, kWarp additions of lanes, and
+// two more. Each rounds by at most 2^-24 of a partial sum, none of which is larger than the sum of
+// the terms' absolute values (and a little); so the error is at most (chain + kWarp + 2) * 2^-24
+// times that.
+double Bound(const Weight& weight, double magnitude) {
+  const int elements = 128 / kGpuFormats[static_cast<size_t>(weight.dtype)].value_bits;
+  const int64_t turns = (GpuChunks(weight.dtype, weight.cols) + kWarp - 1) / kWarp;
+  return 1.001 * 0x1p-24 * static_cast<double>(turns * elements + kWarp + 2) * magnitude;
+}
+
+bool Within(double got, double expected, double bound) { return std::abs(got - expected) <= bound; }
+
+TEST(GpuMatmulComparator, FindsWrongValues) {
+  EXPECT_TRUE(Within(1.0, 1.25, 0.25));
+  EXPECT_FALSE(Within(1.0, 1.5, 0.25));
+  EXPECT_FALSE(Within(-9.0, -5.0, 0.25));
+  EXPECT_FALSE(Within(NAN, 1.0, 0.25));
+  EXPECT_FALSE(Within(INFINITY, 1.0, 0.25));
+}
+
+struct Options {
+  bool bias = false, accumulate = false;
+  int64_t before = 0, after = 0;  // columns of out beside the product's
+};
+
+void ExpectProduct(const Weight& weight, const GpuPackedWeight& packed, int64_t tokens,
+                   const Options& options) {
+  SCOPED_TRACE(testing::Message() << "[" << weight.rows << ", " << weight.cols << "], " << tokens
+                                  << " tokens");
+  const int64_t n = weight.rows, k = weight.cols, columns = options.before + n + options.after;
+  const std::vector<float> x = Normals(tokens * k, 1), bias = Normals(n, 2);
+  std::vector<float> before(tokens * columns, kSentinel);
+  if (options.accumulate) before = Normals(tokens * columns, 3);
+  GlobalArray<float> x_memory(x), bias_memory(bias), out(before);
+  MatmulArgs args = {.x = Tensor(x_memory.data(), DType::kF32, {tokens, k}),
+                     .weight = &packed,
+                     .out = Tensor(out.data(), DType::kF32, {tokens, columns})};
+  args.out_column = options.before;
+  args.accumulate = options.accumulate;
+  if (options.bias) args.bias = Tensor(bias_memory.data(), DType::kF32, {n});
+  LaunchMatmul(StreamHandle{}, args);
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t column = 0; column < columns; ++column) {
+      const float got = out.data()[t * columns + column], was = before[t * columns + column];
+      const int64_t row = column - options.before;
+      if (row < 0 || row >= n) {
+        ASSERT_EQ(got, was) << "token " << t << ", column " << column;
+        continue;
+      }
+      double sum = (options.accumulate ? was : 0.0) + (options.bias ? bias[row] : 0.0);
+      double magnitude =
+          (options.accumulate ? std::abs(was) : 0.0) + (options.bias ? std::abs(bias[row]) : 0.0);
+      for (int64_t i = 0; i < k; ++i) {
+        const double term = static_cast<double>(x[t * k + i]) * weight.At(row, i);
+        sum += term;
+        magnitude += std::abs(term);
+      }
+      ASSERT_TRUE(Within(got, sum, Bound(weight, magnitude)))
+          << "token " << t << ", row " << row << ": " << got << ", not " << sum;
+    }
+  }
+}
+
+class GpuMatmulTest : public testing::TestWithParam<DType> {};
+
+TEST_P(GpuMatmulTest, MultipliesWithTheFilesElements) {
+  for (const Shape& shape : Shapes(GetParam())) {
+    const Weight weight = MakeWeight(GetParam(), shape.n, shape.k, 4);
+    const auto packed = Pack(weight);
+    for (const int64_t tokens : {0, 1, 2, 3, 5, 8, 17}) {
+      ExpectProduct(weight, *packed, tokens, {});
+    }
+  }
+}
+
+TEST_P(GpuMatmulTest, AddsBiasAndWhatIsThereInItsColumnsAlone) {
+  const Shape shape = Shapes(GetParam())[1];
+  const Weight weight = MakeWeight(GetParam(), shape.n, shape.k, 5);
+  const auto packed = Pack(weight);
+  for (const int64_t tokens : {1, 2, 7}) {
+    ExpectProduct(weight, *packed, tokens, {.bias = true});
+    ExpectProduct(weight, *packed, tokens, {.accumulate = true, .before = 3});
+    ExpectProduct(weight, *packed, tokens,
+                  {.bias = true, .accumulate = true, .before = 5, .after = 2});
+  }
+}
+
+TEST_P(GpuMatmulTest, BitsOfARowDoNotDependOnTheOthers) {
+  constexpr int64_t kTokens = 17;
+  for (const Shape& shape : Shapes(GetParam())) {
+    const auto packed = Pack(MakeWeight(GetParam(), shape.n, shape.k, 6));
+    const std::vector<float> x = Normals(kTokens * shape.k, 7);
+    const std::vector<float> all = Product(*packed, x.data(), kTokens);
+    for (const int64_t tokens : {1, 2, 3, 4, 5, 9}) {
+      for (int64_t begin = 0; begin + tokens <= kTokens; begin += tokens) {
+        const std::vector<float> some = Product(*packed, x.data() + begin * shape.k, tokens);
+        ASSERT_TRUE(SameBits(some.data(), all.data() + begin * shape.n, tokens * shape.n))
+            << "[" << shape.n << ", " << shape.k << "], " << tokens << " tokens from " << begin;
+      }
+    }
+  }
+}
+
+TEST_P(GpuMatmulTest, BitsDoNotDependOnWhereTheActivationsLie) {
+  for (const Shape& shape : Shapes(GetParam())) {
+    const auto packed = Pack(MakeWeight(GetParam(), shape.n, shape.k, 8));
+    for (const int64_t tokens : {1, 2, 5}) {
+      const std::vector<float> x = Normals(tokens * shape.k, 9);
+      const std::vector<float> aligned = Product(*packed, x.data(), tokens);
+      const std::vector<float> shifted = Product(*packed, x.data(), tokens, 1);
+      ASSERT_TRUE(SameBits(aligned.data(), shifted.data(), tokens * shape.n));
+    }
+  }
+}
+
+// The tokens that stand in for others in a partly filled tile, and the padding of a row, must not
+// bring NaN into other rows.
+TEST_P(GpuMatmulTest, NanStaysInItsRow) {
+  const Shape shape = Shapes(GetParam())[1];
+  const auto packed = Pack(MakeWeight(GetParam(), shape.n, shape.k, 10));
+  for (const int64_t tokens : {2, 3, 5}) {
+    std::vector<float> x = Normals(tokens * shape.k, 11);
+    x.back() = NAN;
+    const std::vector<float> out = Product(*packed, x.data(), tokens);
+    for (int64_t i = 0; i < tokens * shape.n; ++i) {
+      ASSERT_EQ(std::isnan(out[i]), i / shape.n == tokens - 1) << i;
+    }
+  }
+}
+
+// The elements' own bits.
+void ExpectEmbedding(const Weight& weight, const std::vector<int>& token, int skip) {
+  const auto table = Pack(weight);
+  const int64_t tokens = static_cast<int64_t>(token.size()), hidden = weight.cols;
+  GlobalArray<int> ids(token);
+  GlobalArray<float> out(std::vector<float>(tokens * hidden, kSentinel), skip);
+  LaunchEmbed(StreamHandle{}, {.token = Tensor(ids.data(), DType::kI32, {tokens}),
+                               .table = table.get(),
+                               .out = Tensor(out.data(), DType::kF32, {tokens, hidden})});
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t k = 0; k < hidden; ++k) {
+      const float expected = weight.At(token[t], k);
+      ASSERT_TRUE(SameBits(&out.data()[t * hidden + k], &expected, 1))
+          << "token " << token[t] << ", element " << k << ": " << out.data()[t * hidden + k]
+          << ", not " << expected;
+    }
+  }
+}
+
+TEST_P(GpuMatmulTest, EmbedsTheFilesElements) {
+  for (const Shape& shape : Shapes(GetParam())) {
+    const Weight weight = MakeWeight(GetParam(), shape.n, shape.k, 12);
+    const int last = static_cast<int>(shape.n) - 1;
+    for (const int skip : {0, 1}) {
+      ExpectEmbedding(weight, {last, 0, last / 2, last}, skip);
+      ExpectEmbedding(weight, {}, skip);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(DTypes, GpuMatmulTest,
+                         testing::Values(DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0,
+                                         DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
+                                         DType::kQ4_K, DType::kQ5_K, DType::kQ6_K),
+                         [](const auto& info) { return std::string(Info(info.param).name); });
+
+TEST(GpuEmbedTest, EveryValueOf16Bits) {
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    Weight weight{dtype, 256, 256, std::vector<std::byte>(size_t{1} << 17)};
+    std::vector<int> tokens(256);
+    for (int i = 0; i < 65536; ++i) {
+      const auto bits = static_cast<uint16_t>(i);
+      std::memcpy(weight.bytes.data() + 2 * i, &bits, 2);
+      tokens[i / 256] = i / 256;
+    }
+    ExpectEmbedding(weight, tokens, 0);
+  }
+}
+
+// Scales of every kind: zeros of both signs, subnormals, the largest.
+TEST(GpuEmbedTest, UnusualScales) {
+  for (const DType dtype : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
+                            DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+    Weight weight = MakeWeight(dtype, 8, Info(dtype).block_elements, 13);
+    const uint16_t scales[8] = {0, 0x8000, 1, 0x8001, 0x03ff, 0x7bff, 0xfbff, 0x7c00};
+    for (int row = 0; row < 8; ++row) {
+      std::byte* block = weight.bytes.data() + row * Info(dtype).block_bytes;
+      std::memcpy(block + (dtype == DType::kQ6_K ? 208 : 0), &scales[row], 2);
+    }
+    // The last, infinity, gives NaN where q is 0: a NaN's sign is not the same everywhere.
+    ExpectEmbedding(weight, {0, 1, 2, 3, 4, 5, 6}, 0);
+  }
+}
+
+// Rows packed by several callers are those packed by one.
+TEST(GpuPackedWeightTest, PacksInPieces) {
+  for (const DType dtype : {DType::kF16, DType::kQ8_0, DType::kQ6_K}) {
+    const Weight weight = MakeWeight(dtype, 9, 256, 14);
+    const std::vector<WeightPart> parts = {
+        {weight.bytes.data(), 4}, {weight.bytes.data() + 4 * RowBytes(dtype, weight.cols), 5}};
+    const PackWeightArgs args = {dtype, weight.cols, parts};
+    std::vector<std::byte> whole(GpuPackedBytes(dtype, 9, weight.cols)), pieces(whole.size());
+    PackGpuWeight(args, whole.data());
+    PackGpuRows(args, 6, 9, pieces.data());
+    PackGpuRows(args, 0, 3, pieces.data());
+    PackGpuRows(args, 3, 6, pieces.data());
+    EXPECT_EQ(whole, pieces);
+    EXPECT_LE(whole.size(), weight.bytes.size() + 4 * 256);
+  }
+}
+
+}  // namespace
+}  // namespace fairlead::FAIRLEAD_GPU

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every op case on the GPU kernels, run by the SIMT executor with warps of 32 and 64 and every
+// access checked, compared with the reference device.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "tests/kernels/op_cases.h"
+#include "tests/reference/reference_device.h"
+
+namespace fairlead {
+namespace {
+
+constexpr const char* kLibrary = "libfairlead_host_checked.so";
+
+const std::vector<OpCase>& Cases() {
+  static const auto* const cases = new std::vector<OpCase>(AllOpCases());
+  return *cases;
+}
+
+Device& DeviceNamed(const std::string& name, Numerics numerics) {
+  static auto* const devices =
+      new std::map<std::pair<std::string, Numerics>, std::unique_ptr<Device>>;
+  std::unique_ptr<Device>& device = (*devices)[{name, numerics}];
+  if (device == nullptr) {
+    auto opened = OpenBackendDevice(kLibrary, name, {.numerics = numerics});
+    if (!opened.ok()) {
+      ADD_FAILURE() << opened.status();
+      std::abort();
+    }
+    device = *std::move(opened);
+    std::cout << "device " << device->info().name << ", " << device->info().description << "; seed "
+              << kCaseSeed << "\n";
+  }
+  return *device;
+}
+
+class GpuOpTest : public testing::TestWithParam<std::tuple<const char*, Numerics, size_t>> {};
+
+TEST_P(GpuOpTest, MatchesTheReference) {
+  const auto [name, numerics, index] = GetParam();
+  const OpCase& op_case = Cases()[index];
+  Device& device = DeviceNamed(name, numerics);
+  const auto reference = reference::MakeReferenceDevice({.kv_dtype = device.info().kv_dtype});
+  for (const std::string& wrong : CheckCase(op_case, device, *reference)) {
+    ADD_FAILURE() << op_case.name << " (seed " << SeedOf(op_case) << "): " << wrong;
+  }
+}
+
+std::string CaseName(const testing::TestParamInfo<GpuOpTest::ParamType>& info) {
+  const std::string device = std::get<0>(info.param);
+  return "warp" + device.substr(device.size() - 2) + "_" +
+         std::string(NumericsName(std::get<1>(info.param))) + "_" +
+         Cases()[std::get<2>(info.param)].name;
+}
+
+// Those that read or write the cache: all that differs between the numerics is its dtype.
+std::vector<size_t> CacheCases() {
+  std::vector<size_t> list;
+  for (size_t i = 0; i < Cases().size(); ++i) {
+    if (Cases()[i].op == "Attention" || Cases()[i].op == "RopeAndWriteKv") list.push_back(i);
+  }
+  return list;
+}
+
+INSTANTIATE_TEST_SUITE_P(HostSimt, GpuOpTest,
+                         testing::Combine(testing::Values("host-simt:32", "host-simt:64"),
+                                          testing::Values(Numerics::kFloat32),
+                                          testing::Range(size_t{0}, Cases().size())),
+                         CaseName);
+INSTANTIATE_TEST_SUITE_P(HostSimtF16Cache, GpuOpTest,
+                         testing::Combine(testing::Values("host-simt:32", "host-simt:64"),
+                                          testing::Values(Numerics::kPrecise),
+                                          testing::ValuesIn(CacheCases())),
+                         CaseName);
+
+TEST(Backend, ErrorsSayWhatIsMissing) {
+  const auto none = OpenBackendDevice("libfairlead_nothing.so", "cuda:0", {});
+  EXPECT_EQ(none.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_NE(none.status().message().find("libfairlead_nothing.so"), std::string::npos);
+  const auto other = OpenBackendDevice("libc.so.6", "cuda:0", {});
+  EXPECT_EQ(other.status().code(), absl::StatusCode::kFailedPrecondition);
+  const auto build = OpenBackendDevice("libfairlead_other_backend.so", "cuda:0", {});
+  EXPECT_EQ(build.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_NE(build.status().message().find("0.0.0-other"), std::string::npos);
+  const auto warp = OpenBackendDevice(kLibrary, "host-simt:16", {});
+  EXPECT_EQ(warp.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(warp.status().message().find("host-simt:16"), std::string::npos);
+  const auto cache = OpenBackendDevice(kLibrary, "host-simt:32", {.kv_dtype = DType::kQ8_0});
+  EXPECT_EQ(cache.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(cache.status().message().find("q8_0"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace fairlead
