@@ -121,9 +121,6 @@ Fiber::Fiber(size_t stack_bytes, void (*entry)()) : stack_bytes_(stack_bytes), e
   FAIRLEAD_CHECK(mprotect(mapping, page, PROT_NONE) == 0);
   mapping_ = static_cast<char*>(mapping);
   stack_ = mapping_ + page;
-#if defined(__SANITIZE_THREAD__)
-  sanitizer_ = __tsan_create_fiber(0);
-#endif
   Restart();
 }
 
@@ -138,6 +135,10 @@ void Fiber::Restart() {
 #if defined(__SANITIZE_ADDRESS__)
   __asan_unpoison_memory_region(stack_, stack_bytes_);
   sanitizer_ = nullptr;
+#elif defined(__SANITIZE_THREAD__)
+  // Its record of calls that have not returned would grow with each start.
+  if (sanitizer_ != nullptr) __tsan_destroy_fiber(sanitizer_);
+  sanitizer_ = __tsan_create_fiber(0);
 #endif
   stack_pointer_ = FirstFrame(stack_ + stack_bytes_, entry_);
 }
