@@ -12,7 +12,7 @@
 //   GPU_DYNAMIC_SHARED(T, name);      a pointer to what the launch asked for, 128-byte aligned
 //
 // Compile with contraction off (-ffp-contract=off, nvcc --fmad=false): fmaf says where a product
-// and a sum are one operation.
+// and a sum are one operation. nvcc also wants --expt-relaxed-constexpr.
 //
 // Blocks have one dimension of threads, a multiple of kWarp, at most 1024. Exchanges within a warp
 // are of all its lanes: no lane may have ended or branched away (a mask is a parameter only to show

@@ -11,6 +11,7 @@
 
 #include "kernels/gpu/kernels.h"
 #include "kernels/gpu/row_search.h"
+#include "kernels/sampling_rng.h"
 
 namespace fairlead::FAIRLEAD_GPU {
 namespace {
@@ -38,17 +39,6 @@ struct SampleRows {
   int vocab;
   float weight_of_max;  // Row's
 };
-
-// UniformFor of sampling_rng.h.
-GPU_DEVICE uint64_t MixedBits(uint64_t x) {
-  x += 0x9e3779b97f4a7c15ull;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
-}
-GPU_DEVICE float Uniform(uint64_t seed, uint32_t position) {
-  return static_cast<float>(MixedBits(MixedBits(seed) ^ position) >> 40) * 0x1p-24f;
-}
 
 // A row and what is left of it: the logits above `key`, and those equal to it up to id `last`.
 struct Row {
@@ -291,7 +281,7 @@ GPU_DEVICE int SampleRow(const SampleRows& rows, int index) {
   }
   const uint32_t* seed = rows.seed + 2 * index;
   const float uniform =
-      Uniform(static_cast<uint64_t>(seed[1]) << 32 | seed[0], rows.position[index]);
+      UniformFor(static_cast<uint64_t>(seed[1]) << 32 | seed[0], rows.position[index]);
   const auto target = static_cast<uint64_t>(uniform * static_cast<double>(total));
   return FirstBeyond(row, target, [&](int id, float x) {
     return Has(row, id, KeyOf(x)) ? WeightOf(row, x) : uint64_t{0};
