@@ -117,15 +117,7 @@ class CheckedOps : public Ops {
  public:
   explicit CheckedOps(const Ops& target) : target_(target) {}
 
-  void Embed(Stream& stream, const EmbedArgs& args) const override;
-  void RmsNorm(Stream& stream, const RmsNormArgs& args) const override;
-  void Matmul(Stream& stream, const MatmulArgs& args) const override;
-  void RopeAndWriteKv(Stream& stream, const RopeAndWriteKvArgs& args) const override;
-  void Attention(Stream& stream, const AttentionArgs& args) const override;
-  void SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const override;
-  void GatherRows(Stream& stream, const GatherRowsArgs& args) const override;
-  void Sample(Stream& stream, const SampleArgs& args) const override;
-  void Logprobs(Stream& stream, const LogprobsArgs& args) const override;
+  FAIRLEAD_OVERRIDE_OPS
 
  private:
   const Ops& target_;

@@ -11,6 +11,7 @@
 // their values.
 #pragma once
 
+#include <array>
 #include <memory>
 
 #include "kernels/device.h"
@@ -22,6 +23,8 @@ struct EmbedArgs {
   Tensor token;               // i32 [tokens], each in [0, table->rows())
   const PackedWeight* table;  // [vocab, hidden], packed with embedding = true
   Tensor out;                 // [tokens, hidden]
+
+  auto tensors() const { return std::array{token, out}; }
 };
 
 // out = x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich, arXiv 1910.07467). out may be
@@ -31,6 +34,8 @@ struct RmsNormArgs {
   Tensor weight;  // f32 [hidden]
   Tensor out;     // [tokens, hidden]
   float epsilon;
+
+  auto tensors() const { return std::array{x, weight, out}; }
 };
 
 // out[t, out_column + n] = sum_k x[t, k] * weight[n, k] (+ bias[n]); with accumulate the sum is
@@ -42,6 +47,8 @@ struct MatmulArgs {
   Tensor bias = {};            // f32 [n]
   int64_t out_column = 0;
   bool accumulate = false;
+
+  auto tensors() const { return std::array{x, out, bias}; }
 };
 
 // Which elements of a head rotate together: (i, i + rotary_dim / 2) as Hugging Face stores weights,
@@ -52,6 +59,8 @@ struct PagedKv {
   void* data = nullptr;  // num_blocks * Device::KvBlockBytes(shape)
   int num_blocks = 0;
   KvShape shape;
+
+  Tensor View() const { return Tensor(data, DType::kF32, {0}); }  // where it is
 };
 
 // Rotates q (in place) and k, and writes k and v to their cache slots. slot = block * block_tokens
@@ -65,6 +74,8 @@ struct RopeAndWriteKvArgs {
   PagedKv kv;
   int heads;
   RopePairing pairing;
+
+  auto tensors() const { return std::array{qkv, position, kv_slot, cos_sin, kv.View()}; }
 };
 
 // Causal attention of one ragged batch: a prefill chunk has many query rows, a decode has one. No
@@ -80,18 +91,26 @@ struct AttentionArgs {
   Tensor block_table;     // i32 [seqs, max_blocks]
   int heads;
   float scale;
+
+  auto tensors() const {
+    return std::array{qkv, out, kv.View(), query_start, context_tokens, block_table};
+  }
 };
 
 // out[t, i] = silu(x[t, i]) * x[t, ffn + i]
 struct SiluAndMulArgs {
   Tensor x;    // [tokens, 2 * ffn]
   Tensor out;  // [tokens, ffn]
+
+  auto tensors() const { return std::array{x, out}; }
 };
 
 struct GatherRowsArgs {
   Tensor x;    // [tokens, hidden]
   Tensor row;  // i32 [rows], each in [0, tokens)
   Tensor out;  // [rows, hidden]
+
+  auto tensors() const { return std::array{x, row, out}; }
 };
 
 // Sparse changes to one row's logits before sampling: l = (l > 0 ? l / repetition : l * repetition)
@@ -120,6 +139,12 @@ struct SampleArgs {
   Tensor position;     // i32 [rows]: position of the token that is drawn
   LogitEdits edits = {};
   Tensor out;  // i32 [rows]
+
+  auto tensors() const {
+    return std::array{logits,    temperature, top_k,       top_p,       min_p,
+                      seed,      position,    edits.start, edits.token, edits.repetition,
+                      edits.add, out};
+  }
 };
 
 // Log-softmax in f32 of raw logits (no edits, no temperature): of the target, its rank (1 = the
@@ -132,21 +157,36 @@ struct LogprobsArgs {
   Tensor out_rank;          // i32 [rows]
   Tensor top_token = {};    // i32 [rows, n]; absent: n = 0
   Tensor top_logprob = {};  // f32 [rows, n]
+
+  auto tensors() const {
+    return std::array{logits, target, out_logprob, out_rank, top_token, top_logprob};
+  }
 };
+
+// All ops. Op NAME takes a NAMEArgs, whose tensors() are the memory that it touches besides
+// weights.
+#define FAIRLEAD_OPS(OP) \
+  OP(Embed)              \
+  OP(RmsNorm)            \
+  OP(Matmul)             \
+  OP(RopeAndWriteKv)     \
+  OP(Attention)          \
+  OP(SiluAndMul)         \
+  OP(GatherRows)         \
+  OP(Sample)             \
+  OP(Logprobs)
 
 class Ops {
  public:
   virtual ~Ops() = default;
-  virtual void Embed(Stream&, const EmbedArgs&) const = 0;
-  virtual void RmsNorm(Stream&, const RmsNormArgs&) const = 0;
-  virtual void Matmul(Stream&, const MatmulArgs&) const = 0;
-  virtual void RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs&) const = 0;
-  virtual void Attention(Stream&, const AttentionArgs&) const = 0;
-  virtual void SiluAndMul(Stream&, const SiluAndMulArgs&) const = 0;
-  virtual void GatherRows(Stream&, const GatherRowsArgs&) const = 0;
-  virtual void Sample(Stream&, const SampleArgs&) const = 0;
-  virtual void Logprobs(Stream&, const LogprobsArgs&) const = 0;
+#define FAIRLEAD_PURE_OP(name) virtual void name(Stream&, const name##Args&) const = 0;
+  FAIRLEAD_OPS(FAIRLEAD_PURE_OP)
+#undef FAIRLEAD_PURE_OP
 };
+
+// For a backend's class: declares all ops, which it then defines.
+#define FAIRLEAD_OVERRIDE_OP(name) void name(Stream&, const name##Args&) const override;
+#define FAIRLEAD_OVERRIDE_OPS FAIRLEAD_OPS(FAIRLEAD_OVERRIDE_OP)
 
 // Decorator: every shape and dtype checked, once, for all backends; a violation CHECK-fails with
 // the op's and field's name. Reads no device memory. `target` must outlive it.

@@ -196,48 +196,18 @@ class GuardedOps : public Ops {
  public:
   explicit GuardedOps(const Ops& inner) : inner_(inner) {}
 
-  void Embed(Stream& s, const EmbedArgs& a) const override {
-    Enqueue(s, {a.token, a.out}, [=, this](Stream& inner) { inner_.Embed(inner, a); });
+#define FAIRLEAD_GUARDED_OP(name)                                       \
+  void name(Stream& s, const name##Args& a) const override {            \
+    Enqueue(s, a, [=, this](Stream& inner) { inner_.name(inner, a); }); \
   }
-  void RmsNorm(Stream& s, const RmsNormArgs& a) const override {
-    Enqueue(s, {a.x, a.weight, a.out}, [=, this](Stream& inner) { inner_.RmsNorm(inner, a); });
-  }
-  void Matmul(Stream& s, const MatmulArgs& a) const override {
-    Enqueue(s, {a.x, a.out, a.bias}, [=, this](Stream& inner) { inner_.Matmul(inner, a); });
-  }
-  void RopeAndWriteKv(Stream& s, const RopeAndWriteKvArgs& a) const override {
-    Enqueue(s, {a.qkv, a.position, a.kv_slot, a.cos_sin, View(a.kv)},
-            [=, this](Stream& inner) { inner_.RopeAndWriteKv(inner, a); });
-  }
-  void Attention(Stream& s, const AttentionArgs& a) const override {
-    Enqueue(s, {a.qkv, a.out, View(a.kv), a.query_start, a.context_tokens, a.block_table},
-            [=, this](Stream& inner) { inner_.Attention(inner, a); });
-  }
-  void SiluAndMul(Stream& s, const SiluAndMulArgs& a) const override {
-    Enqueue(s, {a.x, a.out}, [=, this](Stream& inner) { inner_.SiluAndMul(inner, a); });
-  }
-  void GatherRows(Stream& s, const GatherRowsArgs& a) const override {
-    Enqueue(s, {a.x, a.row, a.out}, [=, this](Stream& inner) { inner_.GatherRows(inner, a); });
-  }
-  void Sample(Stream& s, const SampleArgs& a) const override {
-    const LogitEdits& e = a.edits;
-    Enqueue(s,
-            {a.logits, a.temperature, a.top_k, a.top_p, a.min_p, a.seed, a.position, a.out, e.start,
-             e.token, e.repetition, e.add},
-            [=, this](Stream& inner) { inner_.Sample(inner, a); });
-  }
-  void Logprobs(Stream& s, const LogprobsArgs& a) const override {
-    Enqueue(s, {a.logits, a.target, a.out_logprob, a.out_rank, a.top_token, a.top_logprob},
-            [=, this](Stream& inner) { inner_.Logprobs(inner, a); });
-  }
+  FAIRLEAD_OPS(FAIRLEAD_GUARDED_OP)
+#undef FAIRLEAD_GUARDED_OP
 
  private:
-  static Tensor View(const PagedKv& kv) { return Tensor(kv.data, DType::kF32, {0}); }
-
-  static void Enqueue(Stream& stream, std::initializer_list<Tensor> tensors,
-                      std::function<void(Stream& inner)> work) {
+  template <typename Args>
+  static void Enqueue(Stream& stream, const Args& args, std::function<void(Stream& inner)> work) {
     std::vector<const void*> touched;
-    for (const Tensor& t : tensors) touched.push_back(t.data);
+    for (const Tensor& t : args.tensors()) touched.push_back(t.data);
     static_cast<GuardedStream&>(stream).Enqueue(std::move(touched), std::move(work));
   }
 

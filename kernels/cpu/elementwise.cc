@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cpu/elementwise.h"
-
+// The memory-bound ops on CPU threads. Small calls run on the calling thread; the bits are the same
+// either way.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -9,6 +9,7 @@
 #include "absl/functional/function_ref.h"
 #include "kernels/check.h"
 #include "kernels/cpu/kv_layout.h"
+#include "kernels/cpu/ops_cpu.h"
 #include "kernels/cpu/simd_elementwise.h"
 
 namespace fairlead {
@@ -56,38 +57,43 @@ void WriteKvToken(const KvLayout& layout, void* cache, int slot, const float* ke
 
 }  // namespace
 
-void CpuRmsNorm(ThreadPool& pool, const RmsNormArgs& args) {
+void CpuOps::RmsNorm(Stream&, const RmsNormArgs& args) const {
+  const std::lock_guard lock(mutex_);
   const int64_t n = args.x.dim[1];
-  ForEachRow(pool, args.x.dim[0], n, [&](int64_t row) {
+  ForEachRow(pool_, args.x.dim[0], n, [&](int64_t row) {
     SimdRmsNormRow(args.x.As<float>() + row * n, args.weight.As<float>(), static_cast<int>(n),
                    args.epsilon, args.out.As<float>() + row * n);
   });
 }
 
-void CpuSiluAndMul(ThreadPool& pool, const SiluAndMulArgs& args) {
+void CpuOps::SiluAndMul(Stream&, const SiluAndMulArgs& args) const {
+  const std::lock_guard lock(mutex_);
   const int64_t n = args.out.dim[1];
-  ForEachRow(pool, args.out.dim[0], n, [&](int64_t row) {
+  ForEachRow(pool_, args.out.dim[0], n, [&](int64_t row) {
     SimdSiluAndMulRow(args.x.As<float>() + row * 2 * n, static_cast<int>(n),
                       args.out.As<float>() + row * n);
   });
 }
 
-void CpuGatherRows(ThreadPool& pool, const GatherRowsArgs& args) {
+void CpuOps::GatherRows(Stream&, const GatherRowsArgs& args) const {
+  const std::lock_guard lock(mutex_);
   const int64_t n = args.x.dim[1];
-  ForEachRow(pool, args.row.dim[0], n, [&](int64_t row) {
+  ForEachRow(pool_, args.row.dim[0], n, [&](int64_t row) {
     std::memcpy(args.out.As<float>() + row * n, args.x.As<float>() + args.row.As<int>()[row] * n,
                 n * sizeof(float));
   });
 }
 
-void CpuRopeAndWriteKv(ThreadPool& pool, const RopeAndWriteKvArgs& args, DType kv_dtype) {
-  const KvLayout layout(args.kv.shape, kv_dtype);
+// k in args.qkv is left as it was: only the cache gets its rotated form.
+void CpuOps::RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs& args) const {
+  const std::lock_guard lock(mutex_);
+  const KvLayout layout(args.kv.shape, kv_dtype_);
   const int kv_heads = args.kv.shape.kv_heads;
   const int head_dim = args.kv.shape.head_dim;
   const int rotary_dim = static_cast<int>(args.cos_sin.dim[1]);
   const int64_t row_elements = int64_t{args.heads + 2 * kv_heads} * head_dim;
   FAIRLEAD_CHECK(head_dim <= KvShape::kMaxHeadDim);
-  ForEachRow(pool, args.qkv.dim[0], row_elements, [&](int64_t token) {
+  ForEachRow(pool_, args.qkv.dim[0], row_elements, [&](int64_t token) {
     float* q = args.qkv.As<float>() + token * row_elements;
     const float* cos_sin =
         args.cos_sin.As<float>() + int64_t{args.position.As<int>()[token]} * rotary_dim;

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+// Calls of the ops that have files of their own; elementwise.cc defines the others.
 #include "kernels/cpu/ops_cpu.h"
 
 #include <memory>
 #include <mutex>
-
-#include "kernels/cpu/elementwise.h"
 
 namespace fairlead {
 
@@ -13,34 +12,14 @@ void CpuOps::Embed(Stream&, const EmbedArgs& args) const {
   CpuEmbed(pool_, args);
 }
 
-void CpuOps::RmsNorm(Stream&, const RmsNormArgs& args) const {
-  const std::lock_guard lock(mutex_);
-  CpuRmsNorm(pool_, args);
-}
-
 void CpuOps::Matmul(Stream&, const MatmulArgs& args) const {
   const std::lock_guard lock(mutex_);
   CpuMatmul(pool_, int8_mode_, args, matmul_scratch_);
 }
 
-void CpuOps::RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs& args) const {
-  const std::lock_guard lock(mutex_);
-  CpuRopeAndWriteKv(pool_, args, kv_dtype_);
-}
-
 void CpuOps::Attention(Stream&, const AttentionArgs& args) const {
   const std::lock_guard lock(mutex_);
   CpuAttention(pool_, args, kv_dtype_, attention_scratch_);
-}
-
-void CpuOps::SiluAndMul(Stream&, const SiluAndMulArgs& args) const {
-  const std::lock_guard lock(mutex_);
-  CpuSiluAndMul(pool_, args);
-}
-
-void CpuOps::GatherRows(Stream&, const GatherRowsArgs& args) const {
-  const std::lock_guard lock(mutex_);
-  CpuGatherRows(pool_, args);
 }
 
 void CpuOps::Sample(Stream&, const SampleArgs& args) const {

@@ -21,15 +21,7 @@ class CpuOps final : public Ops {
   CpuOps(int threads, DType kv_dtype, const Int8Mode& int8_mode)
       : kv_dtype_(kv_dtype), int8_mode_(int8_mode), pool_(threads) {}
 
-  void Embed(Stream& stream, const EmbedArgs& args) const override;
-  void RmsNorm(Stream& stream, const RmsNormArgs& args) const override;
-  void Matmul(Stream& stream, const MatmulArgs& args) const override;
-  void RopeAndWriteKv(Stream& stream, const RopeAndWriteKvArgs& args) const override;
-  void Attention(Stream& stream, const AttentionArgs& args) const override;
-  void SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const override;
-  void GatherRows(Stream& stream, const GatherRowsArgs& args) const override;
-  void Sample(Stream& stream, const SampleArgs& args) const override;
-  void Logprobs(Stream& stream, const LogprobsArgs& args) const override;
+  FAIRLEAD_OVERRIDE_OPS
 
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args,
                                                            Numerics numerics) const;

@@ -23,15 +23,7 @@ class GpuStream final : public Stream {
 class GpuOps final : public Ops {
  public:
   explicit GpuOps(DType kv_dtype) : kv_dtype_(kv_dtype) {}  // kF32 or kF16
-  void Embed(Stream&, const EmbedArgs&) const override;
-  void RmsNorm(Stream&, const RmsNormArgs&) const override;
-  void Matmul(Stream&, const MatmulArgs&) const override;
-  void RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs&) const override;
-  void Attention(Stream&, const AttentionArgs&) const override;
-  void SiluAndMul(Stream&, const SiluAndMulArgs&) const override;
-  void GatherRows(Stream&, const GatherRowsArgs&) const override;
-  void Sample(Stream&, const SampleArgs&) const override;
-  void Logprobs(Stream&, const LogprobsArgs&) const override;
+  FAIRLEAD_OVERRIDE_OPS
 
  private:
   const DType kv_dtype_;

@@ -14,15 +14,10 @@ namespace {
 
 class CountingOps : public Ops {
  public:
-  void Embed(Stream&, const EmbedArgs&) const override { ++calls; }
-  void RmsNorm(Stream&, const RmsNormArgs&) const override { ++calls; }
-  void Matmul(Stream&, const MatmulArgs&) const override { ++calls; }
-  void RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs&) const override { ++calls; }
-  void Attention(Stream&, const AttentionArgs&) const override { ++calls; }
-  void SiluAndMul(Stream&, const SiluAndMulArgs&) const override { ++calls; }
-  void GatherRows(Stream&, const GatherRowsArgs&) const override { ++calls; }
-  void Sample(Stream&, const SampleArgs&) const override { ++calls; }
-  void Logprobs(Stream&, const LogprobsArgs&) const override { ++calls; }
+#define FAIRLEAD_COUNTING_OP(name) \
+  void name(Stream&, const name##Args&) const override { ++calls; }
+  FAIRLEAD_OPS(FAIRLEAD_COUNTING_OP)
+#undef FAIRLEAD_COUNTING_OP
   mutable int calls = 0;
 };
 

@@ -22,11 +22,23 @@ namespace {
 
 using reference::MakeReferenceDevice;
 
+class RightOps : public Ops {
+ public:
+  explicit RightOps(const Ops& right) : right_(right) {}
+#define FAIRLEAD_RIGHT_OP(name) \
+  void name(Stream& s, const name##Args& a) const override { right_.name(s, a); }
+  FAIRLEAD_OPS(FAIRLEAD_RIGHT_OP)
+#undef FAIRLEAD_RIGHT_OP
+
+ protected:
+  const Ops& right_;
+};
+
 // The reference's ops with one change. Its memory is the host's and its streams run at once, so a
 // mistake may also look at tensors and spoil results after the op.
-class MistakenOps : public Ops {
+class MistakenOps : public RightOps {
  public:
-  explicit MistakenOps(const Ops& right) : right_(right) {}
+  using RightOps::RightOps;
 
   std::function<void(EmbedArgs&)> before_embed;
   std::function<void(RmsNormArgs&)> before_norm;
@@ -74,8 +86,6 @@ class MistakenOps : public Ops {
     op(args);
     if (after && out.elements() > 0) after(out);
   }
-
-  const Ops& right_;
 };
 
 class MistakenDevice : public Device {

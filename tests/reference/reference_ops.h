@@ -48,15 +48,7 @@ class ReferenceOps : public Ops {
  public:
   explicit ReferenceOps(DType kv_dtype) : kv_dtype_(kv_dtype) {}
 
-  void Embed(Stream& stream, const EmbedArgs& args) const override;
-  void RmsNorm(Stream& stream, const RmsNormArgs& args) const override;
-  void Matmul(Stream& stream, const MatmulArgs& args) const override;
-  void RopeAndWriteKv(Stream& stream, const RopeAndWriteKvArgs& args) const override;
-  void Attention(Stream& stream, const AttentionArgs& args) const override;
-  void SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const override;
-  void GatherRows(Stream& stream, const GatherRowsArgs& args) const override;
-  void Sample(Stream& stream, const SampleArgs& args) const override;
-  void Logprobs(Stream& stream, const LogprobsArgs& args) const override;
+  FAIRLEAD_OVERRIDE_OPS
 
  private:
   DType kv_dtype_;

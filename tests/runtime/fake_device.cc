@@ -16,7 +16,21 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-class FakeOps final : public Ops {
+class UnusedOps : public Ops {
+ public:
+#define FAIRLEAD_UNUSED_OP(name) \
+  void name(Stream&, const name##Args&) const override { Unused(); }
+  FAIRLEAD_OPS(FAIRLEAD_UNUSED_OP)
+#undef FAIRLEAD_UNUSED_OP
+
+ private:
+  [[noreturn]] static void Unused() {
+    FAIRLEAD_CHECK(false && "FakeModel computes without ops");
+    std::abort();
+  }
+};
+
+class FakeOps final : public UnusedOps {
  public:
   explicit FakeOps(SampleObserver observe) : observe_(std::move(observe)) {}
 
@@ -33,20 +47,7 @@ class FakeOps final : public Ops {
     });
   }
 
-  void Embed(Stream&, const EmbedArgs&) const override { Unused(); }
-  void RmsNorm(Stream&, const RmsNormArgs&) const override { Unused(); }
-  void Matmul(Stream&, const MatmulArgs&) const override { Unused(); }
-  void RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs&) const override { Unused(); }
-  void Attention(Stream&, const AttentionArgs&) const override { Unused(); }
-  void SiluAndMul(Stream&, const SiluAndMulArgs&) const override { Unused(); }
-  void GatherRows(Stream&, const GatherRowsArgs&) const override { Unused(); }
-
  private:
-  [[noreturn]] static void Unused() {
-    FAIRLEAD_CHECK(false && "FakeModel computes without ops");
-    std::abort();
-  }
-
   static float Edited(const SampleArgs& args, int64_t row, int32_t token) {
     float l = args.logits.As<float>()[row * args.logits.dim[1] + token];
     if (!args.edits.start) return l;
