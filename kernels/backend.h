@@ -19,8 +19,9 @@ struct BackendApi {
 };
 
 // Opens `name` by the library `file` ("libfairlead_host.so"), which is looked for beside the
-// program and where the system looks. Libraries stay loaded. kNotFound: no such library, with the
-// loader's words; kFailedPrecondition: of another build; else what the backend says.
+// program and where the system looks. Libraries stay loaded. kNotFound: no such library;
+// kFailedPrecondition: it cannot be loaded, with the loader's words, or is of another build; else
+// what the backend says. No message repeats the name.
 absl::StatusOr<std::unique_ptr<Device>> OpenBackendDevice(const char* file, std::string_view name,
                                                           const DeviceOptions& options);
 

@@ -158,10 +158,16 @@ struct DeviceOptions {
   std::optional<DType> kv_dtype = std::nullopt;
 };
 
-// name: "cpu", "host-simt:32" or "host-simt:64" (the GPU kernels on the CPU: slow, for tests), or
-// "auto", which is never one of the latter. Errors: kInvalidArgument names the value and what is
-// allowed.
+// name: "cpu"; "cuda:N" or "hip:N", the N-th GPU that the driver shows this process (without ":N"
+// the first); "host-simt:32" or "host-simt:64" (the GPU kernels on the CPU: slow, for tests); or
+// "auto": the first of cuda, hip and cpu that opens with these options; `selection` then gets one
+// line of why. Errors: kInvalidArgument names the value and what is allowed, kNotFound what is not
+// installed, kFailedPrecondition why a GPU cannot be used, kResourceExhausted why not now.
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(std::string_view name,
-                                                   const DeviceOptions& options);
+                                                   const DeviceOptions& options,
+                                                   std::string* selection = nullptr);
+
+// Whether `name` is one of those: kInvalidArgument as above.
+absl::Status CheckDeviceName(std::string_view name);
 
 }  // namespace fairlead

@@ -47,6 +47,17 @@ Flag BlockTokensFlag(int* field) {
   return flag;
 }
 
+Flag DeviceFlag(std::string* field) {
+  Flag flag =
+      TextFlag("device", "auto|cpu|cuda:N|hip:N|host-simt:32|host-simt:64",
+               "where to compute; auto: the first of cuda:0, hip:0 and cpu that works", field);
+  flag.set = [set = std::move(flag.set)](std::string_view text) {
+    const absl::Status status = CheckDeviceName(text);
+    return status.ok() ? set(text) : status;
+  };
+  return flag;
+}
+
 absl::Status YamlError(const std::string& path, int line, std::string_view what) {
   return absl::InvalidArgumentError(StrCat(path, ", line ", line + 1, ": ", what));
 }
@@ -95,8 +106,7 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
       TextFlag("tokenizer", "PATH", "a tokenizer.json, folder or GGUF file; default: the model's",
                &c.tokenizer),
       SwitchFlag("skip-tokenizer", "serve token ids only", &c.skip_tokenizer),
-      ChoiceFlag("device", {"auto", "cpu", "host-simt:32", "host-simt:64"}, "where to compute",
-                 &c.device),
+      DeviceFlag(&c.device),
       ChoiceFlag("numerics", {"float32", "precise", "fast"}, "speed against fidelity", &c.numerics),
       ChoiceFlag("kv-cache-dtype", {"auto", "f32", "f16", "q8_0"},
                  "of keys and values; auto: f16, with --numerics float32 f32", &c.kv_cache_dtype),

@@ -177,11 +177,14 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config
                                                      const std::string& name) {
   StageTimer timer;
   auto runtime = std::make_unique<Runtime>();
-  auto device =
-      OpenDevice(config.device, {.threads = config.threads,
-                                 .numerics = NumericsOf(config.numerics),
-                                 .kv_dtype = ParseDType(config.kv_cache_dtype)});  // auto is none
+  std::string selection;
+  auto device = OpenDevice(config.device,
+                           {.threads = config.threads,
+                            .numerics = NumericsOf(config.numerics),
+                            .kv_dtype = ParseDType(config.kv_cache_dtype)},  // auto is none
+                           &selection);
   if (!device.ok()) return device.status();
+  if (!selection.empty()) spdlog::info("{}", selection);
   runtime->device = *std::move(device);
   const DeviceInfo& info = runtime->device->info();
   spdlog::info("device {}: {}, numerics {}, KV cache {}", info.name, info.description,

@@ -16,13 +16,14 @@
 namespace fairlead::FAIRLEAD_GPU {
 namespace {
 
-DeviceInfo MakeInfo(std::string_view name, Numerics numerics, DType kv_dtype) {
+DeviceInfo MakeInfo(std::string_view name, int index, Numerics numerics, DType kv_dtype) {
+  const GpuSummary gpu = DescribeDevice(index);
   return {.name = std::string(name),
-          .description = absl::StrCat("SIMT executor on ", CpuModelName(), ", warps of ", kWarp),
+          .description = gpu.description,
           .numerics = numerics,
           .activation_dtype = DType::kF32,
           .kv_dtype = kv_dtype,
-          .memory_bytes = TotalMemoryBytes(),
+          .memory_bytes = gpu.memory_bytes,
           .weight_dtypes = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
                             DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,
                             DType::kQ6_K}};
@@ -30,32 +31,34 @@ DeviceInfo MakeInfo(std::string_view name, Numerics numerics, DType kv_dtype) {
 
 class GpuDevice final : public Device {
  public:
-  explicit GpuDevice(DeviceInfo info) : info_(std::move(info)), ops_(info_.kv_dtype) {}
+  GpuDevice(int index, DeviceInfo info)
+      : index_(index), info_(std::move(info)), ops_(info_.kv_dtype) {}
 
   const DeviceInfo& info() const override { return info_; }
-  size_t FreeMemory() const override { return FreeMemoryBytes(); }
+  size_t FreeMemory() const override { return AvailableMemory(index_); }
   absl::StatusOr<Buffer> Allocate(size_t bytes) override;
   size_t KvBlockBytes(const KvShape& shape) const override {
     const KvLayout layout(shape.kv_heads, shape.head_dim, shape.block_tokens);
     return layout.block_elements() * RowBytes(info_.kv_dtype, 1);
   }
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override;
-  std::unique_ptr<Stream> NewStream() override { return std::make_unique<GpuStream>(); }
+  std::unique_ptr<Stream> NewStream() override { return std::make_unique<GpuStream>(index_); }
   const Ops& ops() const override { return ops_; }
 
  private:
+  const int index_;
   const DeviceInfo info_;
   const GpuOps ops_;
 };
 
 absl::StatusOr<Buffer> GpuDevice::Allocate(size_t bytes) {
   const size_t free = FreeMemory();
-  void* data = bytes <= free ? AllocateMemory(bytes) : nullptr;
+  void* data = bytes <= free ? AllocateMemory(index_, bytes) : nullptr;
   if (data == nullptr) {
     return absl::ResourceExhaustedError(
         absl::StrCat(info_.name, ": cannot allocate ", bytes, " bytes; ", free, " bytes are free"));
   }
-  return Buffer(data, bytes, [](void* p) { FAIRLEAD_GPU::FreeMemory(p); });
+  return Buffer(data, bytes, [index = index_](void* p) { ReleaseMemory(index, p); });
 }
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackWeight(const PackWeightArgs& args) {
@@ -71,7 +74,7 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackWeight(const PackWe
   }
   std::vector<std::byte> packed(bytes);
   PackGpuWeight(args, packed.data());
-  GpuStream stream;
+  GpuStream stream(index_);
   stream.CopyToDevice(buffer->data(), packed.data(), packed.size());
   stream.Wait();
   return std::make_unique<GpuPackedWeight>(args.dtype, *rows, args.cols, *std::move(buffer));
@@ -79,16 +82,15 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackWeight(const PackWe
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Device>> OpenGpuDevice(std::string_view name,
+absl::StatusOr<std::unique_ptr<Device>> OpenGpuDevice(std::string_view name, int index,
                                                       const DeviceOptions& options) {
   const DType fallback = options.numerics == Numerics::kFloat32 ? DType::kF32 : DType::kF16;
   const DType kv_dtype = options.kv_dtype.value_or(fallback);
   if (kv_dtype != DType::kF32 && kv_dtype != DType::kF16) {
-    return absl::InvalidArgumentError(absl::StrCat(std::string(name), ": a KV cache of ",
-                                                   std::string(Info(kv_dtype).name),
-                                                   "; allowed are f32 and f16"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a KV cache of ", std::string(Info(kv_dtype).name), "; allowed are f32 and f16"));
   }
-  return std::make_unique<GpuDevice>(MakeInfo(name, options.numerics, kv_dtype));
+  return std::make_unique<GpuDevice>(index, MakeInfo(name, index, options.numerics, kv_dtype));
 }
 
 }  // namespace fairlead::FAIRLEAD_GPU

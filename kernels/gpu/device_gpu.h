@@ -10,9 +10,9 @@
 
 namespace fairlead::FAIRLEAD_GPU {
 
-// `name` is DeviceInfo::name. kInvalidArgument: a dtype of the KV cache that there is no kernel
-// for.
-absl::StatusOr<std::unique_ptr<Device>> OpenGpuDevice(std::string_view name,
+// `name` is DeviceInfo::name, `index` that of the GPU. kInvalidArgument: a dtype of the KV cache
+// that there is no kernel for.
+absl::StatusOr<std::unique_ptr<Device>> OpenGpuDevice(std::string_view name, int index,
                                                       const DeviceOptions& options);
 
 }  // namespace fairlead::FAIRLEAD_GPU

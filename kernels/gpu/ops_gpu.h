@@ -9,7 +9,7 @@ namespace fairlead::FAIRLEAD_GPU {
 
 class GpuStream final : public Stream {
  public:
-  GpuStream() : handle_(CreateStream()) {}
+  explicit GpuStream(int device) : handle_(CreateStream(device)) {}
   ~GpuStream() override { DestroyStream(handle_); }
   void CopyToDevice(void* device, const void* host, size_t bytes) override;
   void CopyToHost(void* host, const void* device, size_t bytes) override;

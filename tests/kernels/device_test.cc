@@ -24,26 +24,49 @@ namespace fairlead {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 TEST(OpenDevice, NamesAndThreads) {
-  for (const char* name : {"cpu", "auto"}) {
-    const auto device = OpenDevice(name, {.threads = 3, .numerics = Numerics::kFloat32});
-    ASSERT_TRUE(device.ok()) << device.status();
-    EXPECT_EQ((*device)->info().name, "cpu");
-    EXPECT_THAT((*device)->info().description, HasSubstr(", 3 threads"));
-    EXPECT_EQ((*device)->info().kv_dtype, DType::kF32);
-    EXPECT_GT((*device)->info().memory_bytes, size_t{1} << 20);
-  }
+  const auto device = OpenDevice("cpu", {.threads = 3, .numerics = Numerics::kFloat32});
+  ASSERT_TRUE(device.ok()) << device.status();
+  EXPECT_EQ((*device)->info().name, "cpu");
+  EXPECT_THAT((*device)->info().description, HasSubstr(", 3 threads"));
+  EXPECT_EQ((*device)->info().kv_dtype, DType::kF32);
+  EXPECT_GT((*device)->info().memory_bytes, size_t{1} << 20);
   EXPECT_EQ((*OpenDevice("cpu", {}))->info().kv_dtype, DType::kF16);
   for (const DType kv_dtype : {DType::kF32, DType::kF16, DType::kQ8_0}) {
     EXPECT_EQ((*OpenDevice("cpu", {.kv_dtype = kv_dtype}))->info().kv_dtype, kv_dtype);
   }
 }
 
+TEST(OpenDevice, AutoSaysWhyItTookADevice) {
+  std::string selection;
+  const auto device = OpenDevice("auto", {}, &selection);
+  ASSERT_TRUE(device.ok()) << device.status();
+  const std::string& name = (*device)->info().name;
+  EXPECT_THAT(selection, StartsWith("device auto: " + name));
+  if (name == "cpu") {
+    EXPECT_THAT(selection, HasSubstr(", since cuda: "));
+    EXPECT_THAT(selection, HasSubstr("; hip: "));
+  }
+  EXPECT_TRUE(OpenDevice("cpu", {}, &(selection = "as it was")).ok());
+  EXPECT_EQ(selection, "as it was");
+}
+
+TEST(OpenDevice, NamesOfDevices) {
+  for (const char* name : {"auto", "cpu", "cuda", "cuda:0", "cuda:12", "hip", "hip:9999"}) {
+    EXPECT_TRUE(CheckDeviceName(name).ok()) << name;
+  }
+  for (const char* name : {"", "cuda:", "cuda:-1", "cuda:1x", "cudas", "hip:12345", "host-simt"}) {
+    EXPECT_THAT(std::string(CheckDeviceName(name).message()),
+                StartsWith("'" + std::string(name) + "' is not one of auto, cpu, cuda:N, hip:N"));
+  }
+}
+
 TEST(OpenDevice, ErrorsNameTheValueAndWhatIsAllowed) {
   const auto unknown = OpenDevice("tpu", {});
   EXPECT_EQ(unknown.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(unknown.status().message()), HasSubstr("\"tpu\""));
+  EXPECT_THAT(std::string(unknown.status().message()), HasSubstr("'tpu'"));
   EXPECT_THAT(std::string(unknown.status().message()), HasSubstr("cpu"));
   const auto no_cache = OpenDevice("cpu", {.kv_dtype = DType::kQ4_0});
   EXPECT_EQ(no_cache.status().code(), absl::StatusCode::kInvalidArgument);

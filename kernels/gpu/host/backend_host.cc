@@ -8,10 +8,10 @@
 
 namespace fairlead {
 namespace gpu_host32 {
-absl::StatusOr<std::unique_ptr<Device>> OpenGpuDevice(std::string_view, const DeviceOptions&);
+absl::StatusOr<std::unique_ptr<Device>> OpenGpuDevice(std::string_view, int, const DeviceOptions&);
 }
 namespace gpu_host64 {
-absl::StatusOr<std::unique_ptr<Device>> OpenGpuDevice(std::string_view, const DeviceOptions&);
+absl::StatusOr<std::unique_ptr<Device>> OpenGpuDevice(std::string_view, int, const DeviceOptions&);
 }
 
 namespace {
@@ -19,14 +19,13 @@ namespace {
 absl::StatusOr<std::unique_ptr<Device>> Open(std::string_view name, const DeviceOptions& options) {
 #if defined(__x86_64__)
   if (!__builtin_cpu_supports("fma")) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("device ", std::string(name), ": this processor has no FMA instructions"));
+    return absl::FailedPreconditionError("this processor has no FMA instructions");
   }
 #endif
-  if (name == "host-simt:32") return gpu_host32::OpenGpuDevice(name, options);
-  if (name == "host-simt:64") return gpu_host64::OpenGpuDevice(name, options);
+  if (name == "host-simt:32") return gpu_host32::OpenGpuDevice(name, 0, options);
+  if (name == "host-simt:64") return gpu_host64::OpenGpuDevice(name, 0, options);
   return absl::InvalidArgumentError(
-      absl::StrCat("device: \"", std::string(name), "\"; known are host-simt:32, host-simt:64"));
+      absl::StrCat("'", std::string(name), "' is not one of host-simt:32, host-simt:64"));
 }
 
 }  // namespace

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// The words of gpu.h, which alone includes this, for CUDA.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cmath>
+#include <cstring>
+
+#define FAIRLEAD_GPU gpu_cuda
+#define GPU_KERNEL static __global__
+#define GPU_DEVICE static __device__ inline
+#define GPU_METHOD __device__
+#define GPU_BOTH __host__ __device__
+#define GPU_SHARED(type, name, count) __shared__ type name[count]
+#define GPU_DYNAMIC_SHARED(type, name)                                      \
+  extern __shared__ __align__(128) unsigned char fairlead_dynamic_shared[]; \
+  type* const name = reinterpret_cast<type*>(fairlead_dynamic_shared)
+#define FAIRLEAD_GPU_SITE
+#define FAIRLEAD_GPU_ONLY_SITE
+#define FAIRLEAD_GPU_HERE
+#define FAIRLEAD_GPU_ONLY_HERE
+
+namespace fairlead::FAIRLEAD_GPU {
+
+constexpr int kWarp = 32;
+constexpr LaneMask kAllLanes = 0xffffffff;
+
+GPU_DEVICE int ThreadX() { return static_cast<int>(threadIdx.x); }
+GPU_DEVICE int BlockThreads() { return static_cast<int>(blockDim.x); }
+GPU_DEVICE unsigned BlockX() { return blockIdx.x; }
+GPU_DEVICE unsigned BlockY() { return blockIdx.y; }
+
+GPU_DEVICE void SyncThreads() { __syncthreads(); }
+GPU_DEVICE void SyncWarp() { __syncwarp(); }
+template <typename T>
+GPU_DEVICE T Shfl(T value, int from, LaneMask mask = kAllLanes) {
+  return __shfl_sync(static_cast<unsigned>(mask), value, from, kWarp);
+}
+GPU_DEVICE LaneMask Ballot(bool predicate) {
+  return __ballot_sync(static_cast<unsigned>(kAllLanes), predicate);
+}
+
+struct StreamHandle {
+  int device;
+  cudaStream_t stream;
+};
+
+GpuSummary DescribeDevice(int device);
+size_t AvailableMemory(int device);
+void* AllocateMemory(int device, size_t bytes);
+void ReleaseMemory(int device, void* data);
+void* AllocatePinned(int device, size_t bytes);
+void ReleasePinned(int device, void* data);
+StreamHandle CreateStream(int device);
+void DestroyStream(const StreamHandle& stream);
+void CopyToDevice(const StreamHandle& stream, void* device, const void* host, size_t bytes);
+void CopyToHost(const StreamHandle& stream, void* host, const void* device, size_t bytes);
+void Wait(const StreamHandle& stream);
+// `args`: the kernel's one argument. `name` is for messages.
+void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int threads,
+                  size_t shared_bytes, const void* kernel, const void* args);
+
+template <typename Args>
+void LaunchNamed(const char* name, const StreamHandle& stream, Grid grid, int threads,
+                 size_t shared_bytes, void (*kernel)(Args), const Args& args) {
+  LaunchKernel(name, stream, grid, threads, shared_bytes, reinterpret_cast<const void*>(kernel),
+               &args);
+}
+
+}  // namespace fairlead::FAIRLEAD_GPU

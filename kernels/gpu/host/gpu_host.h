@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// The words of gpu.h, which alone includes this, on the SIMT executor (simt.h). A build defines
+// FAIRLEAD_GPU_WARP, and every source is compiled for both sizes. There is one device, 0.
+#pragma once
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <source_location>
+
+#include "kernels/gpu/host/memory.h"
+#include "kernels/gpu/host/simt.h"
+
+#if FAIRLEAD_GPU_WARP != 32 && FAIRLEAD_GPU_WARP != 64
+#error "compile this for CUDA or HIP, or define FAIRLEAD_GPU_WARP as 32 or 64"
+#endif
+
+#define FAIRLEAD_GPU_JOIN(a, b) a##b
+#define FAIRLEAD_GPU_NAME(warp) FAIRLEAD_GPU_JOIN(gpu_host, warp)
+#define FAIRLEAD_GPU FAIRLEAD_GPU_NAME(FAIRLEAD_GPU_WARP)
+#define GPU_KERNEL static
+#define GPU_DEVICE inline
+#define GPU_METHOD
+#define GPU_BOTH
+#define GPU_SHARED(type, name, count)        \
+  static const char fairlead_key_##name = 0; \
+  type* const name = static_cast<type*>(     \
+      simt::SharedVariable(&fairlead_key_##name, sizeof(type) * (count), alignof(type)))
+#define GPU_DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(simt::DynamicShared())
+// Where a kernel calls: what a fault's message names.
+#define FAIRLEAD_GPU_SITE , const std::source_location& where = std::source_location::current()
+#define FAIRLEAD_GPU_ONLY_SITE const std::source_location& where = std::source_location::current()
+#define FAIRLEAD_GPU_HERE , where
+#define FAIRLEAD_GPU_ONLY_HERE where
+
+namespace fairlead::FAIRLEAD_GPU {
+
+constexpr int kWarp = FAIRLEAD_GPU_WARP;
+constexpr LaneMask kAllLanes = ~LaneMask{0} >> (64 - kWarp);
+
+GPU_DEVICE int ThreadX() { return simt::ThreadIndex(); }
+GPU_DEVICE int BlockThreads() { return simt::BlockThreads(); }
+GPU_DEVICE unsigned BlockX() { return simt::BlockIndex().x; }
+GPU_DEVICE unsigned BlockY() { return simt::BlockIndex().y; }
+
+GPU_DEVICE void SyncThreads(FAIRLEAD_GPU_ONLY_SITE) { simt::SyncThreads(where); }
+GPU_DEVICE void SyncWarp(FAIRLEAD_GPU_ONLY_SITE) { simt::SyncWarp(kAllLanes, where); }
+
+// The value of lane `from`.
+template <typename T>
+GPU_DEVICE T Shfl(T value, int from, LaneMask mask = kAllLanes FAIRLEAD_GPU_SITE) {
+  static_assert(sizeof(T) <= sizeof(uint64_t));
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  bits = simt::Exchange(bits, from, mask, where);
+  std::memcpy(&value, &bits, sizeof(T));
+  return value;
+}
+GPU_DEVICE LaneMask Ballot(bool predicate FAIRLEAD_GPU_SITE) {
+  return simt::Ballot(predicate, kAllLanes, where);
+}
+
+struct StreamHandle {};
+
+GpuSummary DescribeDevice(int device);  // gpu_host.cc, as the next
+size_t AvailableMemory(int device);
+inline void* AllocateMemory(int, size_t bytes) { return simt::AllocateGlobal(bytes); }
+inline void ReleaseMemory(int, void* data) { simt::FreeGlobal(data); }
+inline void* AllocatePinned(int, size_t bytes) { return std::malloc(bytes); }
+inline void ReleasePinned(int, void* data) { std::free(data); }
+inline StreamHandle CreateStream(int) { return {}; }
+inline void DestroyStream(const StreamHandle&) {}
+inline void CopyToDevice(const StreamHandle&, void* device, const void* host, size_t bytes) {
+  std::memcpy(device, host, bytes);
+}
+inline void CopyToHost(const StreamHandle&, void* host, const void* device, size_t bytes) {
+  std::memcpy(host, device, bytes);
+}
+inline void Wait(const StreamHandle&) {}
+
+// The launch, once it is there for all threads of the grid to read.
+template <typename Args>
+struct KernelCall {
+  void (*kernel)(Args);
+  Args args;
+  void operator()() const { kernel(args); }
+};
+
+// Runs at once. A fault ends the process: it is a bug of ours, like an illegal access on a GPU.
+template <typename Args>
+void LaunchNamed(const char* name, const StreamHandle&, Grid grid, int threads, size_t shared_bytes,
+                 void (*kernel)(Args), const Args& args) {
+  const KernelCall<Args> call{kernel, args};
+  const simt::GlobalRange parameters(&call, sizeof(call));
+  const auto fault = simt::TryLaunch({.kernel = name,
+                                      .grid = {grid.x, grid.y, grid.z},
+                                      .threads = threads,
+                                      .shared_bytes = shared_bytes,
+                                      .warp = kWarp},
+                                     call);
+  if (fault) simt::Die(*fault);
+}
+
+}  // namespace fairlead::FAIRLEAD_GPU
