@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/gpu/device_gpu.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -11,10 +11,15 @@
 #include "kernels/gpu/kv_layout.h"
 #include "kernels/gpu/ops_gpu.h"
 #include "kernels/gpu/packed_weight.h"
+#include "kernels/gpu/stream_gpu.h"
+#include "kernels/gpu/weight_upload.h"
 #include "kernels/pack_args.h"
 
 namespace fairlead::FAIRLEAD_GPU {
 namespace {
+
+// Of the host, that pack weights; these make as many bytes as the bus takes.
+constexpr int kLoadThreads = 8;
 
 DeviceInfo MakeInfo(std::string_view name, int index, Numerics numerics, DType kv_dtype) {
   const GpuSummary gpu = DescribeDevice(index);
@@ -31,8 +36,8 @@ DeviceInfo MakeInfo(std::string_view name, int index, Numerics numerics, DType k
 
 class GpuDevice final : public Device {
  public:
-  GpuDevice(int index, DeviceInfo info)
-      : index_(index), info_(std::move(info)), ops_(info_.kv_dtype) {}
+  GpuDevice(int index, DeviceInfo info, int threads)
+      : index_(index), info_(std::move(info)), upload_(index, threads), ops_(info_.kv_dtype) {}
 
   const DeviceInfo& info() const override { return info_; }
   size_t FreeMemory() const override { return AvailableMemory(index_); }
@@ -48,6 +53,7 @@ class GpuDevice final : public Device {
  private:
   const int index_;
   const DeviceInfo info_;
+  WeightUpload upload_;
   const GpuOps ops_;
 };
 
@@ -67,16 +73,10 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackWeight(const PackWe
   const size_t bytes = GpuPackedBytes(args.dtype, *rows, args.cols);
   absl::StatusOr<Buffer> buffer = Allocate(bytes);
   if (!buffer.ok()) return buffer.status();
-  if (bytes > FreeMemoryBytes()) {
-    return absl::ResourceExhaustedError(absl::StrCat(info_.name, ": packing a weight takes ", bytes,
-                                                     " bytes of host memory; ", FreeMemoryBytes(),
-                                                     " are free"));
+  if (absl::Status status = upload_.Upload(args, *rows, static_cast<std::byte*>(buffer->data()));
+      !status.ok()) {
+    return status;
   }
-  std::vector<std::byte> packed(bytes);
-  PackGpuWeight(args, packed.data());
-  GpuStream stream(index_);
-  stream.CopyToDevice(buffer->data(), packed.data(), packed.size());
-  stream.Wait();
   return std::make_unique<GpuPackedWeight>(args.dtype, *rows, args.cols, *std::move(buffer));
 }
 
@@ -90,7 +90,9 @@ absl::StatusOr<std::unique_ptr<Device>> OpenGpuDevice(std::string_view name, int
     return absl::InvalidArgumentError(absl::StrCat(
         "a KV cache of ", std::string(Info(kv_dtype).name), "; allowed are f32 and f16"));
   }
-  return std::make_unique<GpuDevice>(index, MakeInfo(name, index, options.numerics, kv_dtype));
+  const int threads = std::min(options.threads > 0 ? options.threads : UsableCpus(), kLoadThreads);
+  return std::make_unique<GpuDevice>(index, MakeInfo(name, index, options.numerics, kv_dtype),
+                                     threads);
 }
 
 }  // namespace fairlead::FAIRLEAD_GPU

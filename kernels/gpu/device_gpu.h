@@ -11,7 +11,7 @@
 namespace fairlead::FAIRLEAD_GPU {
 
 // `name` is DeviceInfo::name, `index` that of the GPU. kInvalidArgument: a dtype of the KV cache
-// that there is no kernel for.
+// that there is no kernel for. options.threads: of the host, for loading weights.
 absl::StatusOr<std::unique_ptr<Device>> OpenGpuDevice(std::string_view name, int index,
                                                       const DeviceOptions& options);
 

@@ -2,6 +2,7 @@
 #include "kernels/gpu/ops_gpu.h"
 
 #include "kernels/gpu/kernels.h"
+#include "kernels/gpu/stream_gpu.h"
 
 namespace fairlead::FAIRLEAD_GPU {
 namespace {
@@ -9,16 +10,6 @@ namespace {
 const StreamHandle& HandleOf(Stream& stream) { return static_cast<GpuStream&>(stream).handle(); }
 
 }  // namespace
-
-void GpuStream::CopyToDevice(void* device, const void* host, size_t bytes) {
-  if (bytes > 0) FAIRLEAD_GPU::CopyToDevice(handle_, device, host, bytes);
-}
-
-void GpuStream::CopyToHost(void* host, const void* device, size_t bytes) {
-  if (bytes > 0) FAIRLEAD_GPU::CopyToHost(handle_, host, device, bytes);
-}
-
-void GpuStream::Wait() { FAIRLEAD_GPU::Wait(handle_); }
 
 void GpuOps::Embed(Stream& stream, const EmbedArgs& args) const {
   LaunchEmbed(HandleOf(stream), args);

@@ -190,16 +190,32 @@ void PackGpuRows(const PackWeightArgs& args, int64_t begin, int64_t end, std::by
   int64_t rows = 0;
   for (const WeightPart& part : args.parts) rows += part.rows;
   FAIRLEAD_CHECK(begin >= 0 && end <= rows && args.cols % Info(args.dtype).block_elements == 0);
-  const Offsets at = OffsetsOf(args.dtype, rows, args.cols);
+  const Offsets at = OffsetsOf(args.dtype, end - begin, args.cols);
   const MutablePlanes planes = {out, out + at.high, out + at.sub_scales, out + at.scales};
   const size_t row_bytes = RowBytes(args.dtype, args.cols);
   int64_t first = 0;  // row of the weight that is the part's first
   for (const WeightPart& part : args.parts) {
     for (int64_t row = std::max(begin, first); row < std::min(end, first + part.rows); ++row) {
-      PackRow(args.dtype, args.cols, row, part.data + (row - first) * row_bytes, planes);
+      PackRow(args.dtype, args.cols, row - begin, part.data + (row - first) * row_bytes, planes);
     }
     first += part.rows;
   }
+}
+
+std::array<GpuSlice, 4> GpuSlices(DType dtype, int64_t rows, int64_t cols, int64_t begin,
+                                  int64_t end) {
+  const GpuFormat& format = kGpuFormats[static_cast<size_t>(dtype)];
+  const Offsets whole = OffsetsOf(dtype, rows, cols);
+  const Offsets part = OffsetsOf(dtype, end - begin, cols);
+  const size_t chunks = static_cast<size_t>(GpuChunks(dtype, cols));
+  const size_t blocks = static_cast<size_t>(cols / Info(dtype).block_elements);
+  const auto slice = [&](size_t from, size_t to, size_t row_bytes) {
+    return GpuSlice{from, to + static_cast<size_t>(begin) * row_bytes,
+                    static_cast<size_t>(end - begin) * row_bytes};
+  };
+  return {slice(0, 0, chunks * 16), slice(part.high, whole.high, chunks * 4 * format.high_words),
+          slice(part.sub_scales, whole.sub_scales, chunks * format.sub_scale_bytes),
+          slice(part.scales, whole.scales, blocks * format.scale_bytes)};
 }
 
 void PackGpuWeight(const PackWeightArgs& args, std::byte* out) {

@@ -71,9 +71,16 @@ size_t GpuPackedBytes(DType dtype, int64_t rows, int64_t cols);
 // The planes of a weight that is packed at `data`.
 GpuPlanes GpuPlanesAt(DType dtype, int64_t rows, int64_t cols, const std::byte* data);
 
-// Packs the rows [begin, end) of all parts into `out`, host memory for the whole weight, 16-byte
-// aligned. Different threads may pack different rows. The gaps between planes are left as they are.
+// Packs the rows [begin, end) of all parts into `out`, host memory, 16-byte aligned, as a weight of
+// these rows alone. The gaps between planes are left as they are.
 void PackGpuRows(const PackWeightArgs& args, int64_t begin, int64_t end, std::byte* out);
+// Where in a weight of `rows` rows the bytes belong that PackGpuRows makes of [begin, end): a slice
+// a plane, without bytes where the dtype does not have it.
+struct GpuSlice {
+  size_t from, to, bytes;
+};
+std::array<GpuSlice, 4> GpuSlices(DType dtype, int64_t rows, int64_t cols, int64_t begin,
+                                  int64_t end);
 // All rows.
 void PackGpuWeight(const PackWeightArgs& args, std::byte* out);
 

@@ -317,19 +317,26 @@ TEST(GpuEmbedTest, UnusualScales) {
   }
 }
 
-// Rows packed by several callers are those packed by one.
+// Rows packed apart and put where they belong are those packed at once.
 TEST(GpuPackedWeightTest, PacksInPieces) {
-  for (const DType dtype : {DType::kF16, DType::kQ8_0, DType::kQ6_K}) {
-    const Weight weight = MakeWeight(dtype, 9, 256, 14);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kQ8_0, DType::kQ4_1, DType::kQ5_0,
+                            DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+    const Weight weight = MakeWeight(dtype, 9, IsQuantized(dtype) ? 256 : 258, 14);
     const std::vector<WeightPart> parts = {
         {weight.bytes.data(), 4}, {weight.bytes.data() + 4 * RowBytes(dtype, weight.cols), 5}};
     const PackWeightArgs args = {dtype, weight.cols, parts};
     std::vector<std::byte> whole(GpuPackedBytes(dtype, 9, weight.cols)), pieces(whole.size());
     PackGpuWeight(args, whole.data());
-    PackGpuRows(args, 6, 9, pieces.data());
-    PackGpuRows(args, 0, 3, pieces.data());
-    PackGpuRows(args, 3, 6, pieces.data());
-    EXPECT_EQ(whole, pieces);
+    for (const auto& [begin, end] : {std::pair{6, 9}, {0, 5}, {5, 6}}) {
+      std::vector<std::byte> piece(GpuPackedBytes(dtype, end - begin, weight.cols));
+      PackGpuRows(args, begin, end, piece.data());
+      for (const GpuSlice& slice : GpuSlices(dtype, 9, weight.cols, begin, end)) {
+        ASSERT_LE(slice.from + slice.bytes, piece.size());
+        ASSERT_LE(slice.to + slice.bytes, pieces.size());
+        std::memcpy(pieces.data() + slice.to, piece.data() + slice.from, slice.bytes);
+      }
+    }
+    EXPECT_EQ(whole, pieces) << Info(dtype).name;
     EXPECT_LE(whole.size(), weight.bytes.size() + 4 * 256);
   }
 }

@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/cpu/host_info.h"
 #include "kernels/device.h"
 
@@ -59,7 +60,7 @@ TEST(OpenDevice, NamesOfDevices) {
   }
   for (const char* name : {"", "cuda:", "cuda:-1", "cuda:1x", "cudas", "hip:12345", "host-simt"}) {
     EXPECT_THAT(std::string(CheckDeviceName(name).message()),
-                StartsWith("'" + std::string(name) + "' is not one of auto, cpu, cuda:N, hip:N"));
+                StartsWith(absl::StrCat("'", name, "' is not one of auto, cpu, cuda:N, hip:N")));
   }
 }
 

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "kernels/gpu/gpu.h"
+
+namespace fairlead::FAIRLEAD_GPU {
+namespace {
+
+// What is known of the GPUs. Never destroyed: a thread may fail while the process ends.
+struct Known {
+  std::mutex mutex;
+  std::map<int, std::string> names;
+  std::map<std::pair<int, const void*>, size_t> shared_bytes;  // a kernel may have, by device
+};
+Known& AllKnown() {
+  static auto* const known = new Known;
+  return *known;
+}
+
+// Of errors that no caller can do anything about: the GPU, the driver or a kernel failed. Later
+// calls would fail as well, so the process ends and whoever supervises it starts another.
+[[noreturn]] void Die(int device, const char* what, cudaError_t error) {
+  std::string name;
+  {
+    const std::lock_guard<std::mutex> lock(AllKnown().mutex);
+    const auto found = AllKnown().names.find(device);
+    if (found != AllKnown().names.end()) name = absl::StrCat(" (", found->second, ")");
+  }
+  std::fprintf(stderr, "error: cuda:%d%s: %s failed: %s: %s\n", device, name.c_str(), what,
+               cudaGetErrorName(error), cudaGetErrorString(error));
+  std::fflush(stderr);
+  std::abort();
+}
+
+void Check(int device, const char* what, cudaError_t error) {
+  if (error != cudaSuccess) Die(device, what, error);
+}
+
+// At the end of the process the runtime may be gone before the last owner of memory is.
+void CheckRelease(int device, const char* what, cudaError_t error) {
+  if (error != cudaErrorCudartUnloading) Check(device, what, error);
+}
+
+// The runtime's current device is a thread's.
+void Use(int device) {
+  thread_local int t_device = -1;
+  if (t_device == device) return;
+  CheckRelease(device, "cudaSetDevice", cudaSetDevice(device));
+  t_device = device;
+}
+
+// More dynamic shared memory than all GPUs have, a kernel must be allowed.
+void AllowSharedMemory(const char* name, int device, const void* kernel, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(AllKnown().mutex);
+  size_t& allowed = AllKnown().shared_bytes[{device, kernel}];
+  if (bytes <= allowed) return;
+  const cudaError_t error = cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  if (error != cudaSuccess) {
+    std::fprintf(stderr, "error: cuda:%d: kernel %s asks for %zu bytes of shared memory: %s\n",
+                 device, name, bytes, cudaGetErrorString(error));
+    std::abort();
+  }
+  allowed = bytes;
+}
+
+std::string Version(int version) { return absl::StrCat(version / 1000, ".", version % 1000 / 10); }
+
+}  // namespace
+
+GpuSummary DescribeDevice(int device) {
+  Use(device);
+  cudaDeviceProp properties;
+  Check(device, "cudaGetDeviceProperties", cudaGetDeviceProperties(&properties, device));
+  {
+    const std::lock_guard<std::mutex> lock(AllKnown().mutex);
+    AllKnown().names[device] = properties.name;
+  }
+  int driver = 0, runtime = 0;
+  Check(device, "cudaDriverGetVersion", cudaDriverGetVersion(&driver));
+  Check(device, "cudaRuntimeGetVersion", cudaRuntimeGetVersion(&runtime));
+  const double gib = static_cast<double>(properties.totalGlobalMem) / (1 << 30);
+  return {
+      .description = absl::StrFormat(
+          "%s, compute capability %d.%d, %d SMs, %.1f GiB%s, driver for CUDA %s, runtime %s",
+          properties.name, properties.major, properties.minor, properties.multiProcessorCount, gib,
+          properties.ECCEnabled != 0 ? " with ECC" : "", Version(driver), Version(runtime)),
+      .memory_bytes = properties.totalGlobalMem};
+}
+
+size_t AvailableMemory(int device) {
+  Use(device);
+  size_t free = 0, total = 0;
+  Check(device, "cudaMemGetInfo", cudaMemGetInfo(&free, &total));
+  return free;
+}
+
+void* AllocateMemory(int device, size_t bytes) {
+  Use(device);
+  void* data = nullptr;
+  const cudaError_t error = cudaMalloc(&data, std::max<size_t>(bytes, 1));
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // no later call reports it again
+    return nullptr;
+  }
+  Check(device, "cudaMalloc", error);
+  // On a stream of its own: no other work waits for it.
+  Check(device, "cudaMemsetAsync", cudaMemsetAsync(data, 0, bytes, cudaStreamPerThread));
+  Check(device, "cudaStreamSynchronize", cudaStreamSynchronize(cudaStreamPerThread));
+  return data;
+}
+
+void ReleaseMemory(int device, void* data) {
+  Use(device);
+  CheckRelease(device, "cudaFree", cudaFree(data));
+}
+
+void* AllocatePinned(int device, size_t bytes) {
+  Use(device);
+  void* data = nullptr;
+  const cudaError_t error = cudaHostAlloc(&data, std::max<size_t>(bytes, 1), cudaHostAllocDefault);
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    return nullptr;
+  }
+  Check(device, "cudaHostAlloc", error);
+  return data;
+}
+
+void ReleasePinned(int device, void* data) {
+  Use(device);
+  CheckRelease(device, "cudaFreeHost", cudaFreeHost(data));
+}
+
+StreamHandle CreateStream(int device) {
+  Use(device);
+  StreamHandle handle = {.device = device, .stream = nullptr};
+  // Not ordered with the default stream.
+  Check(device, "cudaStreamCreateWithFlags",
+        cudaStreamCreateWithFlags(&handle.stream, cudaStreamNonBlocking));
+  return handle;
+}
+
+void DestroyStream(const StreamHandle& stream) {
+  Use(stream.device);
+  CheckRelease(stream.device, "cudaStreamDestroy", cudaStreamDestroy(stream.stream));
+}
+
+void CopyToDevice(const StreamHandle& stream, void* device, const void* host, size_t bytes) {
+  Use(stream.device);
+  Check(stream.device, "cudaMemcpyAsync to the device",
+        cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream.stream));
+}
+
+void CopyToHost(const StreamHandle& stream, void* host, const void* device, size_t bytes) {
+  Use(stream.device);
+  Check(stream.device, "cudaMemcpyAsync to the host",
+        cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream.stream));
+}
+
+void Wait(const StreamHandle& stream) {
+  Use(stream.device);
+  CheckRelease(stream.device, "cudaStreamSynchronize", cudaStreamSynchronize(stream.stream));
+}
+
+void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int threads,
+                  size_t shared_bytes, const void* kernel, const void* args) {
+  constexpr size_t kAlwaysAllowed = size_t{48} << 10;
+  Use(stream.device);
+  if (shared_bytes > kAlwaysAllowed) AllowSharedMemory(name, stream.device, kernel, shared_bytes);
+  void* pointers[] = {const_cast<void*>(args)};  // it reads them
+  const cudaError_t error =
+      cudaLaunchKernel(kernel, dim3(grid.x, grid.y, grid.z), dim3(static_cast<unsigned>(threads)),
+                       pointers, shared_bytes, stream.stream);
+  if (error != cudaSuccess) Die(stream.device, absl::StrCat("launch of ", name).c_str(), error);
+}
+
+}  // namespace fairlead::FAIRLEAD_GPU

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// A made-up libcudart: device memory is the host's, copies happen at once, and kernels do nothing.
+// Settings: memory (bytes of a device), set_device (what cudaSetDevice gives), fail_launch: the
+// number of the launch that finds the device lost, fail_wait: so many launches, and the next wait
+// finds it lost.
+#include <cuda_runtime_api.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "tests/gpu/cuda/fake_settings.h"
+
+#define FAKE extern "C" [[gnu::visibility("default")]]
+
+namespace fake = fairlead::fake_cuda;
+
+namespace {
+
+std::mutex g_mutex;
+std::map<void*, size_t>* g_allocations = new std::map<void*, size_t>;
+size_t g_used = 0;
+std::atomic<int64_t> g_launches{0};
+thread_local cudaError_t t_last = cudaSuccess;
+
+size_t TotalMemory() { return static_cast<size_t>(fake::Setting("memory", int64_t{4} << 30)); }
+
+cudaError_t LostAfter(const char* setting, int64_t launches) {
+  return launches >= fake::Setting(setting, INT64_MAX) ? cudaErrorIllegalAddress : cudaSuccess;
+}
+
+}  // namespace
+
+FAKE cudaError_t cudaSetDevice(int) {
+  return static_cast<cudaError_t>(fake::Setting("set_device", cudaSuccess));
+}
+FAKE cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  std::memset(properties, 0, sizeof(*properties));
+  std::snprintf(properties->name, sizeof(properties->name), "%s", fake::kName);
+  properties->totalGlobalMem = TotalMemory();
+  properties->major = fake::Capability() / 10;
+  properties->minor = fake::Capability() % 10;
+  properties->multiProcessorCount = 1;
+  return cudaSuccess;
+}
+FAKE cudaError_t cudaDriverGetVersion(int* version) {
+  *version = fake::DriverVersion();
+  return cudaSuccess;
+}
+FAKE cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
+FAKE const char* cudaGetErrorName(cudaError_t error) {
+  switch (error) {
+    case cudaErrorMemoryAllocation:
+      return "cudaErrorMemoryAllocation";
+    case cudaErrorDevicesUnavailable:
+      return "cudaErrorDevicesUnavailable";
+    case cudaErrorIllegalAddress:
+      return "cudaErrorIllegalAddress";
+    default:
+      return "unrecognized error code";
+  }
+}
+FAKE const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorIllegalAddress ? "an illegal memory access was encountered"
+                                          : "made-up words";
+}
+FAKE cudaError_t cudaGetLastError() { return std::exchange(t_last, cudaSuccess); }
+
+FAKE cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  const std::lock_guard<std::mutex> lock(g_mutex);
+  *total = TotalMemory();
+  *free = *total - g_used;
+  return cudaSuccess;
+}
+FAKE cudaError_t cudaMalloc(void** data, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(g_mutex);
+  if (bytes > TotalMemory() - g_used) return t_last = cudaErrorMemoryAllocation;
+  *data = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  g_used += bytes;
+  (*g_allocations)[*data] = bytes;
+  return cudaSuccess;
+}
+FAKE cudaError_t cudaFree(void* data) {
+  const std::lock_guard<std::mutex> lock(g_mutex);
+  const auto found = g_allocations->find(data);
+  if (found == g_allocations->end()) return data == nullptr ? cudaSuccess : cudaErrorInvalidValue;
+  g_used -= found->second;
+  g_allocations->erase(found);
+  std::free(data);
+  return cudaSuccess;
+}
+FAKE cudaError_t cudaHostAlloc(void** data, size_t bytes, unsigned) {
+  *data = std::malloc(bytes);
+  return cudaSuccess;
+}
+FAKE cudaError_t cudaFreeHost(void* data) {
+  std::free(data);
+  return cudaSuccess;
+}
+FAKE cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t) {
+  std::memset(data, value, bytes);
+  return cudaSuccess;
+}
+FAKE cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
+                                 cudaStream_t) {
+  std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+
+FAKE cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  static std::atomic<uintptr_t> next{1000};
+  *stream = reinterpret_cast<cudaStream_t>(++next);
+  return cudaSuccess;
+}
+FAKE cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+FAKE cudaError_t cudaStreamSynchronize(cudaStream_t) { return LostAfter("fail_wait", g_launches); }
+FAKE cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
+FAKE cudaError_t cudaLaunchKernel(const void*, dim3, dim3, void**, size_t, cudaStream_t) {
+  return LostAfter("fail_launch", ++g_launches);
+}
+
+// What nvcc's own code calls: kernels are registered and never found again.
+FAKE void** __cudaRegisterFatBinary(void*) {
+  static void* handle = nullptr;
+  return &handle;
+}
+FAKE void __cudaRegisterFatBinaryEnd(void**) {}
+FAKE void __cudaUnregisterFatBinary(void**) {}
+FAKE void __cudaRegisterFunction(void**, const char*, char*, const char*, int, uint3*, uint3*,
+                                 dim3*, dim3*, int*) {}
+FAKE unsigned __cudaPushCallConfiguration(dim3, dim3, size_t, CUstream_st*) { return 0; }
+FAKE cudaError_t __cudaPopCallConfiguration(dim3*, dim3*, size_t*, void*) { return cudaSuccess; }
