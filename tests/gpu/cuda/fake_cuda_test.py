@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import httpx
@@ -106,12 +107,16 @@ class LostTest(unittest.TestCase):
     """The device is lost while a completion is streamed: the process ends, and so does the stream."""
 
     def lose(self, settings, message):
-        with harness.Server("--device", "cuda", env=environment(settings)) as server:
+        gate = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "gate")
+        os.mkfifo(gate)
+        with harness.Server("--device", "cuda", "--skip-tokenizer", env=environment(f"{settings},gate={gate}")) as server:
             events = []
             with server.client() as client, self.assertRaises(httpx.HTTPError), client.stream(
-                    "POST", "/v1/completions", json={"prompt": "Once", "max_tokens": 2000, "ignore_eos": True,
-                                                     "stream": True}) as answer:
+                    "POST", "/v1/completions", json={"prompt": [1, 2], "max_tokens": 2000, "ignore_eos": True,
+                                                     "stream": True, "return_token_ids": True}) as answer:
                 for event in harness.sse(answer):
+                    if not events:  # now
+                        open(gate, "wb").close()
                     events.append(event)
             self.assertGreater(len(events), 0)
             self.assertNotIn("[DONE]", events)

@@ -2,8 +2,10 @@
 // A made-up libcudart: device memory is the host's, copies happen at once, and kernels do nothing.
 // Settings: memory (bytes of a device), set_device (what cudaSetDevice gives), fail_launch: the
 // number of the launch that finds the device lost, fail_wait: so many launches, and the next wait
-// finds it lost.
+// finds it lost. gate: a FIFO that such a call opens first, so it fails when somebody writes there.
 #include <cuda_runtime_api.h>
+#include <fcntl.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
@@ -30,7 +32,9 @@ thread_local cudaError_t t_last = cudaSuccess;
 size_t TotalMemory() { return static_cast<size_t>(fake::Setting("memory", int64_t{4} << 30)); }
 
 cudaError_t LostAfter(const char* setting, int64_t launches) {
-  return launches >= fake::Setting(setting, INT64_MAX) ? cudaErrorIllegalAddress : cudaSuccess;
+  if (launches < fake::Setting(setting, INT64_MAX)) return cudaSuccess;
+  close(open(fake::TextSetting("gate").c_str(), O_RDONLY));
+  return cudaErrorIllegalAddress;
 }
 
 }  // namespace
@@ -137,3 +141,10 @@ FAKE void __cudaRegisterFunction(void**, const char*, char*, const char*, int, u
                                  dim3*, dim3*, int*) {}
 FAKE unsigned __cudaPushCallConfiguration(dim3, dim3, size_t, CUstream_st*) { return 0; }
 FAKE cudaError_t __cudaPopCallConfiguration(dim3*, dim3*, size_t*, void*) { return cudaSuccess; }
+FAKE cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void*) {
+  *kernel = nullptr;
+  return cudaSuccess;
+}
+FAKE cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, size_t, cudaStream_t) {
+  return LostAfter("fail_launch", ++g_launches);
+}

@@ -10,17 +10,22 @@
 
 namespace fairlead::fake_cuda {
 
-inline int64_t Setting(std::string_view name, int64_t otherwise) {
+inline std::string TextSetting(std::string_view name) {  // "": it is not there
   const char* text = std::getenv("FAIRLEAD_FAKE_CUDA");
   std::string_view rest = text == nullptr ? "" : text;
   while (!rest.empty()) {
     const std::string_view entry = rest.substr(0, rest.find(','));
     rest.remove_prefix(entry.size() < rest.size() ? entry.size() + 1 : entry.size());
     if (entry.starts_with(name) && entry.size() > name.size() && entry[name.size()] == '=') {
-      return std::atoll(std::string(entry.substr(name.size() + 1)).c_str());
+      return std::string(entry.substr(name.size() + 1));
     }
   }
-  return otherwise;
+  return "";
+}
+
+inline int64_t Setting(std::string_view name, int64_t otherwise) {
+  const std::string text = TextSetting(name);
+  return text.empty() ? otherwise : std::atoll(text.c_str());
 }
 
 inline constexpr char kName[] = "Made-up GPU";
