@@ -72,6 +72,7 @@ log "configuring build/$preset"
 cmake --preset "$preset" -DFAIRLEAD_BUILD_TESTS=ON -DFAIRLEAD_WARNINGS_AS_ERRORS=ON -DFAIRLEAD_MODEL="$model" \
   -DFAIRLEAD_PYTHON="$root/build/venv/bin/python" >"build/configure-$preset.log" 2>&1 ||
   { cat "build/configure-$preset.log" >&2; fail "CMake could not configure build/$preset"; }
+grep -o 'NVIDIA checks: .*' "build/configure-$preset.log" | while read -r line; do log "$line"; done
 log "building build/$preset"
 cmake --build --preset "$preset" || fail "build/$preset does not build"
 

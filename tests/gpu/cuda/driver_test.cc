@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the CUDA backend says before it asks the runtime, on a made-up driver.
+#include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <string>
 
 #include "kernels/gpu/cuda/driver.h"
@@ -16,7 +16,8 @@ using ::testing::HasSubstr;
 constexpr CudaBuild kBuild = {.version = 13010, .code = "sm_80 sm_89 sm_90a"};
 
 absl::StatusOr<CudaGpu> Find(const char* settings, int index = 0, const CudaBuild& build = kBuild) {
-  setenv("FAIRLEAD_FAKE_CUDA", settings, 1);
+  void* driver = dlopen(FAIRLEAD_FAKE_DRIVER, RTLD_NOW);
+  reinterpret_cast<void (*)(const char*)>(dlsym(driver, "fairlead_fake_play"))(settings);
   return FindCudaGpu(FAIRLEAD_FAKE_DRIVER, index, build);
 }
 

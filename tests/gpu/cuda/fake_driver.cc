@@ -10,6 +10,10 @@
 
 namespace fake = fairlead::fake_cuda;
 
+extern "C" [[gnu::visibility("default")]] void fairlead_fake_play(const char* settings) {
+  fake::Played() = settings;
+}
+
 FAKE cuDriverGetVersion(int* version) {
   *version = fake::DriverVersion();
   return *version == 0 ? 34 : 0;

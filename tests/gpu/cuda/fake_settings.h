@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the made-up driver and runtime play, from one environment variable that they alone read:
-// FAIRLEAD_FAKE_CUDA="driver=12040,count=0". Read at each call; any thread.
+// FAIRLEAD_FAKE_CUDA="driver=12040,count=0". A test that loads one itself sets `Played` instead,
+// before it calls anything else. Read at each call; any thread.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +11,14 @@
 
 namespace fairlead::fake_cuda {
 
+inline std::string& Played() {
+  static auto* const text = new std::string;
+  return *text;
+}
+
 inline std::string TextSetting(std::string_view name) {  // "": it is not there
   const char* text = std::getenv("FAIRLEAD_FAKE_CUDA");
-  std::string_view rest = text == nullptr ? "" : text;
+  std::string_view rest = text == nullptr ? std::string_view(Played()) : text;
   while (!rest.empty()) {
     const std::string_view entry = rest.substr(0, rest.find(','));
     rest.remove_prefix(entry.size() < rest.size() ? entry.size() + 1 : entry.size());
