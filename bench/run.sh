@@ -6,7 +6,9 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: bench/run.sh [cpu|gpu] [options]
+usage: bench/run.sh [cpu] [options]
+       bench/run.sh gpu [--device cuda:N|hip:N|host-simt:32|64] [--scale full|tiny] [options]
+cpu:
   --peer PEER       who takes turns with us; may come several times. Without one its columns are empty.
                       llama:PREFIX     llama.cpp; PREFIX is put before llama-bench and llama-server, "llama:" takes them
                                        from the PATH (bench/peers/llama.sh)
@@ -16,10 +18,19 @@ usage: bench/run.sh [cpu|gpu] [options]
   --model PATH      a GGUF file or model folder (default: deploy/get-model.sh); a folder with a config.json alone gets
                     random weights, which are written as a GGUF file for the peers (--dummy-dtype q4_0)
   --quick           two rounds, fewer points: a look, not a result
-  --threads N, --numerics precise,fast, --rounds N, --only PHASES, --name NAME
+  --threads N, --numerics precise,fast, --rounds N, --only PHASES, --dummy-dtype T
                     as build/release/bench_suite --help says
+gpu: the tests of the gpu label, then limits, ops, engine, serving and predictions, within 8 minutes on an H100
+  --device NAME     default: the first GPU whose driver is there
+  --scale tiny      every part in tiny shapes, for host-simt: a rehearsal, whose figures mean nothing
+  --peer PEER       http://..., or COMMAND
+  --peer-transformers PYTHON   an interpreter with torch and transformers
+  --model PATH      another file of SmolLM2-135M
+  --no-tests        no tests first
+both:
+  --name NAME       of the result
   --no-report       no HTML, so no Python
-Exit code 0: measured (a void run says so in its result and here), 1: failed, 2: wrong usage, or no such backend.
+Exit code 0: measured (a void run says so in its result and here), 1: failed, or the device is not there, 2: wrong usage.
 TEXT
 }
 
@@ -39,48 +50,99 @@ make_venv() {
   printf '%s\n' "$stamp" >"$venv/.stamp"
 }
 
+# build PRESET TARGETS...: configures and builds; without targets, everything.
 build() {
-  log "building (a few minutes the first time)"
-  "$root/deploy/install-deps.sh" >&2
+  local preset=$1
+  shift
+  log "building build/$preset (a few minutes the first time)"
   mkdir -p build
-  cmake --preset release -DFAIRLEAD_BUILD_TESTS=ON -DFAIRLEAD_BUILD_BENCH=ON >build/configure-bench.log 2>&1 ||
-    { cat build/configure-bench.log >&2; fail "CMake could not configure build/release"; }
-  cmake --build --preset release --target fairlead bench_suite engine_bench ops_bench serve_bench fidelity dummy_gguf \
-    >build/build-bench.log 2>&1 || { tail -n 30 build/build-bench.log >&2; fail "build/release does not build"; }
+  cmake --preset "$preset" -DFAIRLEAD_BUILD_TESTS=ON -DFAIRLEAD_BUILD_BENCH=ON >build/configure-bench.log 2>&1 ||
+    { cat build/configure-bench.log >&2; fail "CMake could not configure build/$preset"; }
+  cmake --build --preset "$preset" ${1:+--target "$@"} >build/build-bench.log 2>&1 ||
+    { tail -n 30 build/build-bench.log >&2; fail "build/$preset does not build"; }
+}
+
+# The preset that makes this device's library, put beside the programs. Where this tree has none, opening the device says so.
+build_backend() {
+  local preset=${device%%:*}
+  cmake --list-presets | grep -q "\"$preset\"" || { log "this tree has no preset $preset"; return 0; }
+  build "$preset"
+  local library=libfairlead_$preset.so
+  [ ! -e "build/$preset/$library" ] || ln -sf "../$preset/$library" build/release/
+}
+
+default_device() {
+  if [ ! -e /dev/nvidia0 ] && [ -e /dev/kfd ]; then echo hip:0; else echo cuda:0; fi
+}
+
+run_cpu() {
+  build release fairlead bench_suite engine_bench ops_bench serve_bench fidelity dummy_gguf
+  [ -n "$model" ] || model=$(deploy/get-model.sh | tail -n 1)
+  build/release/bench_suite --checkout "$root" --model "$model" --name "$name" --output "bench/results/$name.json" \
+    --command "bench/run.sh$shown" "${arguments[@]}"
+  [ "$report" -eq 0 ] || { make_venv; build/bench-venv/bin/python bench/report/report.py --results bench/results \
+    --output bench/results/report.html; }
+}
+
+# A part that failed is in the result and in the report, too.
+run_gpu() {
+  local status=0 tests=build/release
+  build release fairlead fairlead_host gpu_suite limits engine_bench ops_bench serve_bench
+  case $device in
+    cuda:* | hip:*) build_backend; [ ! -e "build/${device%%:*}/CTestTestfile.cmake" ] || tests=build/${device%%:*} ;;
+  esac
+  if [ "$run_tests" -eq 1 ]; then
+    # Of the gpu label; a backend's own build has built them.
+    if [ "$tests" = build/release ] && [ "$scale" = tiny ]; then
+      build release simt_faults_{32,64}_test gpu_sampling_{32,64}_test
+    elif [ "$tests" = build/release ]; then
+      build release
+    fi
+    arguments+=(--tests "$tests")
+  fi
+  [ "$scale" = tiny ] || [ -n "$model" ] || model=$(deploy/get-model.sh | tail -n 1)
+  build/release/gpu_suite --checkout "$root" --device "$device" --scale "$scale" --model "$model" --name "$name" \
+    --output "bench/results/$name.json" --command "bench/run.sh$shown" "${arguments[@]}" || status=$?
+  [ "$status" -le 1 ] && [ -e "bench/results/$name.json" ] || return "$status"
+  [ "$report" -eq 0 ] || { make_venv; build/bench-venv/bin/python bench/report/gpu_report.py \
+    --result "bench/results/$name.json" --output bench/results/report-gpu.html; }
+  return "$status"
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-backend=cpu model='' name='' report=1
+backend=cpu model='' name='' device='' scale='' report=1 run_tests=1 of_cpu='' of_gpu=''
 arguments=()
 printf -v shown ' %q' "$@"
 while [ $# -gt 0 ]; do
-  case $1 in
-    cpu | gpu) backend=$1 ;;
-    --quick) arguments+=("$1") ;;
-    --no-report) report=0 ;;
-    --model | --name) [ $# -gt 1 ] || fail "$1 needs a value" 2; printf -v "${1#--}" '%s' "$2"; shift ;;
-    --peer | --threads | --numerics | --rounds | --only | --dummy-dtype)
-      [ $# -gt 1 ] || fail "$1 needs a value" 2
-      arguments+=("$1" "$2")
-      shift
-      ;;
+  option=$1
+  case $option in
+    cpu | gpu) backend=$option; shift; continue ;;
+    --no-report) report=0; shift; continue ;;
+    --no-tests) of_gpu=$option; run_tests=0; shift; continue ;;
+    --quick) of_cpu=$option; arguments+=("$option"); shift; continue ;;
     -h | --help) usage; exit 0 ;;
+    --device | --scale | --peer-transformers) of_gpu=$option ;;
+    --threads | --numerics | --rounds | --only | --dummy-dtype) of_cpu=$option ;;
+    --peer | --model | --name) ;;
     *) usage >&2; exit 2 ;;
   esac
-  shift
+  [ $# -gt 1 ] || fail "$option needs a value" 2
+  case $option in
+    --device | --scale | --model | --name) printf -v "${option#--}" '%s' "$2" ;;
+    *) arguments+=("$option" "$2") ;;
+  esac
+  shift 2
 done
-[ "$backend" = cpu ] || fail "this build has no GPU backend: there is 'bench/run.sh cpu' only" 2
+[ "$backend" = gpu ] || [ -z "$of_gpu" ] || fail "$of_gpu is of bench/run.sh gpu" 2
+[ "$backend" = cpu ] || [ -z "$of_cpu" ] || fail "$of_cpu is of bench/run.sh cpu" 2
+: "${scale:=full}" "${device:=$(default_device)}"
+case $scale in full | tiny) ;; *) fail "--scale: '$scale' is neither full nor tiny" 2 ;; esac
 [ -z "$model" ] || model=$(realpath -e -- "$model") || fail "--model: there is no such file or folder" 2
-
+label=$backend
+[ "$backend" = cpu ] || label=${device//:/-}
 cd "$root"
-build
-[ -n "$model" ] || model=$(deploy/get-model.sh | tail -n 1)
-[ -n "$name" ] || name=cpu-$(date -u +%Y%m%d-%H%M)-$(git rev-parse --short=7 HEAD 2>/dev/null || echo nocommit)
+[ -n "$name" ] || name=$label-$(date -u +%Y%m%d-%H%M)-$(git rev-parse --short=7 HEAD 2>/dev/null || echo nocommit)
 mkdir -p bench/results
-build/release/bench_suite --checkout "$root" --model "$model" --name "$name" --output "bench/results/$name.json" \
-  --command "bench/run.sh$shown" "${arguments[@]}"
-if [ "$report" -eq 1 ]; then
-  make_venv
-  build/bench-venv/bin/python bench/report/report.py --results bench/results --output bench/results/report.html
-fi
+"$root/deploy/install-deps.sh" >&2
+"run_$backend"
 log "done: bench/results/$name.json"

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,6 +40,7 @@ struct Options {
   std::string kv_cache_memory;
   int repetitions = 5;
   bool no_warm_up = false;
+  double time_limit = 0;  // seconds; 0: none
   uint64_t seed = 1;
   std::string json;
 };
@@ -49,6 +51,7 @@ void AddOptions(CLI::App& app, Options& o) {
       ->check(CLI::IsMember({"auto", "dummy"}));
   app.add_option("--dummy-dtype", o.runtime.dummy_dtype, "of the matrices of dummy weights")
       ->capture_default_str();
+  app.add_option("--device", o.runtime.device, "as of fairlead serve")->capture_default_str();
   app.add_option("-p,--n-prompt", o.prompt, "prompt lengths; 0: none")->capture_default_str();
   app.add_option("-n,--n-gen", o.generate, "output lengths; 0: none")->capture_default_str();
   app.add_option("-d,--n-depth", o.depth, "tokens that are there before")->capture_default_str();
@@ -60,6 +63,10 @@ void AddOptions(CLI::App& app, Options& o) {
   app.add_option("-r,--repetitions", o.repetitions, "of each test")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
+  app.add_option("--time-limit", o.time_limit,
+                 "seconds for the tests of a setup: those that would take longer, by the prefill's "
+                 "rate so far, are left out, and so are repetitions after the first")
+      ->check(CLI::PositiveNumber);
   app.add_flag("--no-warmup", o.no_warm_up, "time the first run of each test, too");
   app.add_option("--seed", o.seed, "of the prompts")->capture_default_str();
   app.add_option("--max-batched-tokens", o.runtime.max_batched_tokens, "tokens of one step")
@@ -155,7 +162,78 @@ void PrintHead() {
               std::string(9, '-').c_str(), std::string(9, '-').c_str());
 }
 
-// All cases on one engine; rows are added to `results`.
+// All cases on one engine, as many as the time allows.
+class CaseLoop {
+ public:
+  CaseLoop(const Options& options, EngineRun& run, Json& setup)
+      : options_(options), run_(run), setup_(setup) {}
+
+  // With a time limit those with the shortest prompts come first.
+  absl::Status Run(std::vector<EngineCase> cases) {
+    if (options_.time_limit > 0) {
+      std::stable_sort(cases.begin(), cases.end(), [this](const auto& a, const auto& b) {
+        return PromptTokens(a) < PromptTokens(b);
+      });
+    }
+    for (const EngineCase& engine_case : cases) {
+      const bool begins = SecondsLeft() > PrefillSeconds(engine_case);
+      const absl::Status status = begins ? RunCase(engine_case) : absl::OkStatus();
+      if (!status.ok()) {
+        return absl::Status(status.code(),
+                            StrCat(engine_case.Name(), ": ", std::string(status.message())));
+      }
+      if (!begins) setup_["left_out"].push_back(engine_case.Name());
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  double SecondsLeft() const {
+    if (options_.time_limit == 0) return std::numeric_limits<double>::infinity();
+    return options_.time_limit - MillisecondsSince(begin_) / 1e3;
+  }
+
+  // That have to be computed until it has one sample.
+  int64_t PromptTokens(const EngineCase& c) const {
+    const int64_t runs = options_.no_warm_up ? 1 : 2;
+    return int64_t{c.batch} * (c.depth + runs * std::max(c.prompt, 1));
+  }
+
+  // What its prompts take at the best rate that was measured.
+  double PrefillSeconds(const EngineCase& c) const {
+    return prefill_rate_ == 0 ? 0 : static_cast<double>(PromptTokens(c)) / prefill_rate_;
+  }
+
+  absl::Status RunCase(const EngineCase& engine_case) {
+    std::vector<double> samples;
+    absl::Status status = run_.Prepare(engine_case);
+    for (int i = options_.no_warm_up ? 0 : -1; i < options_.repetitions && status.ok(); ++i) {
+      if (!samples.empty() && SecondsLeft() < 0) break;
+      const absl::StatusOr<double> rate = run_.Measure();
+      status = rate.status();
+      if (status.ok() && i >= 0) samples.push_back(*rate);
+    }
+    if (!status.ok()) return status;
+    const Summary summary = Summarize(samples);
+    if (engine_case.kind == CaseKind::kPrompt)
+      prefill_rate_ = std::max(prefill_rate_, summary.median);
+    if (options_.json != "-") PrintRow(setup_, engine_case.Name(), summary);
+    Json test = {{"test", engine_case.Name()},    {"n_prompt", engine_case.prompt},
+                 {"n_gen", engine_case.generate}, {"n_depth", engine_case.depth},
+                 {"batch", engine_case.batch},    {"unit", "tokens/s"}};
+    test.update(SummaryJson(samples));
+    setup_["tests"].push_back(std::move(test));
+    return absl::OkStatus();
+  }
+
+  const Options& options_;
+  EngineRun& run_;
+  Json& setup_;
+  const absl::Time begin_ = absl::Now();
+  double prefill_rate_ = 0;  // tokens/s
+};
+
+// A row is added to `results`.
 absl::Status RunSetup(const Options& options, const Settings& settings, const RuntimeConfig& config,
                       Json& results) {
   const absl::Time begin = absl::Now();
@@ -166,34 +244,20 @@ absl::Status RunSetup(const Options& options, const Settings& settings, const Ru
   const absl::StatusOr<double> first_token_ms = run.FirstTokenMs();
   absl::Status status = first_token_ms.status();
   if (status.ok()) {
+    const DeviceInfo& device = (*runtime)->device->info();
     Json setup = {{"model", (*runtime)->served.name},
                   {"numerics", config.numerics},
                   {"threads", config.threads == 0 ? UsableCpus() : config.threads},
-                  {"device", (*runtime)->device->info().description},
+                  {"device", device.description},
+                  {"kv_dtype", Info(device.kv_dtype).name},
+                  {"activation_dtype", Info(device.activation_dtype).name},
                   {"max_batched_tokens", config.max_batched_tokens},
+                  {"weight_bytes", (*runtime)->model->weight_bytes()},
                   {"load_ms", load_ms},
                   {"first_token_ms", *first_token_ms},
-                  {"tests", Json::array()}};
-    for (const EngineCase& engine_case : settings.cases) {
-      std::vector<double> samples;
-      status = run.Prepare(engine_case);
-      for (int i = options.no_warm_up ? 0 : -1; i < options.repetitions && status.ok(); ++i) {
-        const absl::StatusOr<double> rate = run.Measure();
-        status = rate.status();
-        if (status.ok() && i >= 0) samples.push_back(*rate);
-      }
-      if (!status.ok()) {
-        status = absl::Status(status.code(),
-                              StrCat(engine_case.Name(), ": ", std::string(status.message())));
-        break;
-      }
-      if (options.json != "-") PrintRow(setup, engine_case.Name(), Summarize(samples));
-      Json test = {{"test", engine_case.Name()},    {"n_prompt", engine_case.prompt},
-                   {"n_gen", engine_case.generate}, {"n_depth", engine_case.depth},
-                   {"batch", engine_case.batch},    {"unit", "tokens/s"}};
-      test.update(SummaryJson(samples));
-      setup["tests"].push_back(std::move(test));
-    }
+                  {"tests", Json::array()},
+                  {"left_out", Json::array()}};
+    status = CaseLoop(options, run, setup).Run(settings.cases);
     results["setups"].push_back(std::move(setup));
   }
   (*runtime)->engine->Drain(absl::InfinitePast());
@@ -203,6 +267,9 @@ absl::Status RunSetup(const Options& options, const Settings& settings, const Ru
 absl::Status Run(Options& options) {
   const absl::StatusOr<Settings> settings = ReadOptions(options);
   if (!settings.ok()) return settings.status();
+  // Which devices there are is a matter of the machine: no wrong usage.
+  if (const auto device = OpenDevice(options.runtime.device, {}); !device.ok())
+    return absl::UnavailableError(device.status().message());
   SetUpLog("error");
   Json results = {{"program", "engine_bench"}, {"repetitions", options.repetitions}};
   results["setups"] = Json::array();
@@ -214,11 +281,14 @@ absl::Status Run(Options& options) {
         return status;
     }
   }
-  const auto source = OpenModel(options.runtime);
-  if (!source.ok()) return source.status();
-  absl::StatusOr<Json> facts = ModelFacts(**source);
-  if (!facts.ok()) return facts.status();
-  results["model"] = *std::move(facts);
+  results["model"] = nullptr;
+  if (options.runtime.load_format != "dummy") {  // which takes long to make again
+    const auto source = OpenModel(options.runtime);
+    if (!source.ok()) return source.status();
+    absl::StatusOr<Json> facts = ModelFacts(**source);
+    if (!facts.ok()) return facts.status();
+    results["model"] = *std::move(facts);
+  }
   if (options.json != "-") {
     for (const Json& setup : results["setups"]) {
       std::printf("%s, %s: ready after %.0f ms, first token %.1f ms later\n",

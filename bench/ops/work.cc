@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 #include <utility>
 
@@ -16,10 +15,6 @@ namespace {
 constexpr size_t kColdBytes = size_t{256} << 20;
 constexpr int kBlockTokens = 16;
 
-int64_t Elements(std::initializer_list<int64_t> dims) {
-  return std::accumulate(dims.begin(), dims.end(), int64_t{1}, std::multiplies<>());
-}
-
 std::vector<int32_t> Sequence(int count, int first = 0) {
   std::vector<int32_t> values(count);
   std::iota(values.begin(), values.end(), first);
@@ -30,43 +25,37 @@ double FloatBytes(double elements) { return elements * sizeof(float); }
 
 }  // namespace
 
-void* Work::Place(size_t bytes, const void* values) {
-  absl::StatusOr<Buffer> buffer = device_.Allocate(std::max<size_t>(bytes, 64));
-  FAIRLEAD_CHECK(buffer.ok());
-  buffers_.push_back(*std::move(buffer));
-  if (values != nullptr) {
-    stream_->CopyToDevice(buffers_.back().data(), values, bytes);
-    stream_->Wait();
-  }
-  return buffers_.back().data();
+Tensor Work::Checked(Tensor tensor) const {
+  FAIRLEAD_CHECK(tensors_.status().ok());
+  return tensor;
 }
 
-Tensor Work::Floats(std::initializer_list<int64_t> dims) {
-  // A short pattern, repeated: values do not change the time.
-  CaseRandom random(1);
-  const std::vector<float> pattern = random.Normals(4093);
-  std::vector<float> values(Elements(dims));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = pattern[i % pattern.size()];
-  return Tensor(Place(values.size() * sizeof(float), values.data()), DType::kF32, dims);
+Tensor Work::Activations(std::initializer_list<int64_t> dims) {
+  return Checked(tensors_.Activations(dims));
 }
+
+Tensor Work::Floats(std::initializer_list<int64_t> dims) { return Checked(tensors_.Floats(dims)); }
 
 Tensor Work::Constant(float value, std::initializer_list<int64_t> dims) {
-  const std::vector<float> values(Elements(dims), value);
-  return Tensor(Place(values.size() * sizeof(float), values.data()), DType::kF32, dims);
+  return Checked(tensors_.Constant(value, dims));
+}
+
+Tensor Work::Values(const std::vector<float>& values, std::initializer_list<int64_t> dims) {
+  return Checked(tensors_.Values(values, dims));
 }
 
 Tensor Work::Ints(const std::vector<int32_t>& values, std::initializer_list<int64_t> dims) {
-  return Tensor(Place(values.size() * sizeof(int32_t), values.data()), DType::kI32, dims);
+  return Checked(tensors_.Ints(values, dims));
 }
 
 Tensor Work::Output(DType dtype, std::initializer_list<int64_t> dims) {
-  return Tensor(Place(RowBytes(dtype, Elements(dims)), nullptr), dtype, dims);
+  return Checked(tensors_.Output(dtype, dims));
 }
 
 PagedKv Work::Kv(const KvShape& shape, int num_blocks) {
-  return {.data = Place(device_.KvBlockBytes(shape) * num_blocks, nullptr),
-          .num_blocks = num_blocks,
-          .shape = shape};
+  void* data = tensors_.Place(device_.KvBlockBytes(shape) * num_blocks, nullptr, 0);
+  FAIRLEAD_CHECK(data != nullptr);
+  return {.data = data, .num_blocks = num_blocks, .shape = shape};
 }
 
 std::vector<const PackedWeight*> Work::ColdWeights(DType dtype, int64_t rows, int64_t cols,
@@ -95,14 +84,15 @@ std::vector<const PackedWeight*> Work::ColdWeights(DType dtype, int64_t rows, in
 
 void SetUpMatmul(Work& work, DType dtype, int64_t n, int64_t k, int rows) {
   const auto weights = work.ColdWeights(dtype, n, k);
-  const Tensor x = work.Floats({rows, k}), out = work.Output(DType::kF32, {rows, n});
+  const Tensor x = work.Activations({rows, k}),
+               out = work.Output(work.activation_dtype(), {rows, n});
   work.launch = [&work, weights, x, out, next = size_t{0}]() mutable {
     work.ops().Matmul(work.stream(), {.x = x, .weight = weights[next], .out = out});
     next = (next + 1) % weights.size();
   };
   work.operations = 2.0 * rows * static_cast<double>(n) * static_cast<double>(k);
   work.bytes = static_cast<double>(RowBytes(dtype, k)) * static_cast<double>(n) +
-               FloatBytes(static_cast<double>(rows) * static_cast<double>(n + k));
+               work.ActivationBytes(static_cast<double>(rows) * static_cast<double>(n + k));
   work.is_integer = IsQuantized(dtype);
 }
 
@@ -111,37 +101,38 @@ void SetUpEmbed(Work& work, const ModelShape& shape, DType dtype, int rows) {
   std::vector<int32_t> tokens(rows);
   for (int i = 0; i < rows; ++i) tokens[i] = static_cast<int32_t>(7919LL * i % shape.vocab);
   const Tensor token = work.Ints(tokens, {rows});
-  const Tensor out = work.Output(DType::kF32, {rows, shape.hidden});
+  const Tensor out = work.Output(work.activation_dtype(), {rows, shape.hidden});
   work.launch = [&work, table = weights[0], token, out] {
     work.ops().Embed(work.stream(), {.token = token, .table = table, .out = out});
   };
-  work.bytes =
-      rows * (static_cast<double>(RowBytes(dtype, shape.hidden)) + FloatBytes(shape.hidden));
+  work.bytes = rows * (static_cast<double>(RowBytes(dtype, shape.hidden)) +
+                       work.ActivationBytes(shape.hidden));
 }
 
 void SetUpRmsNorm(Work& work, const ModelShape& shape, int rows) {
-  const Tensor x = work.Floats({rows, shape.hidden}), weight = work.Constant(1, {shape.hidden});
-  const Tensor out = work.Output(DType::kF32, {rows, shape.hidden});
+  const Tensor x = work.Activations({rows, shape.hidden}),
+               weight = work.Constant(1, {shape.hidden});
+  const Tensor out = work.Output(work.activation_dtype(), {rows, shape.hidden});
   work.launch = [&work, x, weight, out] {
     work.ops().RmsNorm(work.stream(), {.x = x, .weight = weight, .out = out, .epsilon = 1e-5f});
   };
-  work.bytes = FloatBytes(2.0 * rows * shape.hidden);
+  work.bytes = work.ActivationBytes(2.0 * rows * shape.hidden);
 }
 
 void SetUpSiluAndMul(Work& work, const ModelShape& shape, int rows) {
-  const Tensor x = work.Floats({rows, 2 * shape.ffn});
-  const Tensor out = work.Output(DType::kF32, {rows, shape.ffn});
+  const Tensor x = work.Activations({rows, 2 * shape.ffn});
+  const Tensor out = work.Output(work.activation_dtype(), {rows, shape.ffn});
   work.launch = [&work, x, out] { work.ops().SiluAndMul(work.stream(), {.x = x, .out = out}); };
-  work.bytes = FloatBytes(3.0 * rows * shape.ffn);
+  work.bytes = work.ActivationBytes(3.0 * rows * shape.ffn);
 }
 
 void SetUpGatherRows(Work& work, const ModelShape& shape, int rows) {
-  const Tensor x = work.Floats({rows, shape.hidden}), row = work.Ints(Sequence(rows), {rows});
-  const Tensor out = work.Output(DType::kF32, {rows, shape.hidden});
+  const Tensor x = work.Activations({rows, shape.hidden}), row = work.Ints(Sequence(rows), {rows});
+  const Tensor out = work.Output(work.activation_dtype(), {rows, shape.hidden});
   work.launch = [&work, x, row, out] {
     work.ops().GatherRows(work.stream(), {.x = x, .row = row, .out = out});
   };
-  work.bytes = FloatBytes(2.0 * rows * shape.hidden);
+  work.bytes = work.ActivationBytes(2.0 * rows * shape.hidden);
 }
 
 void SetUpRopeAndWriteKv(Work& work, const ModelShape& shape, int rows) {
@@ -154,10 +145,8 @@ void SetUpRopeAndWriteKv(Work& work, const ModelShape& shape, int rows) {
   for (size_t i = 0; i < table.size(); ++i) {
     if (i % shape.head_dim < static_cast<size_t>(shape.head_dim) / 2) table[i] = 1;
   }
-  const Tensor cos_sin = work.Output(DType::kF32, {rows, shape.head_dim});
-  work.stream().CopyToDevice(cos_sin.data, table.data(), table.size() * sizeof(float));
-  work.stream().Wait();
-  const Tensor qkv = work.Floats({rows, columns, shape.head_dim});
+  const Tensor cos_sin = work.Values(table, {rows, shape.head_dim});
+  const Tensor qkv = work.Activations({rows, columns, shape.head_dim});
   const Tensor position = work.Ints(Sequence(rows), {rows}),
                slot = work.Ints(Sequence(rows), {rows});
   work.launch = [&work, qkv, position, slot, cos_sin, kv, heads = shape.heads] {
@@ -169,8 +158,8 @@ void SetUpRopeAndWriteKv(Work& work, const ModelShape& shape, int rows) {
                                               .heads = heads,
                                               .pairing = RopePairing::kHalves});
   };
-  work.bytes = FloatBytes(static_cast<double>(rows) * columns * shape.head_dim) +
-               FloatBytes(static_cast<double>(rows) * shape.heads * shape.head_dim) +
+  work.bytes = work.ActivationBytes(static_cast<double>(rows) * columns * shape.head_dim) +
+               work.ActivationBytes(static_cast<double>(rows) * shape.heads * shape.head_dim) +
                static_cast<double>(rows) / kBlockTokens *
                    static_cast<double>(work.device().KvBlockBytes(kv_shape));
 }
@@ -183,8 +172,8 @@ void SetUpAttention(Work& work, const ModelShape& shape, int seqs, int queries, 
   const PagedKv kv = work.Kv(kv_shape, seqs * blocks);
   std::vector<int32_t> starts(seqs + 1);
   for (int i = 0; i <= seqs; ++i) starts[i] = i * queries;
-  const Tensor qkv = work.Floats({tokens, columns, shape.head_dim});
-  const Tensor out = work.Output(DType::kF32, {tokens, shape.heads * shape.head_dim});
+  const Tensor qkv = work.Activations({tokens, columns, shape.head_dim});
+  const Tensor out = work.Output(work.activation_dtype(), {tokens, shape.heads * shape.head_dim});
   const Tensor query_start = work.Ints(starts, {seqs + 1});
   const Tensor contexts = work.Ints(std::vector<int32_t>(seqs, context), {seqs});
   const Tensor table = work.Ints(Sequence(seqs * blocks), {seqs, blocks});
@@ -204,7 +193,7 @@ void SetUpAttention(Work& work, const ModelShape& shape, int seqs, int queries, 
   work.operations = 4.0 * seqs * keys * shape.heads * shape.head_dim;
   work.bytes = static_cast<double>(seqs) * blocks *
                    static_cast<double>(work.device().KvBlockBytes(kv_shape)) +
-               FloatBytes(2.0 * tokens * shape.heads * shape.head_dim);
+               work.ActivationBytes(2.0 * tokens * shape.heads * shape.head_dim);
 }
 
 void SetUpSample(Work& work, const ModelShape& shape, int rows, float temperature) {

@@ -2,12 +2,12 @@
 // One op on one shape: what it launches, and what that costs at least. One thread.
 #pragma once
 
-#include <deque>
 #include <functional>
 #include <initializer_list>
 #include <memory>
 #include <vector>
 
+#include "bench/common/device_tensors.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
 
@@ -23,14 +23,20 @@ inline constexpr ModelShape kModelShapes[] = {
     {"llama-1b", 2048, 32, 8, 64, 8192, 128256},
     {"llama-8b", 4096, 32, 8, 128, 14336, 128256},
 };
+// Of rehearsals on a slow device.
+inline constexpr ModelShape kTinyShapes[] = {{"tiny", 256, 4, 2, 64, 512, 512}};
 
-// Owns the tensors of one benchmark.
+// Owns the tensors of one benchmark, all in the device's memory, which must suffice.
 class Work {
  public:
-  explicit Work(Device& device) : device_(device), stream_(device.NewStream()) {}
+  explicit Work(Device& device)
+      : device_(device), stream_(device.NewStream()), tensors_(device, *stream_) {}
 
-  Tensor Floats(std::initializer_list<int64_t> dims);  // small normal-ish values
+  // As DeviceTensors.
+  Tensor Activations(std::initializer_list<int64_t> dims);
+  Tensor Floats(std::initializer_list<int64_t> dims);
   Tensor Constant(float value, std::initializer_list<int64_t> dims);
+  Tensor Values(const std::vector<float>& values, std::initializer_list<int64_t> dims);
   Tensor Ints(const std::vector<int32_t>& values, std::initializer_list<int64_t> dims);
   Tensor Output(DType dtype, std::initializer_list<int64_t> dims);
   PagedKv Kv(const KvShape& shape, int num_blocks);
@@ -42,6 +48,11 @@ class Work {
   Device& device() { return device_; }
   Stream& stream() { return *stream_; }
   const Ops& ops() const { return device_.ops(); }
+  DType activation_dtype() const { return device_.info().activation_dtype; }
+  // Bytes of so many activations.
+  double ActivationBytes(double elements) const {
+    return elements * static_cast<double>(RowBytes(activation_dtype(), 1));
+  }
 
   int max_copies = 64;  // of ColdWeights
   std::function<void()> launch;
@@ -50,11 +61,11 @@ class Work {
   bool is_integer = false;  // weights of 8 bits and less
 
  private:
-  void* Place(size_t bytes, const void* values);
+  Tensor Checked(Tensor tensor) const;
 
   Device& device_;
   std::unique_ptr<Stream> stream_;
-  std::deque<Buffer> buffers_;
+  DeviceTensors tensors_;
   std::vector<std::unique_ptr<PackedWeight>> weights_;
 };
 

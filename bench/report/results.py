@@ -15,9 +15,9 @@ ENGINE_TESTS = {
 
 
 def load_all(folder: Path) -> list[dict]:
-    """Oldest first."""
+    """Those of bench/run.sh cpu, oldest first."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    return sorted((result for result in found if "limits" in result and "machine" in result), key=lambda result: result["date"])
+    return sorted((result for result in found if "limits" in result and "machine" in result and "kind" not in result), key=lambda result: result["date"])
 
 
 def newest(results: list[dict]) -> dict | None:

@@ -63,6 +63,7 @@ absl::StatusOr<TestSamples> ParseLlamaBench(std::string_view lines) {
     test.prompt = json->value("n_prompt", 0);
     test.generate = json->value("n_gen", 0);
     test.depth = json->value("n_depth", 0);
+    test.batch = json->value("batch", 1);
     const bool generates = test.generate > 0;
     test.kind =
         generates ? (test.prompt > 0 ? CaseKind::kMixed : CaseKind::kGenerate) : CaseKind::kPrompt;

@@ -29,7 +29,8 @@ struct Peer {
 // options. `bench_folder` is where peers/ is.
 absl::StatusOr<Peer> ParsePeer(const std::string& text, const std::string& bench_folder);
 
-// llama-bench's JSON lines. kInvalidArgument when a line is none or there is no line.
+// llama-bench's JSON lines; "batch", which it does not have, is of adapters that run several
+// sequences at once. kInvalidArgument when a line is none or there is no line.
 absl::StatusOr<TestSamples> ParseLlamaBench(std::string_view lines);
 
 }  // namespace fairlead::bench

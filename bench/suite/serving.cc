@@ -15,6 +15,7 @@
 #include "absl/time/clock.h"
 #include "bench/common/stats.h"
 #include "bench/suite/process.h"
+#include "bench/suite/serve_tools.h"
 #include "bench/suite/suite.h"
 #include "kernels/strings.h"
 
@@ -34,19 +35,10 @@ struct Server {
 constexpr std::array kLatencies = {"ttft_ms", "tpot_ms", "itl_ms", "e2el_ms"};
 
 absl::StatusOr<Json> Load(const SuiteOptions& options, const Server& server,
-                          const std::vector<std::string>& arguments) {
-  std::vector<std::string> command = {options.programs + "/serve_bench", "--" + server.protocol,
-                                      server.address, "--json", "-"};
-  if (!options.has_tokenizer) command.push_back("--return-token-ids");
-  command.insert(command.end(), arguments.begin(), arguments.end());
-  const auto output = OutputOf(command, options.log);
-  if (!output.ok()) return output.status();
-  for (const absl::string_view line : absl::StrSplit(*output, '\n', absl::SkipWhitespace())) {
-    auto json = ParseJson({line.data(), line.size()});
-    if (json.ok() && json->is_object() && json->value("type", "") == "summary")
-      return *std::move(json);
-  }
-  return absl::InternalError(StrCat("no summary from ", ShellLine(command)));
+                          std::vector<std::string> arguments) {
+  if (!options.has_tokenizer) arguments.push_back("--return-token-ids");
+  return RunServeBench({options.programs + "/serve_bench"}, "--" + server.protocol, server.address,
+                       arguments, options.log);
 }
 
 int FreePort() {
@@ -82,20 +74,12 @@ class Servers {
                                         "--log-level",
                                         "warn"};
     if (!options_.has_tokenizer) command.push_back("--skip-tokenizer");
-    auto started = Background::Start(command, options_.log);
-    if (!started.ok()) return started.status();
-    const auto line = started->FirstLine(kReadyTimeout);
-    if (!line.ok()) {
-      return absl::Status(line.status().code(),
-                          StrCat(ShellLine(command), ": ", std::string(line.status().message()),
-                                 "; see ", options_.log));
-    }
-    const auto ready = ParseJson(*line);
-    if (!ready.ok()) return ready.status();
+    auto server = StartFairlead(command, kReadyTimeout, options_.log);
+    if (!server.ok()) return server.status();
     const std::string who = "fairlead " + numerics;
-    list_.push_back({who, "http", "http://" + ready->value("http", ""), true});
-    list_.push_back({who, "grpc", ready->value("grpc", ""), true});
-    processes_.push_back(*std::move(started));
+    list_.push_back({who, "http", "http://" + server->http, true});
+    list_.push_back({who, "grpc", server->grpc, true});
+    processes_.push_back(std::move(server->process));
     return absl::OkStatus();
   }
 

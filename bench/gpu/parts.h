@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// The parts of bench/run.sh gpu, each a part of its result. Every program is a child process with a
+// time limit: what one of them does to the device, or takes too long, costs that part alone. Main
+// thread.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "bench/gpu/plan.h"
+#include "bench/suite/peers.h"
+#include "models/json.h"
+
+namespace fairlead::bench {
+
+struct GpuOptions {
+  GpuPlan plan = {};
+  std::string device = {};
+  std::string checkout = {}, programs = {},
+              log = {};           // folders of the sources and binaries; messages go to
+  std::string model = {};         // file of the model without random weights
+  std::string tests_folder = {};  // a build folder; empty: no tests are run
+  std::vector<Peer> peers = {};
+  std::string transformers_python = {};  // an interpreter with torch; empty: none
+
+  std::string ModelFolder(const GpuModel& model) const;
+  // Ends `command` after so many seconds.
+  static std::vector<std::string> Limited(int seconds, const std::vector<std::string>& command);
+};
+
+// {"tests", "failed", "filter"}
+absl::StatusOr<Json> RunGpuTests(const GpuOptions& options);
+// As LimitsJson.
+absl::StatusOr<Json> RunGpuLimits(const GpuOptions& options);
+// As RunOps.
+absl::StatusOr<Json> RunGpuOps(const GpuOptions& options);
+// A setup of engine_bench and {"title", "shape", "weights"}.
+absl::StatusOr<Json> RunGpuEngine(const GpuOptions& options, const GpuModel& model);
+// {"title", "rows": the closed loop, "rates": the open one}; URLs among the peers take their turns
+// in the closed one.
+absl::StatusOr<Json> RunGpuServing(const GpuOptions& options, const GpuModel& model);
+// [{"who", "title", "test", median, min, max, samples}]: transformers, and commands that take
+// llama-bench's options.
+absl::StatusOr<Json> RunGpuPeers(const GpuOptions& options);
+
+// [{"title", "test", "measured_ms", "floor_ms", "kernels_ms", "sheet_ms": null for an unknown
+//   chip}] of the setups, by the limits that were measured and by the chip's data sheet.
+absl::StatusOr<Json> CompareWithPredicted(const GpuOptions& options, const Json& engine,
+                                          const Json& limits, const std::string& description);
+// [{"title", "device", "source", ...: as PredictGrid}] of the plan's models on the table's chips.
+absl::StatusOr<Json> PredictForTable(const GpuOptions& options);
+
+}  // namespace fairlead::bench
