@@ -8,6 +8,7 @@
 #include "bench/roofline/measured.h"
 #include "bench/suite/process.h"
 #include "bench/suite/suite.h"
+#include "kernels/cpu/host_info.h"
 #include "kernels/strings.h"
 
 namespace fairlead::bench {
@@ -87,7 +88,7 @@ absl::StatusOr<Json> RunGpuTests(const GpuOptions& options) {
 
 absl::StatusOr<Json> RunGpuLimits(const GpuOptions& options) {
   auto json =
-      JsonOf(options, options.plan.limits_s,
+      JsonOf(options, 2 * options.plan.limits_s,
              {options.programs + "/limits", "--device", options.device, "--scale",
               options.plan.scale, "-r", StrCat(options.plan.limits.repetitions), "--json", "-"});
   if (!json.ok()) return json.status();
@@ -208,8 +209,11 @@ absl::StatusOr<Json> CompareWithPredicted(const GpuOptions& options, const Json&
 absl::StatusOr<Json> PredictForTable(const GpuOptions& options) {
   const auto table = LoadDeviceTable(options.checkout + "/bench/roofline/devices.json");
   if (!table.ok()) return table.status();
+  // Of real models, whatever the scale.
+  const absl::StatusOr<GpuPlan> plan = MakeGpuPlan("full");
+  if (!plan.ok()) return plan.status();
   Json out = Json::array();
-  for (const GpuModel& model : options.plan.models) {
+  for (const GpuModel& model : plan->models) {
     const auto shape = LoadShape(options.checkout + "/bench/models/" + model.shape);
     if (!shape.ok()) return shape.status();
     // The file of the model without random weights is not what other chips are compared by.

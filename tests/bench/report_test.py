@@ -3,7 +3,9 @@
 
 import contextlib
 import io
+import json
 import sys
+import tempfile
 import unittest
 import unittest.mock
 from pathlib import Path
@@ -34,6 +36,12 @@ def result(**changes) -> dict:
 
 
 class ResultsTest(unittest.TestCase):
+    def test_a_gpu_result_is_no_result_of_the_cpu(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, changes in (("cpu", {}), ("gpu", {"kind": "gpu"})):
+                Path(folder, f"{name}.json").write_text(json.dumps(result(name=name, **changes)), encoding="utf-8")
+            self.assertEqual([found["name"] for found in results.load_all(Path(folder))], ["cpu"])
+
     def test_newest_prefers_whole_runs_then_peers_then_dates(self):
         quick = result(name="quick", quick=True, date="2026-09-09T00:00:00Z")
         alone = result(name="alone", peers=[], date="2026-08-08T00:00:00Z")
