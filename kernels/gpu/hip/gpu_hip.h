@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The words of gpu.h, which alone includes this, for HIP. A build is for GPUs of one warp size,
-// FAIRLEAD_GPU_WARP: the host's code must know it, and the compiler tells it to the GPU's alone.
+// The words of gpu.h, which alone includes this, for HIP. A compilation is for GPUs of one warp
+// size, FAIRLEAD_GPU_WARP: the host's code must know it, and the compiler tells it to the GPU's
+// alone. The library holds both, and backend_hip.cc chooses.
 #pragma once
 
 #include <hip/hip_runtime.h>
@@ -8,7 +9,9 @@
 #include <cmath>
 #include <cstring>
 
-#define FAIRLEAD_GPU gpu_hip
+#define FAIRLEAD_GPU_JOIN(a, b) a##b
+#define FAIRLEAD_GPU_NAME(warp) FAIRLEAD_GPU_JOIN(gpu_hip, warp)
+#define FAIRLEAD_GPU FAIRLEAD_GPU_NAME(FAIRLEAD_GPU_WARP)
 #define GPU_KERNEL static __global__
 #define GPU_DEVICE static __device__ inline
 #define GPU_METHOD __device__

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Memory, streams and launches of gpu_hip.h. HIP's current device is the calling thread's, so each
+// function sets it.
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+#include "kernels/gpu/gpu.h"
+
+namespace fairlead::FAIRLEAD_GPU {
+namespace {
+
+// A device that is lost or a launch that is wrong: nothing of it can be trusted any more.
+void Check(int device, hipError_t error, const char* what) {
+  if (error == hipSuccess) return;
+  CheckFailed(__FILE__, __LINE__, what,
+              absl::StrCat("hip:", device, ": ", hipGetErrorName(error), ", ",
+                           hipGetErrorString(error)));
+}
+
+void Use(int device) { Check(device, hipSetDevice(device), "hipSetDevice"); }
+
+// Whether there was memory; all other errors are the device's.
+bool WasEnough(int device, hipError_t error, const char* what) {
+  if (error != hipErrorOutOfMemory) {
+    Check(device, error, what);
+    return true;
+  }
+  static_cast<void>(hipGetLastError());  // or the next launch would report it
+  return false;
+}
+
+}  // namespace
+
+GpuSummary DescribeDevice(int device) {
+  hipDeviceProp_t properties;
+  Check(device, hipGetDeviceProperties(&properties, device), "hipGetDeviceProperties");
+  int runtime = 0;
+  Check(device, hipRuntimeGetVersion(&runtime), "hipRuntimeGetVersion");
+  // HIP's numbers are major * 10^7 + minor * 10^5 + patch.
+  return {.description = absl::StrCat(properties.name, ", ", properties.gcnArchName, ", ",
+                                      properties.multiProcessorCount, " compute units, ",
+                                      properties.totalGlobalMem >> 20, " MiB, HIP ",
+                                      runtime / 10000000, ".", runtime / 100000 % 100),
+          .memory_bytes = properties.totalGlobalMem};
+}
+
+size_t AvailableMemory(int device) {
+  Use(device);
+  size_t free = 0, total = 0;
+  Check(device, hipMemGetInfo(&free, &total), "hipMemGetInfo");
+  return free;
+}
+
+void* AllocateMemory(int device, size_t bytes) {
+  Use(device);
+  void* data = nullptr;
+  // Of no bytes HIP gives null, which means that there is not enough.
+  const size_t some = bytes > 0 ? bytes : 1;
+  if (!WasEnough(device, hipMalloc(&data, some), "hipMalloc")) return nullptr;
+  Check(device, hipMemset(data, 0, some), "hipMemset");
+  // Our streams do not wait for the null stream, which the memset may still run on.
+  Check(device, hipStreamSynchronize(nullptr), "hipStreamSynchronize");
+  return data;
+}
+
+void ReleaseMemory(int device, void* data) {
+  Use(device);
+  Check(device, hipFree(data), "hipFree");
+}
+
+void* AllocatePinned(int device, size_t bytes) {
+  Use(device);
+  void* data = nullptr;
+  const size_t some = bytes > 0 ? bytes : 1;
+  const hipError_t error = hipHostMalloc(&data, some, hipHostMallocDefault);
+  return WasEnough(device, error, "hipHostMalloc") ? data : nullptr;
+}
+
+void ReleasePinned(int device, void* data) {
+  Use(device);
+  Check(device, hipHostFree(data), "hipHostFree");
+}
+
+StreamHandle CreateStream(int device) {
+  Use(device);
+  StreamHandle handle = {.device = device, .stream = nullptr};
+  Check(device, hipStreamCreateWithFlags(&handle.stream, hipStreamNonBlocking),
+        "hipStreamCreateWithFlags");
+  return handle;
+}
+
+void DestroyStream(const StreamHandle& stream) {
+  Use(stream.device);
+  Check(stream.device, hipStreamDestroy(stream.stream), "hipStreamDestroy");
+}
+
+void CopyToDevice(const StreamHandle& stream, void* device, const void* host, size_t bytes) {
+  Use(stream.device);
+  Check(stream.device,
+        hipMemcpyAsync(device, host, bytes, hipMemcpyHostToDevice, stream.stream),
+        "hipMemcpyAsync to the device");
+}
+
+void CopyToHost(const StreamHandle& stream, void* host, const void* device, size_t bytes) {
+  Use(stream.device);
+  Check(stream.device,
+        hipMemcpyAsync(host, device, bytes, hipMemcpyDeviceToHost, stream.stream),
+        "hipMemcpyAsync to the host");
+}
+
+void Wait(const StreamHandle& stream) {
+  Use(stream.device);
+  Check(stream.device, hipStreamSynchronize(stream.stream), "hipStreamSynchronize");
+}
+
+void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int threads,
+                  size_t shared_bytes, const void* kernel, const void* args) {
+  Use(stream.device);
+  void* arguments[] = {const_cast<void*>(args)};
+  Check(stream.device,
+        hipLaunchKernel(kernel, dim3(grid.x, grid.y, grid.z), dim3(static_cast<unsigned>(threads)),
+                        arguments, shared_bytes, stream.stream),
+        name);
+}
+
+}  // namespace fairlead::FAIRLEAD_GPU
