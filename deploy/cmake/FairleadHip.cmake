@@ -47,8 +47,9 @@ list(FILTER FAIRLEAD_HIP_WARP64 INCLUDE REGEX "^gfx9")
 set(FAIRLEAD_HIP_WARP32 ${FAIRLEAD_HIP_KNOWN})
 list(FILTER FAIRLEAD_HIP_WARP32 EXCLUDE REGEX "^gfx9")
 
-# The runtime's library to link with: where the compiler's folder has it, or the system.
-get_filename_component(hip_folder ${FAIRLEAD_HIPCC} REALPATH)
-get_filename_component(hip_folder ${hip_folder} DIRECTORY)
-get_filename_component(hip_folder ${hip_folder} DIRECTORY)
-find_library(FAIRLEAD_HIP_LIBRARY amdhip64 HINTS ${hip_folder}/usr/lib/${CMAKE_LIBRARY_ARCHITECTURE} ${hip_folder}/lib /opt/rocm/lib REQUIRED)
+# The runtime's library to link with: that of the compiler's folder, or the system's.
+get_filename_component(folder ${FAIRLEAD_HIPCC} REALPATH)
+get_filename_component(folder ${folder} DIRECTORY)
+get_filename_component(folder ${folder} DIRECTORY)
+set(FAIRLEAD_HIP_FOLDER ${folder} CACHE INTERNAL "")
+find_library(FAIRLEAD_HIP_LIBRARY amdhip64 HINTS ${folder}/usr/lib/${CMAKE_LIBRARY_ARCHITECTURE} ${folder}/lib /opt/rocm/lib REQUIRED)

@@ -116,6 +116,7 @@ void Wait(const StreamHandle& stream) {
 
 void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int threads,
                   size_t shared_bytes, const void* kernel, const void* args) {
+  FAIRLEAD_CHECK_MSG(threads <= kMaxBlockThreads, name);
   Use(stream.device);
   void* arguments[] = {const_cast<void*>(args)};
   Check(stream.device,

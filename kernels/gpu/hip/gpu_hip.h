@@ -59,6 +59,8 @@ GPU_DEVICE T Shfl(T value, int from, LaneMask = kAllLanes) {
 }
 GPU_DEVICE LaneMask Ballot(bool predicate) { return __ballot(predicate); }
 
+constexpr int kMaxBlockThreads = 512;  // that CMakeLists.txt has the compiler expect
+
 struct StreamHandle {
   int device;
   hipStream_t stream;

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// The instructions that hipcc emitted: libfairlead_hip.so as it is shipped, on a runtime
+// (hip_runtime.cc) that gives its kernels to an emulator, on op cases of the list that all backends
+// run. The GPU's architecture is FAIRLEAD_TEST_HIP_ARCHITECTURE. Prints how often each kernel ran.
+#include <cxxabi.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <regex>
+#include <sstream>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "tests/kernels/op_cases.h"
+#include "tests/reference/reference_device.h"
+
+extern "C" std::string* FairleadHipLaunches();
+
+namespace fairlead {
+namespace {
+
+// Small ones, odd sizes among them, that reach every kernel: an emulated GPU runs some 10^5 threads
+// a second.
+constexpr const char* kChosen =
+    "Embed_.*_t(1_v1|3_v5|2_v33)_.*|"
+    "RmsNorm_t3_h(1|33|65|576)|RmsNorm_t(5_h65_in_place|17_h48)|"
+    "SiluAndMul_t3_f(1|33|257)|GatherRows_t(1_r1_h1|20_r17_h24|9_r5_h(63|576))|"
+    "Matmul_.*_t(1|2|3|5|17)_n35_k(96|768)|Matmul_.*_t(1|18)_n19_k(33|257|1056)|"
+    "Matmul_.*_t4_n33_k(96|768)_bias_accumulate_columns5_3|"
+    "RopeAndWriteKv_t5_h3_kv1_d(20|64)_r.*|RopeAndWriteKv_t17_h4_kv2_d32_.*|"
+    "Attention_(decode(17|257)|prefill(15|33)|d20_.*|group9|poison|no_queries)|"
+    "Sample_(greedy_v65|all_r15|tied_greedy_v17|greedy_edits17|unusable_v17|masked_greedy_v300)|"
+    "Logprobs_(r1|v65_n5|v257_n1|masked)";
+
+const std::vector<OpCase>& Cases() {
+  static const auto* const cases = [] {
+    auto* chosen = new std::vector<OpCase>;
+    for (OpCase& c : AllOpCases()) {
+      if (std::regex_match(c.name, std::regex(kChosen))) chosen->push_back(std::move(c));
+    }
+    return chosen;
+  }();
+  return *cases;
+}
+
+// Launches by kernel, and the cases in which it was launched; of all kernels that the library has.
+struct Count {
+  int launches = 0, cases = 0;
+};
+std::map<std::string, Count>& Counts() {
+  static auto* const counts = new std::map<std::string, Count>;
+  return *counts;
+}
+
+// "MatmulFew<fairlead::...>" of the mangled name.
+std::string KernelName(const std::string& mangled) {
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> text(
+      abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status), &std::free);
+  std::string name = status == 0 ? text.get() : mangled;
+  const std::string within = "(anonymous namespace)::";
+  if (const size_t at = name.find(within); at != std::string::npos) {
+    name.erase(0, at + within.size());
+  }
+  if (const size_t at = name.rfind('('); at != std::string::npos) name.erase(at);
+  return std::regex_replace(name, std::regex("fairlead::(gpu_hip[0-9]+::)?"), "");
+}
+
+void CountLaunches() {
+  std::istringstream lines(*FairleadHipLaunches());
+  int launches;
+  std::map<std::string, int> now;
+  for (std::string name; lines >> launches >> name;) now[KernelName(name)] += launches;
+  for (const auto& [name, total] : now) {
+    Count& count = Counts()[name];
+    if (total > count.launches) ++count.cases;
+    count.launches = total;
+  }
+}
+
+Device& HipDevice(Numerics numerics) {
+  static auto* const devices = new std::map<Numerics, std::unique_ptr<Device>>;
+  std::unique_ptr<Device>& device = (*devices)[numerics];
+  if (device == nullptr) {
+    auto opened = OpenDevice("hip:0", {.numerics = numerics});
+    if (!opened.ok()) {
+      ADD_FAILURE() << opened.status();
+      std::abort();
+    }
+    device = *std::move(opened);
+    std::cout << "device " << device->info().description << "; seed " << kCaseSeed << "\n";
+  }
+  return *device;
+}
+
+class AmdIsaTest : public testing::TestWithParam<std::tuple<Numerics, size_t>> {};
+
+TEST_P(AmdIsaTest, MatchesTheReference) {
+  const auto [numerics, index] = GetParam();
+  const OpCase& op_case = Cases()[index];
+  Device& device = HipDevice(numerics);
+  const auto reference = reference::MakeReferenceDevice({.kv_dtype = device.info().kv_dtype});
+  for (const std::string& wrong : CheckCase(op_case, device, *reference)) {
+    ADD_FAILURE() << op_case.name << " (seed " << SeedOf(op_case) << "): " << wrong;
+  }
+  CountLaunches();
+}
+
+// Both dtypes of the cache; the numerics change nothing else.
+std::vector<size_t> CacheCases() {
+  std::vector<size_t> list;
+  for (size_t i = 0; i < Cases().size(); ++i) {
+    if (Cases()[i].op == "Attention" || Cases()[i].op == "RopeAndWriteKv") list.push_back(i);
+  }
+  return list;
+}
+
+std::string CaseName(const testing::TestParamInfo<AmdIsaTest::ParamType>& info) {
+  return std::string(NumericsName(std::get<0>(info.param))) + "_" +
+         Cases()[std::get<1>(info.param)].name;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, AmdIsaTest,
+                         testing::Combine(testing::Values(Numerics::kFloat32),
+                                          testing::Range(size_t{0}, Cases().size())),
+                         CaseName);
+INSTANTIATE_TEST_SUITE_P(F16Cache, AmdIsaTest,
+                         testing::Combine(testing::Values(Numerics::kPrecise),
+                                          testing::ValuesIn(CacheCases())),
+                         CaseName);
+
+// After all others. Templates of one name count together.
+class Coverage : public testing::Environment {
+ public:
+  void TearDown() override {
+    std::map<std::string, int> cases;
+    for (const auto& [name, count] : Counts()) {
+      std::cout << count.cases << " cases, " << count.launches << " launches: " << name << "\n";
+      cases[name.substr(0, name.find('<'))] += count.cases;
+    }
+    if (testing::GTEST_FLAG(filter) != "*") return;
+    for (const auto& [name, count] : cases) EXPECT_GE(count, 3) << name;
+    EXPECT_GE(cases.size(), 9u);
+  }
+};
+const auto* const kCoverage = testing::AddGlobalTestEnvironment(new Coverage);
+
+}  // namespace
+}  // namespace fairlead
