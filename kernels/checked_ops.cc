@@ -69,7 +69,7 @@ class Checker {
   void Weight(const char* field, const PackedWeight* weight) const {
     Require(weight != nullptr, field, "must be set");
     FAIRLEAD_CHECK_MSG(
-        weight->dtype() != DType::kI32 && weight->rows() > 0 && weight->cols() > 0,
+        IsWeightType(weight->dtype()) && weight->rows() > 0 && weight->cols() > 0,
         StrCat(op_, ".", field, " must be a matrix of numbers, got ", Info(weight->dtype()).name,
                " [", weight->rows(), ", ", weight->cols(), "]"));
   }
@@ -203,6 +203,13 @@ void CheckedOps::Attention(Stream& stream, const AttentionArgs& args) const {
   check.Shape("query_start", args.query_start, DType::kI32, {seqs + 1});
   check.Shape("block_table", args.block_table, DType::kI32, {seqs, kAnySize});
   check.Require(std::isfinite(args.scale), "scale", "must be finite", args.scale);
+  check.Require(args.window >= 0, "window", "must not be negative", args.window);
+  check.Require(std::isfinite(args.soft_cap) && args.soft_cap >= 0, "soft_cap",
+                "must be finite and not negative", args.soft_cap);
+  if (!Absent(args.sinks)) {
+    check.Shape("sinks", args.sinks, DType::kF32, {args.heads});
+    check.Apart("out", args.out, "sinks", args.sinks);
+  }
   check.Apart("out", args.out, "qkv", args.qkv);
   check.Apart("out", args.out, "query_start", args.query_start);
   check.Apart("out", args.out, "context_tokens", args.context_tokens);

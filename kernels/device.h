@@ -154,7 +154,7 @@ class Device {  // Thread-safe. Outlives every Buffer, PackedWeight and Stream i
 struct DeviceOptions {
   int threads = 0;  // 0: one per core this process may use
   Numerics numerics = Numerics::kPrecise;
-  // kF32, kF16 or kQ8_0; by default f16, and f32 under Numerics::kFloat32.
+  // kF32, kF16, kBF16, kQ8_0 or kF8_E4M3; by default f16, and f32 under Numerics::kFloat32.
   std::optional<DType> kv_dtype = std::nullopt;
 };
 

@@ -22,6 +22,7 @@ constexpr std::array<DTypeInfo, kNumDTypes> kInfo = {{
     {"q5_k", 256, 176},  // with 256 fifth bits
     // 6-bit q and an int8 scale for each 16: value = d * scale * (q - 32).
     {"q6_k", 256, 210},
+    {"f8_e4m3", 1, 1},
 }};
 
 }  // namespace

@@ -21,9 +21,10 @@ enum class DType : uint8_t {
   kQ5_1,
   kQ4_K,
   kQ5_K,
-  kQ6_K
+  kQ6_K,
+  kF8_E4M3  // 8 bits, 4 of exponent (bias 7), 3 of mantissa, no infinity; the largest is 448
 };
-inline constexpr int kNumDTypes = 12;
+inline constexpr int kNumDTypes = 13;
 
 // A block is the smallest run of elements that is stored together in a file: 1 element for plain
 // types, 32 or 256 for the quantised ones (layouts: GGUF specification, ggml-common.h block_q8_0,
@@ -36,6 +37,8 @@ struct DTypeInfo {
 const DTypeInfo& Info(DType dtype);
 std::optional<DType> ParseDType(std::string_view name);
 
+// Whether weights may be of it: not integers, and not f8_e4m3, which the KV cache alone has.
+inline bool IsWeightType(DType dtype) { return dtype != DType::kI32 && dtype != DType::kF8_E4M3; }
 inline bool IsQuantized(DType dtype) { return Info(dtype).block_elements > 1; }
 
 // Bytes of `elements` values in a row; `elements` must be a multiple of the block.

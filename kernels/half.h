@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scalar conversions of the 16-bit float formats (IEEE 754 binary16 and bfloat16), round to nearest
-// even. For loading and tests; vector code converts in registers.
+// Scalar conversions of the 16-bit float formats (IEEE 754 binary16 and bfloat16) and of e4m3 (Open
+// Compute Project, 8-bit floating point specification), round to nearest even. For loading and tests; vector code converts in registers.
 #pragma once
 
 #include <bit>
@@ -44,6 +44,21 @@ inline uint16_t F32ToF16(float value) {
   }
   const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
   return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
+}
+
+// To e4m3: what is larger than 448 becomes 448; NaN stays NaN.
+inline uint8_t F32ToF8E4M3(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint32_t sign = (bits >> 24) & 0x80u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<uint8_t>(sign | 0x7fu);
+  if (magnitude >= 0x43e00000u) return static_cast<uint8_t>(sign | 0x7eu);
+  if (magnitude < 0x3c800000u) {  // subnormal: add a float whose ulp is 2^-9
+    const float shifted = std::bit_cast<float>(magnitude) + 0x1p14f;
+    return static_cast<uint8_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x46800000u));
+  }
+  const uint32_t rounded = magnitude + 0x7ffffu + ((magnitude >> 20) & 1u);
+  return static_cast<uint8_t>(sign | ((rounded - 0x3c000000u) >> 20));
 }
 
 }  // namespace fairlead

@@ -9,9 +9,10 @@
 namespace fairlead {
 
 absl::StatusOr<int64_t> RowsToPack(const PackWeightArgs& args) {
-  if (args.dtype == DType::kI32) {
+  if (!IsWeightType(args.dtype)) {
     return absl::InvalidArgumentError(
-        "weight dtype i32: allowed are f32, f16, bf16 and the quantised ones");
+        absl::StrCat("weight dtype ", std::string(Info(args.dtype).name),
+                     ": allowed are f32, f16, bf16 and the quantised ones"));
   }
   const int block = Info(args.dtype).block_elements;
   if (args.cols <= 0 || args.cols % block != 0) {

@@ -124,6 +124,7 @@ void FillBlock(DType dtype, float deviation, std::mt19937_64& random, std::byte*
       fill_bytes(block, 208);
       return Put(block + 208, F32ToF16(reach / 32 / 73.9f));
     case DType::kI32:
+    case DType::kF8_E4M3:
       break;
   }
 }
@@ -206,7 +207,10 @@ class DummyMaker {
 
 absl::StatusOr<std::unique_ptr<WeightSource>> MakeDummyWeights(const std::string& path, DType dtype,
                                                                uint64_t seed) {
-  if (dtype == DType::kI32) return absl::InvalidArgumentError("i32 is not a dtype of weights");
+  if (!IsWeightType(dtype)) {
+    return absl::InvalidArgumentError(
+        StrCat(Info(dtype).name, " is not a dtype of weights"));
+  }
   const std::string file_name = (std::filesystem::path(path) / "config.json").string();
   std::ifstream file(file_name, std::ios::binary);
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};

@@ -108,7 +108,7 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
       SwitchFlag("skip-tokenizer", "serve token ids only", &c.skip_tokenizer),
       DeviceFlag(&c.device),
       ChoiceFlag("numerics", {"float32", "precise", "fast"}, "speed against fidelity", &c.numerics),
-      ChoiceFlag("kv-cache-dtype", {"auto", "f32", "f16", "q8_0"},
+      ChoiceFlag("kv-cache-dtype", {"auto", "f32", "f16", "bf16", "q8_0", "f8_e4m3"},
                  "of keys and values; auto: f16, with --numerics float32 f32", &c.kv_cache_dtype),
       IntFlag("threads", 0, 1024, "CPU threads; 0: one per core", &c.threads),
       IntFlag("max-batched-tokens", 1, kMany,

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "kernels/check.h"
 #include "kernels/cpu/kv_layout.h"
@@ -37,7 +38,11 @@ class AttentionCall {
   void Run(ThreadPool& pool);
 
  private:
+  struct Queries {  // of a tile, that see some key of a split
+    int begin, end;
+  };
   struct Worker {  // parts of its scratch
+    int* begin;
     int* limit;
     float* q;
     float* score;
@@ -53,10 +58,16 @@ class AttentionCall {
   int64_t sums_size() const { return int64_t{tile_queries_} * (2 + layout_.v_stride); }
 
   void LoadQueries(const Tile& tile, int kv_head, float* q) const;
-  int AttendSplit(const Tile& tile, int kv_head, int split, const Worker& worker,
-                  const SoftmaxSums& sums) const;
+  Queries AttendSplit(const Tile& tile, int kv_head, int split, const Worker& worker,
+                      const SoftmaxSums& sums) const;
+  int FirstKey(int position) const {  // that a row at `position` sees
+    return args_.window > 0 ? std::max(0, position - args_.window + 1) : 0;
+  }
+  int FirstSplit(const Tile& tile) const { return FirstKey(tile.position) / kSplitKeys; }
+  Queries QueriesOf(const Tile& tile, int split) const;
+  void Add(const Queries& queries, const SoftmaxSums& later, const SoftmaxSums& total) const;
   void AttendTile(const Tile& tile, int kv_head, const Worker& worker) const;
-  void MergeTile(const Tile& tile, int kv_head) const;
+  void MergeTile(const Tile& tile, int kv_head, const Worker& worker) const;
   void Finish(const Tile& tile, int kv_head, const SoftmaxSums& sums) const;
   SoftmaxSums PartialSums(const Tile& tile, int kv_head, int split) const;
 
@@ -114,7 +125,9 @@ AttentionCall::Worker AttentionCall::WorkerScratch(int worker) const {
   const int64_t q = int64_t{tile_queries_} * head_dim_;
   const int64_t scores = int64_t{tile_queries_} * kSplitKeys;
   float* at = scratch_.worker[worker].floats.Reserve(scores + q + 2 * sums_size());
-  return {.limit = scratch_.worker[worker].limit.Reserve(tile_queries_),
+  int* keys = scratch_.worker[worker].keys.Reserve(2 * tile_queries_);
+  return {.begin = keys,
+          .limit = keys + tile_queries_,
           .q = at + scores,
           .score = at,
           .total = SumsAt(at + scores + q),
@@ -134,17 +147,27 @@ void AttentionCall::LoadQueries(const Tile& tile, int kv_head, float* q) const {
   }
 }
 
-// Returns the number of leading queries that see no key of this split: their sums are not written.
-int AttentionCall::AttendSplit(const Tile& tile, int kv_head, int split, const Worker& worker,
-                               const SoftmaxSums& sums) const {
+AttentionCall::Queries AttentionCall::QueriesOf(const Tile& tile, int split) const {
   const int first_key = split * kSplitKeys;
-  const int first_row = std::max(0, first_key - tile.position);
-  int* limit = worker.limit;
-  for (int row = first_row; row < tile.rows; ++row) {
-    const int keys = std::min(tile.position + row + 1 - first_key, kSplitKeys);
-    for (int i = 0; i < group_; ++i) limit[row * group_ + i] = keys;
+  int end = tile.rows;
+  while (end > 0 && FirstKey(tile.position + end - 1) >= first_key + kSplitKeys) --end;
+  return {std::max(0, first_key - tile.position) * group_, end * group_};
+}
+
+// The sums of other queries than those returned are not written.
+AttentionCall::Queries AttentionCall::AttendSplit(const Tile& tile, int kv_head, int split,
+                                                  const Worker& worker,
+                                                  const SoftmaxSums& sums) const {
+  const int first_key = split * kSplitKeys;
+  const Queries queries = QueriesOf(tile, split);
+  if (queries.begin >= queries.end) return queries;
+  int *begin = worker.begin, *limit = worker.limit;
+  for (int query = queries.begin; query < queries.end; ++query) {
+    const int position = tile.position + query / group_;
+    begin[query] = std::max(0, FirstKey(position) - first_key);
+    limit[query] = std::min(position + 1 - first_key, kSplitKeys);
   }
-  const int groups = (limit[tile.rows * group_ - 1] + kKeyGroup - 1) / kKeyGroup;
+  const int groups = (limit[queries.end - 1] + kKeyGroup - 1) / kKeyGroup;
   const int* blocks = args_.block_table.As<int>() + tile.seq * args_.block_table.dim[1];
   const int block_tokens = layout_.shape.block_tokens;
   const auto* kv = static_cast<const std::byte*>(args_.kv.data);
@@ -152,7 +175,7 @@ int AttentionCall::AttendSplit(const Tile& tile, int kv_head, int split, const W
   std::array<const void*, kSplitGroups> v_group;
   std::array<const void*, kSplitGroups> k_scale;
   std::array<const void*, kSplitGroups> v_scale;
-  for (int g = 0; g < groups; ++g) {
+  for (int g = begin[queries.begin] / kKeyGroup; g < groups; ++g) {
     const int key = first_key + g * kKeyGroup;
     const int block = blocks[key / block_tokens];
     k_group[g] = kv + layout_.KeyOffset(block, kv_head, key % block_tokens);
@@ -160,14 +183,16 @@ int AttentionCall::AttendSplit(const Tile& tile, int kv_head, int split, const W
     k_scale[g] = kv + layout_.KeyScaleOffset(block, kv_head, key % block_tokens);
     v_scale[g] = kv + layout_.ValueScaleOffset(block, kv_head, key % block_tokens);
   }
-  const int skipped = first_row * group_;
+  const int skipped = queries.begin;
   SimdAttendSplit({.kv_dtype = layout_.dtype,
-                   .queries = tile.rows * group_ - skipped,
+                   .queries = queries.end - skipped,
                    .head_dim = head_dim_,
                    .v_stride = layout_.v_stride,
                    .k_stride = block_tokens,
                    .q = worker.q + skipped * head_dim_,
+                   .begin = begin + skipped,
                    .limit = limit + skipped,
+                   .soft_cap = args_.soft_cap,
                    .k_group = k_group.data(),
                    .v_group = v_group.data(),
                    .k_scale = k_scale.data(),
@@ -177,7 +202,7 @@ int AttentionCall::AttendSplit(const Tile& tile, int kv_head, int split, const W
                    .sums = {.max = sums.max + skipped,
                             .sum = sums.sum + skipped,
                             .out = sums.out + int64_t{skipped} * layout_.v_stride}});
-  return skipped;
+  return queries;
 }
 
 void AttentionCall::Finish(const Tile& tile, int kv_head, const SoftmaxSums& sums) const {
@@ -185,7 +210,9 @@ void AttentionCall::Finish(const Tile& tile, int kv_head, const SoftmaxSums& sum
   float* out = args_.out.As<float>() + int64_t{kv_head} * group_ * head_dim_;
   for (int row = 0; row < tile.rows; ++row) {
     for (int i = 0; i < group_; ++i) {
-      SimdFinishRow(sums, row * group_ + i, head_dim_, layout_.v_stride,
+      const float sink = args_.sinks ? args_.sinks.As<float>()[kv_head * group_ + i]
+                                     : -std::numeric_limits<float>::infinity();
+      SimdFinishRow(sums, row * group_ + i, head_dim_, layout_.v_stride, sink,
                     out + (tile.token + row) * out_stride + i * head_dim_);
     }
   }
@@ -195,25 +222,43 @@ SoftmaxSums Skip(const SoftmaxSums& sums, int queries, int v_stride) {
   return {sums.max + queries, sums.sum + queries, sums.out + int64_t{queries} * v_stride};
 }
 
+void AttentionCall::Add(const Queries& queries, const SoftmaxSums& later,
+                        const SoftmaxSums& total) const {
+  if (queries.begin >= queries.end) return;
+  SimdMergeSums(queries.end - queries.begin, layout_.v_stride,
+                Skip(later, queries.begin, layout_.v_stride),
+                Skip(total, queries.begin, layout_.v_stride));
+}
+
+// Without a window all queries see the first split, whose sums the others are added to; with one,
+// their first splits differ.
 void AttentionCall::AttendTile(const Tile& tile, int kv_head, const Worker& worker) const {
   LoadQueries(tile, kv_head, worker.q);
-  AttendSplit(tile, kv_head, 0, worker, worker.total);
-  for (int split = 1; split < tile.num_splits(); ++split) {
-    const int skipped = AttendSplit(tile, kv_head, split, worker, worker.later);
-    SimdMergeSums(tile.rows * group_ - skipped, layout_.v_stride,
-                  Skip(worker.later, skipped, layout_.v_stride),
-                  Skip(worker.total, skipped, layout_.v_stride));
+  int split = 0;
+  if (args_.window > 0) {
+    split = FirstSplit(tile);
+    SimdClearSums(tile.rows * group_, layout_.v_stride, worker.total);
+  } else {
+    AttendSplit(tile, kv_head, split++, worker, worker.total);
+  }
+  for (; split < tile.num_splits(); ++split) {
+    const Queries queries = AttendSplit(tile, kv_head, split, worker, worker.later);
+    Add(queries, worker.later, worker.total);
   }
   Finish(tile, kv_head, worker.total);
 }
 
-void AttentionCall::MergeTile(const Tile& tile, int kv_head) const {
-  const SoftmaxSums total = PartialSums(tile, kv_head, 0);
-  for (int split = 1; split < tile.num_splits(); ++split) {
-    const int skipped = std::max(0, split * kSplitKeys - tile.position) * group_;
-    SimdMergeSums(tile.rows * group_ - skipped, layout_.v_stride,
-                  Skip(PartialSums(tile, kv_head, split), skipped, layout_.v_stride),
-                  Skip(total, skipped, layout_.v_stride));
+void AttentionCall::MergeTile(const Tile& tile, int kv_head, const Worker& worker) const {
+  SoftmaxSums total = worker.total;
+  int split = 0;
+  if (args_.window > 0) {
+    split = FirstSplit(tile);
+    SimdClearSums(tile.rows * group_, layout_.v_stride, total);
+  } else {
+    total = PartialSums(tile, kv_head, split++);
+  }
+  for (; split < tile.num_splits(); ++split) {
+    Add(QueriesOf(tile, split), PartialSums(tile, kv_head, split), total);
   }
   Finish(tile, kv_head, total);
 }
@@ -254,12 +299,13 @@ void AttentionCall::Run(ThreadPool& pool) {
     const Tile& tile = tiles[scratch_.task_tile[task]];
     const int kv_head = static_cast<int>((task - tile.task) / tile.num_splits());
     const int split = static_cast<int>((task - tile.task) % tile.num_splits());
+    if (split < FirstSplit(tile)) return;
     const Worker scratch = WorkerScratch(worker);
     LoadQueries(tile, kv_head, scratch.q);
     AttendSplit(tile, kv_head, split, scratch, PartialSums(tile, kv_head, split));
   });
-  RunTasks(pool, tile_tasks, [&](int64_t task, int) {
-    MergeTile(tiles[task / kv_heads_], static_cast<int>(task % kv_heads_));
+  RunTasks(pool, tile_tasks, [&](int64_t task, int worker) {
+    MergeTile(tiles[task / kv_heads_], static_cast<int>(task % kv_heads_), WorkerScratch(worker));
   });
 }
 

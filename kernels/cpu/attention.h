@@ -31,7 +31,7 @@ class AttentionScratch {
 
   struct Worker {
     GrowOnlyArray<float> floats;  // queries, scores and sums of its task
-    GrowOnlyArray<int> limit;     // keys that each query sees
+    GrowOnlyArray<int> keys;      // first and last that each query sees
   };
 
   std::vector<Tile> tiles;
@@ -40,7 +40,7 @@ class AttentionScratch {
   std::vector<Worker> worker;
 };
 
-// `kv_dtype`: kF32, kF16 or kQ8_0. Tensors as in AttentionArgs, in host memory.
+// `kv_dtype`: kF32, kF16, kBF16, kQ8_0 or kF8_E4M3. Tensors as in AttentionArgs, in host memory.
 void CpuAttention(ThreadPool& pool, const AttentionArgs& args, DType kv_dtype,
                   AttentionScratch& scratch);
 

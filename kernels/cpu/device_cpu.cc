@@ -120,9 +120,11 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCpuDevice(const DeviceOptions& optio
                                                    ", or 0 for one per usable core"));
   }
   const DType kv_dtype = options.kv_dtype.value_or(DefaultKvDtype(options.numerics));
-  if (kv_dtype != DType::kF32 && kv_dtype != DType::kF16 && kv_dtype != DType::kQ8_0) {
-    return absl::InvalidArgumentError(absl::StrCat("kv_dtype: ", std::string(Info(kv_dtype).name),
-                                                   "; the cpu's caches are f32, f16 or q8_0"));
+  if (kv_dtype != DType::kF32 && kv_dtype != DType::kF16 && kv_dtype != DType::kBF16 &&
+      kv_dtype != DType::kQ8_0 && kv_dtype != DType::kF8_E4M3) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("kv_dtype: ", std::string(Info(kv_dtype).name),
+                     "; the cpu's caches are f32, f16, bf16, q8_0 or f8_e4m3"));
   }
   const int threads = options.threads > 0 ? options.threads : std::min(UsableCpus(), kMaxThreads);
   return std::make_unique<CpuDevice>(options.numerics, kv_dtype, threads);

@@ -11,6 +11,7 @@
 #include "kernels/cpu/kv_layout.h"
 #include "kernels/cpu/ops_cpu.h"
 #include "kernels/cpu/simd_elementwise.h"
+#include "kernels/half.h"
 
 namespace fairlead {
 namespace {
@@ -32,6 +33,11 @@ void ForEachRow(ThreadPool& pool, int64_t rows, int64_t row_elements,
   });
 }
 
+template <typename T>
+void StoreEach(const float* x, int n, int stride, T (*rounded)(float), T* out) {
+  for (int i = 0; i < n; ++i) out[i * stride] = rounded(x[i]);
+}
+
 void WriteKvToken(const KvLayout& layout, void* cache, int slot, const float* key,
                   const float* value, int kv_head) {
   const int block_tokens = layout.shape.block_tokens;
@@ -42,6 +48,12 @@ void WriteKvToken(const KvLayout& layout, void* cache, int slot, const float* ke
   if (layout.dtype == DType::kF16) {
     SimdStoreF16(key, head_dim, block_tokens, reinterpret_cast<uint16_t*>(k));
     SimdStoreF16(value, head_dim, 1, reinterpret_cast<uint16_t*>(v));
+  } else if (layout.dtype == DType::kBF16) {
+    StoreEach(key, head_dim, block_tokens, F32ToBF16, reinterpret_cast<uint16_t*>(k));
+    StoreEach(value, head_dim, 1, F32ToBF16, reinterpret_cast<uint16_t*>(v));
+  } else if (layout.dtype == DType::kF8_E4M3) {
+    StoreEach(key, head_dim, block_tokens, F32ToF8E4M3, reinterpret_cast<uint8_t*>(k));
+    StoreEach(value, head_dim, 1, F32ToF8E4M3, reinterpret_cast<uint8_t*>(v));
   } else if (layout.dtype == DType::kQ8_0) {
     const int block = slot / block_tokens, offset = slot % block_tokens;
     SimdStoreQ8(key, head_dim, block_tokens, reinterpret_cast<int8_t*>(k), block_tokens,

@@ -22,9 +22,8 @@ struct KvLayout {
   KvLayout(const KvShape& shape_in, DType dtype_in)
       : shape(shape_in),
         dtype(dtype_in),
-        element_bytes(dtype_in == DType::kQ8_0  ? 1
-                      : dtype_in == DType::kF16 ? 2
-                                                : 4),
+        element_bytes(dtype_in == DType::kQ8_0 ? 1u
+                                               : static_cast<unsigned>(RowBytes(dtype_in, 1))),
         v_stride((shape_in.head_dim + kKeyGroup - 1) / kKeyGroup * kKeyGroup),
         scales(dtype_in == DType::kQ8_0 ? (shape_in.head_dim + kKvScaleDims - 1) / kKvScaleDims
                                         : 0) {}
@@ -54,7 +53,7 @@ struct KvLayout {
   }
 
   KvShape shape;
-  DType dtype;  // kF32, kF16 or kQ8_0
+  DType dtype;  // kF32, kF16, kBF16, kQ8_0 or kF8_E4M3
   unsigned element_bytes;
   int v_stride;
   int scales;  // of a token's K or V

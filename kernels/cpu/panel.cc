@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/check.h"
 #include "kernels/half.h"
 
 namespace fairlead {
@@ -310,6 +311,8 @@ void PackPanel(DType dtype, const std::byte* const (&rows)[kPanelRows], int64_t 
       return PackBlocks(dtype, rows, cols, out, PackKBlock<true>);
     case DType::kQ6_K:
       return PackBlocks(dtype, rows, cols, out, PackQ6KBlock);
+    case DType::kF8_E4M3:
+      FAIRLEAD_CHECK_MSG(false, Info(dtype).name);
   }
 }
 
@@ -338,6 +341,8 @@ void DequantizePanelBlock(DType dtype, const std::byte* block, int lane, float* 
       return ReadKBlock(dtype == DType::kQ5_K, block, lane, out);
     case DType::kQ6_K:
       return ReadQ6KBlock(block, lane, out);
+    case DType::kF8_E4M3:
+      FAIRLEAD_CHECK_MSG(false, Info(dtype).name);
   }
 }
 

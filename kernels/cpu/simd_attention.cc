@@ -47,6 +47,21 @@ HWY_INLINE V LoadKv(D d, const int8_t* p) {
   const hn::RebindToSigned<D> di;
   return hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d8, p)));
 }
+HWY_INLINE V LoadKv(D d, const hwy::bfloat16_t* p) {
+  const hn::Rebind<hwy::bfloat16_t, D> db;
+  return hn::PromoteTo(d, hn::LoadU(db, p));
+}
+// The sign stays, the 7 other bits go to where a float has them; the exponent's bias differs by 120.
+HWY_INLINE V LoadKv(D d, const uint8_t* p) {
+  const hn::Rebind<uint8_t, D> d8;
+  const hn::RebindToSigned<D> di;
+  const auto code = hn::PromoteTo(di, hn::LoadU(d8, p));
+  const auto magnitude = hn::And(code, hn::Set(di, 0x7f));
+  const auto sign = hn::ShiftLeft<24>(hn::Sub(code, magnitude));
+  const auto bits = hn::Or(sign, hn::ShiftLeft<20>(magnitude));
+  const auto nan = hn::RebindMask(d, hn::Eq(magnitude, hn::Set(di, 0x7f)));
+  return hn::IfThenElse(nan, hn::NaN(d), hn::Mul(hn::BitCast(d, bits), hn::Set(d, 0x1p120f)));
+}
 template <typename T>
 constexpr bool kScaled = std::is_same_v<T, int8_t>;
 
@@ -108,20 +123,44 @@ HWY_INLINE void ScoreTile(const SplitArgs& args, int query, int group) {
 template <int kQueries, typename T>
 HWY_NOINLINE void ScoreQueries(const SplitArgs& args, int query) {
   const int groups = (args.limit[query + kQueries - 1] + 15) / 16;
-  int group = 0;
+  int group = args.begin[query] / 16;
   for (; group + kTileGroups <= groups; group += kTileGroups) {
     ScoreTile<kQueries, kTileGroups, T>(args, query, group);
   }
   for (; group < groups; ++group) ScoreTile<kQueries, 1, T>(args, query, group);
 }
 
-// Scores of [0, limit) become exp(score - max), those up to the end of the group 0.
-HWY_NOINLINE void SoftmaxRow(int limit, float* score, float* max_out, float* sum_out) {
+// cap * tanh(score / cap) by (1 - e) / (1 + e), e = exp(-2 |x|); below 1/4, where that would cancel,
+// by the Taylor series up to x^9.
+HWY_NOINLINE void CapScores(float cap, int begin, int end, float* score) {
+  const D d;
+  const V one = hn::Set(d, 1.0f);
+  for (int key = begin; key < end; key += kLanes) {
+    const V x = hn::Div(hn::LoadU(d, score + key), hn::Set(d, cap));
+    const V e = ExpNonPositive(d, hn::Mul(hn::Set(d, -2.0f), hn::Abs(x)));
+    const V large = hn::CopySign(hn::Div(hn::Sub(one, e), hn::Add(one, e)), x);
+    const V square = hn::Mul(x, x);
+    V p = hn::Set(d, 0.0218694885f);
+    p = hn::MulAdd(p, square, hn::Set(d, -0.0539682540f));
+    p = hn::MulAdd(p, square, hn::Set(d, 0.1333333333f));
+    p = hn::MulAdd(p, square, hn::Set(d, -0.3333333333f));
+    const V small = hn::MulAdd(hn::Mul(x, square), p, x);
+    const V tanh = hn::IfThenElse(hn::Lt(hn::Abs(x), hn::Set(d, 0.25f)), small, large);
+    hn::StoreU(hn::Mul(hn::Set(d, cap), tanh), d, score + key);
+  }
+}
+
+// Scores of [begin, limit) become exp(score - max), the others of their groups 0.
+HWY_NOINLINE void SoftmaxRow(int begin, int limit, float* score, float* max_out, float* sum_out) {
   const D d;
   const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
-  const int last_group = (limit - 1) / 16 * 16;
+  const int first_group = begin / 16 * 16, last_group = (limit - 1) / 16 * 16;
+  for (int key = first_group; key < begin; key += kLanes) {
+    const auto unseen = hn::FirstN(d, std::clamp(begin - key, 0, kLanes));
+    hn::StoreU(hn::IfThenElse(unseen, lowest, hn::LoadU(d, score + key)), d, score + key);
+  }
   V max = lowest;
-  for (int key = 0; key < last_group; key += kLanes) max = hn::Max(max, hn::LoadU(d, score + key));
+  for (int key = first_group; key < last_group; key += kLanes) max = hn::Max(max, hn::LoadU(d, score + key));
   for (int key = last_group; key < last_group + 16; key += kLanes) {
     const auto seen = hn::FirstN(d, std::clamp(limit - key, 0, kLanes));
     const V last = hn::IfThenElse(seen, hn::LoadU(d, score + key), lowest);
@@ -132,7 +171,7 @@ HWY_NOINLINE void SoftmaxRow(int limit, float* score, float* max_out, float* sum
   max = hn::Set(d, *max_out);
   V sum[kGroupVectors];
   for (V& s : sum) s = hn::Zero(d);
-  for (int key = 0; key < limit; key += 16) {
+  for (int key = first_group; key < limit; key += 16) {
 #pragma GCC unroll 16
     for (int v = 0; v < kGroupVectors; ++v) {
       float* at = score + key + v * kLanes;
@@ -144,7 +183,8 @@ HWY_NOINLINE void SoftmaxRow(int limit, float* score, float* max_out, float* sum
   *sum_out = Sum16(d, sum);
 }
 
-// out[m, dims] += sum over keys [begin, end), in order, of weight[m, key] * value[key, dims].
+// out[m, dims] += sum over keys [begin, end), in order, of weight[m, key] * value[key, dims]; to
+// nothing where begin is 0.
 template <int kQueries, int kVectors, typename T>
 HWY_INLINE void ValueTile(const SplitArgs& args, int query, int dim, int begin, int end) {
   const D d;
@@ -209,14 +249,30 @@ HWY_NOINLINE void ValueKeys(const SplitArgs& args, int query, int begin, int end
 template <int kQueries, typename T>
 HWY_INLINE void AttendTile(const SplitArgs& args, int query) {
   ScoreQueries<kQueries, T>(args, query);
+  const int* begin = args.begin + query;
   const int* limit = args.limit + query;
   for (int m = 0; m < kQueries; ++m) {
-    SoftmaxRow(limit[m], args.score + (query + m) * kSplitKeys, args.sums.max + query + m,
+    if (args.soft_cap > 0) {
+      CapScores(args.soft_cap, begin[m] / 16 * 16, (limit[m] + 15) / 16 * 16,
+                args.score + (query + m) * kSplitKeys);
+    }
+    SoftmaxRow(begin[m], limit[m], args.score + (query + m) * kSplitKeys, args.sums.max + query + m,
                args.sums.sum + query + m);
   }
-  const int common = limit[0];
-  ValueKeys<kQueries, T>(args, query, 0, common);
-  for (int m = 1; m < kQueries; ++m) {
+  int common = 0;
+  if (begin[kQueries - 1] > 0) {
+    std::fill_n(args.sums.out + size_t{1} * query * args.v_stride, kQueries * args.v_stride, 0.0f);
+    common = begin[kQueries - 1];
+    for (int m = 0; m < kQueries; ++m) {
+      const int end = std::min(common, limit[m]);
+      if (begin[m] < end) ValueKeys<1, T>(args, query + m, begin[m], end);
+    }
+  }
+  if (limit[0] > common) {
+    ValueKeys<kQueries, T>(args, query, common, limit[0]);
+    common = limit[0];
+  }
+  for (int m = 0; m < kQueries; ++m) {
     if (limit[m] > common) ValueKeys<1, T>(args, query + m, common, limit[m]);
   }
 }
@@ -228,7 +284,7 @@ struct ValueScales {
   explicit ValueScales(const SplitArgs& args) {
     const D d;
     const int groups = (args.limit[args.queries - 1] + 15) / 16, count = 16 * args.v_scales;
-    for (int g = 0; g < groups; ++g) {
+    for (int g = args.begin[0] / 16; g < groups; ++g) {
       const auto* from = static_cast<const uint16_t*>(args.v_scale[g]);
       for (int i = 0; i < count; i += kLanes) {
         hn::StoreU(LoadKv(d, from + i), d, value + g * count + i);
@@ -267,6 +323,10 @@ void AttendQueries(const SplitArgs& args) {
 void AttendSplit(const SplitArgs& args) {
   if (args.kv_dtype == DType::kF16) {
     AttendQueries<uint16_t>(args);
+  } else if (args.kv_dtype == DType::kBF16) {
+    AttendQueries<hwy::bfloat16_t>(args);
+  } else if (args.kv_dtype == DType::kF8_E4M3) {
+    AttendQueries<uint8_t>(args);
   } else if (args.kv_dtype == DType::kQ8_0) {
     const ValueScales scales(args);
     SplitArgs with_scales = args;
@@ -295,15 +355,21 @@ void MergeSums(int queries, int v_stride, const SoftmaxSums& later, const Softma
   }
 }
 
-void FinishRow(const SoftmaxSums& sums, int query, int head_dim, int v_stride, float* out) {
+void FinishRow(const SoftmaxSums& sums, int query, int head_dim, int v_stride, float sink,
+               float* out) {
   const D d;
   const float* in = sums.out + size_t{1} * query * v_stride;
-  const V sum = hn::Set(d, sums.sum[query]);
+  V factor = hn::Set(d, 1.0f), sum = hn::Set(d, sums.sum[query]);
+  if (sink != -std::numeric_limits<float>::infinity()) {
+    const V max = hn::Set(d, std::max(sums.max[query], sink));
+    factor = ExpNonPositive(d, hn::Sub(hn::Set(d, sums.max[query]), max));
+    sum = hn::MulAdd(sum, factor, ExpNonPositive(d, hn::Sub(hn::Set(d, sink), max)));
+  }
   int i = 0;
   for (; i + kLanes <= head_dim; i += kLanes) {
-    hn::StoreU(hn::Div(hn::LoadU(d, in + i), sum), d, out + i);
+    hn::StoreU(hn::Div(hn::Mul(hn::LoadU(d, in + i), factor), sum), d, out + i);
   }
-  for (; i < head_dim; ++i) out[i] = in[i] / sums.sum[query];
+  for (; i < head_dim; ++i) out[i] = in[i] * hn::GetLane(factor) / hn::GetLane(sum);
 }
 
 void Scale(const float* x, int n, float scale, float* out) {
@@ -334,8 +400,15 @@ void SimdMergeSums(int queries, int v_stride, const SoftmaxSums& later, const So
   HWY_DYNAMIC_DISPATCH(MergeSums)(queries, v_stride, later, total);
 }
 
-void SimdFinishRow(const SoftmaxSums& sums, int query, int head_dim, int v_stride, float* out) {
-  HWY_DYNAMIC_DISPATCH(FinishRow)(sums, query, head_dim, v_stride, out);
+void SimdClearSums(int queries, int v_stride, const SoftmaxSums& sums) {
+  std::fill_n(sums.max, queries, -std::numeric_limits<float>::infinity());
+  std::fill_n(sums.sum, queries, 0.0f);
+  std::fill_n(sums.out, int64_t{queries} * v_stride, 0.0f);
+}
+
+void SimdFinishRow(const SoftmaxSums& sums, int query, int head_dim, int v_stride, float sink,
+                   float* out) {
+  HWY_DYNAMIC_DISPATCH(FinishRow)(sums, query, head_dim, v_stride, sink, out);
 }
 
 void SimdScale(const float* x, int n, float scale, float* out) {

@@ -328,6 +328,7 @@ HWY_INLINE const float* DequantizeTile(DType dtype, const std::byte* block, int6
       return tile;
     case DType::kF32:
     case DType::kI32:
+    case DType::kF8_E4M3:
       break;
   }
   return reinterpret_cast<const float*>(block);

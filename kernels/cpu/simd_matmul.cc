@@ -306,6 +306,7 @@ void MultiplyVectors(const CpuPackedWeight& weight, const float* x, int tokens, 
     case DType::kQ4_K:
     case DType::kQ5_K:
     case DType::kQ6_K:
+    case DType::kF8_E4M3:
       FAIRLEAD_CHECK_MSG(false, Info(weight.dtype()).name);
   }
 }

@@ -181,6 +181,7 @@ void WithDecoder(DType dtype, const Function& with_decoder) {
     case DType::kQ6_K:
       return with_decoder(Decoder<Integers<4, 2, 32, SubScales>>());
     case DType::kI32:
+    case DType::kF8_E4M3:
       break;
   }
   FAIRLEAD_CHECK_MSG(false, Info(dtype).name);

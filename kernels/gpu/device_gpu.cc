@@ -43,11 +43,10 @@ class GpuDevice final : public Device {
   size_t FreeMemory() const override { return AvailableMemory(index_); }
   absl::StatusOr<Buffer> Allocate(size_t bytes) override;
   size_t KvBlockBytes(const KvShape& shape) const override {
-    const KvLayout layout(shape.kv_heads, shape.head_dim, shape.block_tokens);
-    return layout.block_elements() * RowBytes(info_.kv_dtype, 1);
+    return KvLayout(shape, info_.kv_dtype).block_bytes();
   }
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override;
-  std::unique_ptr<Stream> NewStream() override { return std::make_unique<GpuStream>(index_); }
+  std::unique_ptr<Stream> NewStream() override;
   const Ops& ops() const override { return ops_; }
 
  private:
@@ -65,6 +64,15 @@ absl::StatusOr<Buffer> GpuDevice::Allocate(size_t bytes) {
         absl::StrCat(info_.name, ": cannot allocate ", bytes, " bytes; ", free, " bytes are free"));
   }
   return Buffer(data, bytes, [index = index_](void* p) { ReleaseMemory(index, p); });
+}
+
+// Attention's sums of splits. A decode of one sequence takes 1 MiB for some 8,000 tokens of context
+// (32 heads of 128); where there is not enough, splits take turns, with the same results.
+std::unique_ptr<Stream> GpuDevice::NewStream() {
+  constexpr size_t kLeast = size_t{1} << 20, kMost = size_t{64} << 20;
+  absl::StatusOr<Buffer> scratch =
+      Allocate(std::clamp(info_.memory_bytes / 2048 / 256 * 256, kLeast, kMost));
+  return std::make_unique<GpuStream>(index_, scratch.ok() ? *std::move(scratch) : Buffer());
 }
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackWeight(const PackWeightArgs& args) {
@@ -86,9 +94,11 @@ absl::StatusOr<std::unique_ptr<Device>> OpenGpuDevice(std::string_view name, int
                                                       const DeviceOptions& options) {
   const DType fallback = options.numerics == Numerics::kFloat32 ? DType::kF32 : DType::kF16;
   const DType kv_dtype = options.kv_dtype.value_or(fallback);
-  if (kv_dtype != DType::kF32 && kv_dtype != DType::kF16) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "a KV cache of ", std::string(Info(kv_dtype).name), "; allowed are f32 and f16"));
+  if (kv_dtype != DType::kF32 && kv_dtype != DType::kF16 && kv_dtype != DType::kBF16 &&
+      kv_dtype != DType::kQ8_0 && kv_dtype != DType::kF8_E4M3) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a KV cache of ", std::string(Info(kv_dtype).name),
+                     "; allowed are f32, f16, bf16, q8_0 and f8_e4m3"));
   }
   const int threads = std::min(options.threads > 0 ? options.threads : UsableCpus(), kLoadThreads);
   return std::make_unique<GpuDevice>(index, MakeInfo(name, index, options.numerics, kv_dtype),

@@ -18,10 +18,23 @@ void LaunchGatherRows(const StreamHandle& stream, const GatherRowsArgs& args);
 void LaunchEmbed(const StreamHandle& stream, const EmbedArgs& args);
 void LaunchMatmul(const StreamHandle& stream, const MatmulArgs& args);
 
-// rope.cu, attention.cu; kv_dtype: kF32 or kF16
+// rope.cu; kv_dtype: kF32, kF16, kBF16, kQ8_0 or kF8_E4M3
 void LaunchRopeAndWriteKv(const StreamHandle& stream, const RopeAndWriteKvArgs& args,
                           DType kv_dtype);
-void LaunchAttention(const StreamHandle& stream, const AttentionArgs& args, DType kv_dtype);
+
+// attention.cu
+struct AttentionMemory {  // device memory for sums of splits, of this stream alone; may be none
+  float* data = nullptr;
+  size_t bytes = 0;
+};
+// What decides who computes a row, but never its bits.
+struct AttentionChoice {
+  int few_rows = 8;         // of a sequence: up to these, threads take keys; above, tiles share them
+  int enough_tiles = 1024;  // from here on, blocks are busy without splits of their own
+  int max_blocks = 2048;    // of a grid; they take turns
+};
+void LaunchAttention(const StreamHandle& stream, const AttentionArgs& args, DType kv_dtype,
+                     const AttentionMemory& memory, const AttentionChoice& choice = {});
 
 // sample.cu, logprobs.cu
 void LaunchSample(const StreamHandle& stream, const SampleArgs& args);

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where keys and values stand in a block of the paged KV cache on GPUs. Of a block, per kv head: K
-// as [head_dim / 8 rounded up][block_tokens][8], so that neighbouring threads, which take
-// neighbouring keys, read neighbouring 16 (f16) or 32 (f32) bytes; then V as [block_tokens]
-// [head_dim], read by neighbouring threads along the dimensions.
+// Where keys and values stand in a block of the paged KV cache on GPUs. Everything is read in
+// vectors of 16 bytes: 4 elements of f32, 8 of f16 and bf16, 16 of q8_0 and f8_e4m3. Of a block, per
+// kv head: K as [vectors of a head][block_tokens], so that neighbouring threads, which take
+// neighbouring keys, read neighbouring vectors; then V as [block_tokens][vectors of a head], read by
+// neighbouring threads along the dimensions. q8_0 has after them the f16 scales of 32 dimensions (or
+// the last few) of a token: of K as [scales][block_tokens], of V as [block_tokens][scales]; a value
+// is scale * integer, exact in f32. What lies between the last dimension and the end of its vector
+// is never written, and may be anything.
 #pragma once
 
 #include "kernels/device.h"
@@ -10,38 +14,51 @@
 
 namespace fairlead::FAIRLEAD_GPU {
 
-constexpr int kKeyVector = 8;  // dimensions of a key that stand together
+constexpr int kKvVectorBytes = 16;
+constexpr int kKvScaleDims = 32;  // dimensions that share a scale of q8_0
 
 struct KvLayout {
   int kv_heads, head_dim, block_tokens;
+  int vectors;  // of a token's K or V of a head
+  int scales;   // likewise; 0 but for q8_0
+  int64_t head_bytes;
 
-  GPU_BOTH KvLayout(int kv_heads_in, int head_dim_in, int block_tokens_in)
-      : kv_heads(kv_heads_in), head_dim(head_dim_in), block_tokens(block_tokens_in) {}
+  // `dtype`: kF32, kF16, kBF16, kQ8_0 or kF8_E4M3.
+  KvLayout(const KvShape& shape, DType dtype)
+      : kv_heads(shape.kv_heads),
+        head_dim(shape.head_dim),
+        block_tokens(shape.block_tokens),
+        vectors((head_dim * ElementBytes(dtype) + kKvVectorBytes - 1) / kKvVectorBytes),
+        scales(dtype == DType::kQ8_0 ? (head_dim + kKvScaleDims - 1) / kKvScaleDims : 0),
+        head_bytes(2 * part_bytes() + int64_t{4} * scales * block_tokens) {}
 
-  // All in elements.
-  GPU_BOTH int key_vectors() const { return (head_dim + kKeyVector - 1) / kKeyVector; }
-  GPU_BOTH int64_t key_elements() const {
-    return int64_t{1} * key_vectors() * kKeyVector * block_tokens;
+  static int ElementBytes(DType dtype) {
+    return dtype == DType::kQ8_0 ? 1 : static_cast<int>(RowBytes(dtype, 1));
   }
-  GPU_BOTH int64_t head_elements() const {
-    return key_elements() + int64_t{1} * block_tokens * head_dim;
+
+  // All in bytes. A multiple of 16, as block_tokens is.
+  int64_t block_bytes() const { return head_bytes * kv_heads; }
+  // Of one head of a block, from which the others count.
+  GPU_BOTH int64_t Head(int64_t block, int head) const {
+    return (block * kv_heads + head) * head_bytes;
   }
-  GPU_BOTH int64_t block_elements() const { return head_elements() * kv_heads; }
-  // Of eight dimensions of a key.
-  GPU_BOTH int64_t Key(int64_t block, int head, int offset, int vector) const {
-    return block * block_elements() + head * head_elements() +
-           (int64_t{1} * vector * block_tokens + offset) * kKeyVector;
+  GPU_BOTH int64_t Key(int offset, int vector) const {
+    return (int64_t{1} * vector * block_tokens + offset) * kKvVectorBytes;
   }
-  GPU_BOTH int64_t Value(int64_t block, int head, int offset) const {
-    return block * block_elements() + head * head_elements() + key_elements() +
-           int64_t{1} * offset * head_dim;
+  GPU_BOTH int64_t Value(int offset, int vector) const {
+    return part_bytes() + (int64_t{1} * offset * vectors + vector) * kKvVectorBytes;
+  }
+  GPU_BOTH int64_t KeyScale(int offset, int scale) const {
+    return 2 * part_bytes() + int64_t{2} * (scale * block_tokens + offset);
+  }
+  GPU_BOTH int64_t ValueScale(int offset, int scale) const {
+    return 2 * part_bytes() + int64_t{2} * (scales * (block_tokens + offset) + scale);
+  }
+
+ private:
+  GPU_BOTH int64_t part_bytes() const {
+    return int64_t{kKvVectorBytes} * vectors * block_tokens;
   }
 };
-
-// Elements of the cache.
-GPU_DEVICE float KvValue(float stored) { return stored; }
-GPU_DEVICE float KvValue(uint16_t stored) { return F16Value(stored); }
-GPU_DEVICE void StoreKv(float value, float* to) { *to = value; }
-GPU_DEVICE void StoreKv(float value, uint16_t* to) { *to = F16Bits(value); }
 
 }  // namespace fairlead::FAIRLEAD_GPU

@@ -28,7 +28,9 @@ void GpuOps::RopeAndWriteKv(Stream& stream, const RopeAndWriteKvArgs& args) cons
 }
 
 void GpuOps::Attention(Stream& stream, const AttentionArgs& args) const {
-  LaunchAttention(HandleOf(stream), args, kv_dtype_);
+  const Buffer& scratch = static_cast<GpuStream&>(stream).scratch();
+  LaunchAttention(HandleOf(stream), args, kv_dtype_,
+                  {static_cast<float*>(scratch.data()), scratch.bytes()});
 }
 
 void GpuOps::SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const {

@@ -9,7 +9,7 @@ namespace fairlead::FAIRLEAD_GPU {
 
 class GpuOps final : public Ops {
  public:
-  explicit GpuOps(DType kv_dtype) : kv_dtype_(kv_dtype) {}  // kF32 or kF16
+  explicit GpuOps(DType kv_dtype) : kv_dtype_(kv_dtype) {}  // as the kernels
   FAIRLEAD_OVERRIDE_OPS
 
  private:

@@ -51,6 +51,7 @@ inline constexpr std::array<GpuFormat, kNumDTypes> kGpuFormats = {{
     {4, 0, 2, 4},   // q4_k
     {4, 1, 2, 4},   // q5_k
     {4, 2, 2, 2},   // q6_k
+    {},             // f8_e4m3: of the KV cache
 }};
 
 // In device memory; those that the dtype does not have are empty and not read.

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include "kernels/device.h"
@@ -17,12 +18,15 @@ class GpuStream final : public Stream {
  public:
   static constexpr size_t kStagingBytes = size_t{4} << 20;
 
-  explicit GpuStream(int device) : device_(device), handle_(CreateStream(device)) {}
+  // `scratch`: device memory that ops on this stream may write; may be empty.
+  explicit GpuStream(int device, Buffer scratch = {})
+      : device_(device), handle_(CreateStream(device)), scratch_(std::move(scratch)) {}
   ~GpuStream() override;
   void CopyToDevice(void* device, const void* host, size_t bytes) override;
   void CopyToHost(void* host, const void* device, size_t bytes) override;
   void Wait() override;
   const StreamHandle& handle() const { return handle_; }
+  const Buffer& scratch() const { return scratch_; }
 
  private:
   struct Result {  // to hand over when the work is done
@@ -35,6 +39,7 @@ class GpuStream final : public Stream {
 
   const int device_;
   StreamHandle handle_;
+  Buffer scratch_;
   std::byte* staging_ = nullptr;  // kStagingBytes, from the first copy on
   size_t used_ = 0;               // since the last Wait
   std::vector<Result> results_;

@@ -25,12 +25,13 @@ const std::vector<OpCase>& Cases() {
   return *cases;
 }
 
-Device& DeviceNamed(const std::string& name, Numerics numerics) {
-  static auto* const devices =
-      new std::map<std::pair<std::string, Numerics>, std::unique_ptr<Device>>;
-  std::unique_ptr<Device>& device = (*devices)[{name, numerics}];
+Device& DeviceNamed(const std::string& name, DType kv_dtype) {
+  static auto* const devices = new std::map<std::pair<std::string, DType>, std::unique_ptr<Device>>;
+  std::unique_ptr<Device>& device = (*devices)[{name, kv_dtype}];
   if (device == nullptr) {
-    auto opened = OpenBackendDevice(kLibrary, name, {.numerics = numerics});
+    // All that differs between the numerics is the cache's dtype, and what the cases allow.
+    const Numerics numerics = kv_dtype == DType::kF32 ? Numerics::kFloat32 : Numerics::kPrecise;
+    auto opened = OpenBackendDevice(kLibrary, name, {.numerics = numerics, .kv_dtype = kv_dtype});
     if (!opened.ok()) {
       ADD_FAILURE() << opened.status();
       std::abort();
@@ -42,12 +43,12 @@ Device& DeviceNamed(const std::string& name, Numerics numerics) {
   return *device;
 }
 
-class GpuOpTest : public testing::TestWithParam<std::tuple<const char*, Numerics, size_t>> {};
+class GpuOpTest : public testing::TestWithParam<std::tuple<const char*, DType, size_t>> {};
 
 TEST_P(GpuOpTest, MatchesTheReference) {
-  const auto [name, numerics, index] = GetParam();
+  const auto [name, kv_dtype, index] = GetParam();
   const OpCase& op_case = Cases()[index];
-  Device& device = DeviceNamed(name, numerics);
+  Device& device = DeviceNamed(name, kv_dtype);
   const auto reference = reference::MakeReferenceDevice({.kv_dtype = device.info().kv_dtype});
   for (const std::string& wrong : CheckCase(op_case, device, *reference)) {
     ADD_FAILURE() << op_case.name << " (seed " << SeedOf(op_case) << "): " << wrong;
@@ -57,11 +58,11 @@ TEST_P(GpuOpTest, MatchesTheReference) {
 std::string CaseName(const testing::TestParamInfo<GpuOpTest::ParamType>& info) {
   const std::string device = std::get<0>(info.param);
   return "warp" + device.substr(device.size() - 2) + "_" +
-         std::string(NumericsName(std::get<1>(info.param))) + "_" +
+         std::string(Info(std::get<1>(info.param)).name) + "_" +
          Cases()[std::get<2>(info.param)].name;
 }
 
-// Those that read or write the cache: all that differs between the numerics is its dtype.
+// Those that read or write the cache.
 std::vector<size_t> CacheCases() {
   std::vector<size_t> list;
   for (size_t i = 0; i < Cases().size(); ++i) {
@@ -72,12 +73,13 @@ std::vector<size_t> CacheCases() {
 
 INSTANTIATE_TEST_SUITE_P(HostSimt, GpuOpTest,
                          testing::Combine(testing::Values("host-simt:32", "host-simt:64"),
-                                          testing::Values(Numerics::kFloat32),
+                                          testing::Values(DType::kF32),
                                           testing::Range(size_t{0}, Cases().size())),
                          CaseName);
-INSTANTIATE_TEST_SUITE_P(HostSimtF16Cache, GpuOpTest,
+INSTANTIATE_TEST_SUITE_P(HostSimtCache, GpuOpTest,
                          testing::Combine(testing::Values("host-simt:32", "host-simt:64"),
-                                          testing::Values(Numerics::kPrecise),
+                                          testing::Values(DType::kF16, DType::kBF16, DType::kQ8_0,
+                                                          DType::kF8_E4M3),
                                           testing::ValuesIn(CacheCases())),
                          CaseName);
 
@@ -93,9 +95,9 @@ TEST(Backend, ErrorsSayWhatIsMissing) {
   const auto warp = OpenBackendDevice(kLibrary, "host-simt:16", {});
   EXPECT_EQ(warp.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_NE(warp.status().message().find("host-simt:16"), std::string::npos);
-  const auto cache = OpenBackendDevice(kLibrary, "host-simt:32", {.kv_dtype = DType::kQ8_0});
+  const auto cache = OpenBackendDevice(kLibrary, "host-simt:32", {.kv_dtype = DType::kQ4_0});
   EXPECT_EQ(cache.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(cache.status().message().find("q8_0"), std::string::npos);
+  EXPECT_NE(cache.status().message().find("of q4_0; allowed are f32, f16, bf16, q8_0"), std::string::npos);
 }
 
 }  // namespace

@@ -39,6 +39,9 @@ struct RunOptions {
   DType kv_dtype = DType::kF16;
   int threads = 1;
   uint32_t block_order = 1;  // seed of the permutation of physical blocks
+  int window = 0;
+  float soft_cap = 0;
+  bool sinks = false;
 };
 
 using Rows = std::vector<float>;     // of one sequence, in order
@@ -57,7 +60,10 @@ Rows RandomRows(const Shape& shape, int tokens, uint32_t seed) {
 class Runner {
  public:
   Runner(const Shape& shape, const RunOptions& options, const Sequences& sequences)
-      : shape_(shape), sequences_(sequences), done_(sequences.size()), out_(sequences.size()) {
+      : shape_(shape),
+        options_(options),
+        sinks_(shape.heads, 0.75f),
+        sequences_(sequences), done_(sequences.size()), out_(sequences.size()) {
     device_ = *OpenDevice("cpu", {.threads = options.threads, .kv_dtype = options.kv_dtype});
     stream_ = device_->NewStream();
     for (const Rows& rows : sequences) {
@@ -79,6 +85,8 @@ class Runner {
 
  private:
   const Shape shape_;
+  const RunOptions options_;
+  Rows sinks_;
   const Sequences& sequences_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Stream> stream_;
@@ -129,7 +137,12 @@ void Runner::Run(const Step& step) {
                             .context_tokens = Tensor(context.data(), DType::kI32, {seqs}),
                             .block_table = Tensor(table.data(), DType::kI32, {seqs, max_blocks_}),
                             .heads = shape_.heads,
-                            .scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim))});
+                            .scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
+                            .window = options_.window,
+                            .soft_cap = options_.soft_cap,
+                            .sinks = options_.sinks
+                                         ? Tensor(sinks_.data(), DType::kF32, {shape_.heads})
+                                         : Tensor()});
   stream_->Wait();
   int row = 0;
   for (const auto& [seq, rows] : step) {
@@ -167,6 +180,13 @@ void RoundAsCached(DType kv_dtype, const float* x, int count, double* out) {
   for (int i = 0; i < count; ++i) {
     if (kv_dtype == DType::kQ8_0) {
       out[i] = scale * std::min(127.0, std::nearbyint(double{x[i] * (1 / scale)}));
+    } else if (kv_dtype == DType::kF8_E4M3) {
+      const int code = F32ToF8E4M3(x[i]), exponent = code >> 3 & 15, mantissa = code & 7;
+      const double magnitude =
+          exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
+      out[i] = code < 128 ? magnitude : -magnitude;
+    } else if (kv_dtype == DType::kBF16) {
+      out[i] = BF16ToF32(F32ToBF16(x[i]));
     } else {
       out[i] = kv_dtype == DType::kF32 ? x[i] : F16ToF32(F32ToF16(x[i]));
     }
@@ -243,7 +263,8 @@ std::vector<int> Some(std::vector<int> values, std::vector<int> when_sanitized) 
   return kSanitized ? std::move(when_sanitized) : std::move(values);
 }
 
-constexpr DType kCaches[] = {DType::kF16, DType::kF32, DType::kQ8_0};
+constexpr DType kCaches[] = {DType::kF16, DType::kF32, DType::kQ8_0, DType::kBF16,
+                             DType::kF8_E4M3};
 
 TEST(AttentionInvariance, ChunksGiveTheSameBitsForAllHeadDims) {
   for (const int head_dim :
@@ -342,6 +363,25 @@ TEST(AttentionInvariance, RaggedBatchesGiveTheBitsOfEachSequenceAlone) {
                        runner.out()[seq]);
       }
     }
+  }
+}
+
+TEST(AttentionInvariance, WindowsSoftCapsAndSinks) {
+  const Shape shape = {.heads = 6, .kv_heads = 2, .head_dim = 32};
+  const Rows rows = RandomRows(shape, 600, 11);  // three splits
+  const Rows whole = InChunks(shape, {}, rows, 600);
+  for (RunOptions options : {RunOptions{.window = 1}, {.window = 37}, {.window = 256},
+                             {.window = 300}, {.window = 600}, {.soft_cap = 2}, {.sinks = true},
+                             {.window = 290, .soft_cap = 3, .sinks = true}}) {
+    SCOPED_TRACE(testing::Message() << options.window << " " << options.soft_cap << " "
+                                    << options.sinks);
+    const Rows all = InChunks(shape, options, rows, 600);
+    for (const int chunk : {1, 7, 100}) {
+      options.threads = chunk % 3 + 1;
+      ExpectSameBits(all, InChunks(shape, options, rows, chunk));
+    }
+    const bool everything = options.window == 600 && options.soft_cap == 0 && !options.sinks;
+    EXPECT_EQ(all == whole, everything);
   }
 }
 

@@ -35,7 +35,8 @@ TEST(OpenDevice, NamesAndThreads) {
   EXPECT_EQ((*device)->info().kv_dtype, DType::kF32);
   EXPECT_GT((*device)->info().memory_bytes, size_t{1} << 20);
   EXPECT_EQ((*OpenDevice("cpu", {}))->info().kv_dtype, DType::kF16);
-  for (const DType kv_dtype : {DType::kF32, DType::kF16, DType::kQ8_0}) {
+  for (const DType kv_dtype :
+       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kF8_E4M3}) {
     EXPECT_EQ((*OpenDevice("cpu", {.kv_dtype = kv_dtype}))->info().kv_dtype, kv_dtype);
   }
 }
@@ -72,7 +73,7 @@ TEST(OpenDevice, ErrorsNameTheValueAndWhatIsAllowed) {
   const auto no_cache = OpenDevice("cpu", {.kv_dtype = DType::kQ4_0});
   EXPECT_EQ(no_cache.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(no_cache.status().message()), HasSubstr("q4_0"));
-  EXPECT_THAT(std::string(no_cache.status().message()), HasSubstr("f32, f16 or q8_0"));
+  EXPECT_THAT(std::string(no_cache.status().message()), HasSubstr("f32, f16, bf16, q8_0 or f8_e4m3"));
   for (const int threads : {-1, 1025}) {
     const auto bad = OpenDevice("cpu", {.threads = threads});
     EXPECT_EQ(bad.status().code(), absl::StatusCode::kInvalidArgument);

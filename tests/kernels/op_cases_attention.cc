@@ -12,7 +12,11 @@
 namespace fairlead {
 namespace {
 
-constexpr double kHalfRounding = 0x1p-11;  // f16, half an ulp of 1
+// Half an ulp of 1 in the cache's dtype; in f16 where that is exact, as numerics may take it for
+// other values.
+double HalfRounding(DType kv_dtype) {
+  return kv_dtype == DType::kF8_E4M3 ? 0x1p-4 : kv_dtype == DType::kBF16 ? 0x1p-8 : 0x1p-11;
+}
 
 // [positions, rotary_dim]: cosines, then sines, of the usual frequencies.
 std::vector<float> CosSin(int positions, int rotary_dim) {
@@ -96,12 +100,16 @@ struct AttentionCase {
   int rotary_dim = 0;   // 0: head_dim
   float sharpness = 1;  // scale * sqrt(head_dim)
   bool poison = false;  // slots beyond each context hold NaN, as a reused block may
+  int window = 0;
+  float soft_cap = 0;
+  bool sinks = false;
 };
 
 // Cache blocks of every sequence, shuffled; unused table entries are -1.
 struct Layout {
   int max_blocks = 1, num_blocks = 0;
   std::vector<int32_t> table;  // [seqs, max_blocks]
+  std::vector<int> gone;       // of a sequence, leading blocks that no row sees
 
   int64_t Slot(const AttentionCase& c, size_t seq, int position) const {
     return int64_t{table[seq * max_blocks + position / c.block_tokens]} * c.block_tokens +
@@ -123,7 +131,11 @@ Layout MakeLayout(CaseRun& run, const AttentionCase& c) {
   int next = 0;
   for (size_t s = 0; s < c.seqs.size(); ++s) {
     const int blocks = (c.seqs[s].context + c.block_tokens - 1) / c.block_tokens;
+    // Blocks that lie before every row's window may be given back.
+    const int first_seen = c.seqs[s].context - c.seqs[s].queries - c.window + 1;
+    const int gone = c.window > 0 ? std::max(0, first_seen / c.block_tokens) : 0;
     for (int b = 0; b < blocks; ++b) layout.table[s * layout.max_blocks + b] = order[next++];
+    layout.gone.push_back(gone);
   }
   return layout;
 }
@@ -158,13 +170,25 @@ class AttentionBuilder {
         .kv = kv_,
         .query_start = run_.Ints(query_start, {seqs + 1}),
         .context_tokens = run_.Ints(context, {seqs}),
-        .block_table = run_.Ints(layout_.table, {seqs, layout_.max_blocks}),
+        .block_table = run_.Ints(SeenBlocks(), {seqs, layout_.max_blocks}),
         .heads = c_.heads,
-        .scale = Scale()};
+        .scale = Scale(),
+        .window = c_.window,
+        .soft_cap = c_.soft_cap,
+        .sinks = c_.sinks ? run_.Floats(run_.random().Normals(c_.heads, 2), {c_.heads}) : Tensor()};
     run_.Launch([args](const Ops& ops, Stream& stream) { ops.Attention(stream, args); });
   }
 
  private:
+  // The table without those that are gone.
+  std::vector<int32_t> SeenBlocks() const {
+    std::vector<int32_t> table = layout_.table;
+    for (size_t s = 0; s < c_.seqs.size(); ++s) {
+      std::fill_n(table.begin() + s * layout_.max_blocks, layout_.gone[s], -1);
+    }
+    return table;
+  }
+
   float Scale() const { return c_.sharpness / std::sqrt(static_cast<float>(c_.head_dim)); }
 
   // Rotates q and k and writes the cache; the tensor keeps the rotated q.
@@ -217,15 +241,17 @@ class AttentionBuilder {
     return Write(qkv, position, slot);
   }
 
+  // A soft cap c adds the errors of a quotient, a hyperbolic tangent (3 ulp) and a product, c at most.
   // A score is at most S = scale * |q| * |k|; its error d moves a weight by a factor of exp(2 d)
   // (numerator and sum) and the result by 2 d * the largest value. Scores: head_dim products, f16
   // keys where the device and the reference round a rotated key apart, and f16 q and weights that
   // numerics other than float32 may use. Then the weighted sum.
   FloatBound Bound(int64_t elements) const {
     const bool exact = run_.info().numerics == Numerics::kFloat32;
-    const double half = exact ? 0 : kHalfRounding;
+    const double half = exact ? 0 : HalfRounding(run_.info().kv_dtype);
     const double largest_score = Scale() * largest_norm_ * largest_norm_;
-    const double score_error = largest_score * ((c_.head_dim + 8) * kFloatRounding + 2 * half);
+    double score_error = largest_score * ((c_.head_dim + 8) * kFloatRounding + 2 * half);
+    score_error += c_.soft_cap * 8 * kFloatRounding;
     const double sum_error = (positions_ + 32) * kFloatRounding + 2 * half;
     const double max_error = largest_value_ * (2 * score_error + sum_error);
     // The errors of a typical score are the square root of head_dim below the largest one's, and
@@ -250,7 +276,7 @@ std::vector<AttentionCase> ShapeCases() {
   std::vector<AttentionCase> list;
   const std::vector<Row> mixed = {{33, 1}, {17, 17}, {1, 1}, {50, 9}};
   int group = 1;
-  for (const int head_dim : {16, 20, 32, 48, 64, 80, 96, 112, 128, 256}) {
+  for (const int head_dim : {16, 20, 32, 48, 64, 80, 96, 112, 128, 192, 256}) {
     for (const int kv_heads : {1, 2}) {
       list.push_back({StrCat("d", head_dim, "_h", group * kv_heads, "_kv", kv_heads),
                       group * kv_heads, kv_heads, head_dim, 16, mixed});
@@ -312,6 +338,28 @@ void AddOtherCases(std::vector<AttentionCase>& list) {
   }
 }
 
+void AddMaskAndScoreCases(std::vector<AttentionCase>& list) {
+  const std::vector<Row> mixed = {{300, 1}, {150, 20}, {5, 5}, {270, 3}, {1, 1}};
+  for (const int window : {1, 2, 16, 31, 128, 129, 255, 299, 300, 1000}) {
+    list.push_back({StrCat("window", window), 4, 2, 32, 16, mixed});
+    list.back().window = window;
+    list.back().poison = window == 31;
+  }
+  for (const float cap : {0.5f, 5.0f, 50.0f}) {
+    list.push_back({StrCat("soft_cap", static_cast<int>(10 * cap)), 4, 2, 64, 16, mixed});
+    list.back().soft_cap = cap;
+    list.back().sharpness = 4;
+  }
+  for (const int head_dim : {32, 192}) {
+    list.push_back({StrCat("sinks_d", head_dim), 6, 2, head_dim, 32, mixed});
+    list.back().sinks = true;
+  }
+  list.push_back({"window_soft_cap_sinks", 16, 2, 64, 16, mixed});
+  list.back().window = 140;
+  list.back().soft_cap = 30;
+  list.back().sinks = true;
+}
+
 }  // namespace
 
 void AddRopeCases(std::vector<OpCase>& cases) {
@@ -323,7 +371,7 @@ void AddRopeCases(std::vector<OpCase>& cases) {
                      std::nullopt, [c](CaseRun& run) { BuildRope(run, c); }});
   };
   for (const RopePairing pairing : {RopePairing::kHalves, RopePairing::kAdjacent}) {
-    for (const int d : {16, 20, 32, 48, 64, 80, 96, 112, 128, 256}) {
+    for (const int d : {16, 20, 32, 48, 64, 80, 96, 112, 128, 192, 256}) {
       add({5, 3, 1, d, d, pairing});
       add({3, 4, 2, d, d / 4 * 2, pairing});
       add({3, 2, 2, d, 2, pairing});
@@ -336,6 +384,7 @@ void AddRopeCases(std::vector<OpCase>& cases) {
 void AddAttentionCases(std::vector<OpCase>& cases) {
   std::vector<AttentionCase> list = ShapeCases();
   AddOtherCases(list);
+  AddMaskAndScoreCases(list);
   for (const AttentionCase& c : list) {
     cases.push_back({"Attention", "Attention_" + c.name, std::nullopt,
                      [c](CaseRun& run) { AttentionBuilder(run, c).Build(); }});

@@ -94,7 +94,8 @@ TEST_P(KvDtypeTest, MatchesTheReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, KvDtypeTest,
-                         testing::Combine(testing::Values(DType::kQ8_0, DType::kF32),
+                         testing::Combine(testing::Values(DType::kQ8_0, DType::kF32, DType::kBF16,
+                                                          DType::kF8_E4M3),
                                           testing::ValuesIn(CacheCases())),
                          [](const auto& info) {
                            return std::string(Info(std::get<0>(info.param)).name) + "_" +

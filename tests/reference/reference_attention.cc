@@ -24,9 +24,33 @@ void KvView::Set(int64_t slot, int kv_head, Part part, int i, float value) const
   if (StoredAs(dtype_) == DType::kF32) {
     static_cast<float*>(kv_.data)[index] = value;
   } else {
-    static_cast<uint16_t*>(kv_.data)[index] = F32ToF16(value);
+    static_cast<uint16_t*>(kv_.data)[index] =
+        dtype_ == DType::kF16 ? F32ToF16(value) : F32ToBF16(value);
   }
 }
+
+namespace {
+
+// The nearest of all finite values of f8_e4m3, the even code on a tie.
+float RoundedToF8(float value) {
+  if (std::isnan(value)) return value;
+  int best = 0;
+  double best_value = 0, best_error = std::numeric_limits<double>::infinity();
+  for (int code = 0; code < 127; ++code) {
+    const int exponent = code >> 3, mantissa = code & 7;
+    const double candidate = exponent == 0 ? std::ldexp(mantissa, -9)
+                                           : std::ldexp(8 + mantissa, exponent - 10);
+    const double error = std::abs(std::min(std::abs(double{value}), 1000.0) - candidate);
+    if (error < best_error || (error == best_error && code % 2 == 0 && best % 2 != 0)) {
+      best = code;
+      best_value = candidate;
+      best_error = error;
+    }
+  }
+  return static_cast<float>(std::copysign(best_value, value));
+}
+
+}  // namespace
 
 void KvView::SetHead(int64_t slot, int kv_head, Part part, const float* values) const {
   const int head_dim = kv_.shape.head_dim;
@@ -47,6 +71,7 @@ void KvView::SetHead(int64_t slot, int kv_head, Part part, const float* values) 
                     ? 0.0f
                     : scale * std::clamp(std::nearbyint(value * (1 / scale)), -128.0f, 127.0f);
       }
+      if (dtype_ == DType::kF8_E4M3) value = RoundedToF8(value);
       Set(slot, kv_head, part, i, value);
     }
   }
@@ -54,8 +79,9 @@ void KvView::SetHead(int64_t slot, int kv_head, Part part, const float* values) 
 
 float KvView::Get(int64_t slot, int kv_head, Part part, int i) const {
   const int64_t index = Index(slot, kv_head, part, i);
-  return StoredAs(dtype_) == DType::kF32 ? static_cast<const float*>(kv_.data)[index]
-                                         : F16ToF32(static_cast<const uint16_t*>(kv_.data)[index]);
+  if (StoredAs(dtype_) == DType::kF32) return static_cast<const float*>(kv_.data)[index];
+  const uint16_t bits = static_cast<const uint16_t*>(kv_.data)[index];
+  return dtype_ == DType::kF16 ? F16ToF32(bits) : BF16ToF32(bits);
 }
 
 namespace {
@@ -73,20 +99,23 @@ void RotateHead(float* head, const float* cos_sin, int rotary_dim, RopePairing p
   }
 }
 
-// One query head against the keys of its sequence: softmax(scale * q . k) . v over the cache slots
-// in `slots`.
-void AttendHead(const float* q, const KvView& kv, const std::vector<int64_t>& slots, int kv_head,
-                int head_dim, double scale, float* out) {
+// One query head against the keys that it sees: softmax(scale * q . k) . v over the cache slots in
+// `slots`. `sink`: one more score, without a value.
+void AttendHead(const AttentionArgs& args, const float* q, const KvView& kv,
+                const std::vector<int64_t>& slots, int kv_head, double sink, float* out) {
+  const int head_dim = args.kv.shape.head_dim;
   std::vector<double> score;
   for (const int64_t slot : slots) {
     double dot = 0;
     for (int i = 0; i < head_dim; ++i) {
       dot += double{q[i]} * kv.Get(slot, kv_head, KvView::kKey, i);
     }
-    score.push_back(scale * dot);
+    dot *= args.scale;
+    if (args.soft_cap > 0) dot = args.soft_cap * std::tanh(dot / args.soft_cap);
+    score.push_back(dot);
   }
-  const double max = *std::max_element(score.begin(), score.end());
-  double sum = 0;
+  const double max = std::max(sink, *std::max_element(score.begin(), score.end()));
+  double sum = std::exp(sink - max);
   for (double& s : score) {
     s = std::exp(s - max);
     sum += s;
@@ -133,6 +162,7 @@ void ReferenceOps::Attention(Stream&, const AttentionArgs& args) const {
       const int position = args.context_tokens.As<int32_t>()[s] - queries + j;
       std::vector<int64_t> slots;
       for (int p = 0; p <= position; ++p) {
+        if (args.window > 0 && p <= position - args.window) continue;
         slots.push_back(int64_t{blocks[p / shape.block_tokens]} * shape.block_tokens +
                         p % shape.block_tokens);
       }
@@ -142,7 +172,9 @@ void ReferenceOps::Attention(Stream&, const AttentionArgs& args) const {
         const float* q =
             args.qkv.As<float>() + (t * (args.heads + 2 * shape.kv_heads) + h) * shape.head_dim;
         float* out = args.out.As<float>() + (t * args.heads + h) * shape.head_dim;
-        AttendHead(q, kv, slots, h / group, shape.head_dim, args.scale, out);
+        const double sink = args.sinks ? args.sinks.As<float>()[h]
+                                       : -std::numeric_limits<double>::infinity();
+        AttendHead(args, q, kv, slots, h / group, sink, out);
       }
     }
   }

@@ -64,7 +64,7 @@ class ReferenceDevice : public Device {
   }
 
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override {
-    if (args.dtype == DType::kI32 || args.cols <= 0 ||
+    if (!IsWeightType(args.dtype) || args.cols <= 0 ||
         args.cols % Info(args.dtype).block_elements != 0) {
       return absl::InvalidArgumentError(StrCat("reference: no weights of ", Info(args.dtype).name,
                                                " with ", args.cols, " columns"));

@@ -13,7 +13,7 @@
 namespace fairlead::reference {
 
 struct ReferenceOptions {
-  DType kv_dtype = DType::kF32;  // or kF16 or kQ8_0, to compare with a device that stores these
+  DType kv_dtype = DType::kF32;  // or what the device stores that is compared with it
   size_t memory_bytes = size_t{4} << 30;
 };
 

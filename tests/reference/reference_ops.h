@@ -23,8 +23,8 @@ class ReferenceWeight : public PackedWeight {
   std::vector<std::byte> data_;
 };
 
-// One layer's cache: [block][token][kv_head][k, v][head_dim] of f32 or f16. What q8_0 rounds to is
-// stored as f32.
+// One layer's cache: [block][token][kv_head][k, v][head_dim] of f32, f16 or bf16. What
+// q8_0 and f8_e4m3 round to is stored as f32.
 class KvView {
  public:
   KvView(const PagedKv& kv, DType dtype) : kv_(kv), dtype_(dtype) {}
@@ -36,7 +36,9 @@ class KvView {
   float Get(int64_t slot, int kv_head, Part part, int i) const;
 
  private:
-  static DType StoredAs(DType dtype) { return dtype == DType::kQ8_0 ? DType::kF32 : dtype; }
+  static DType StoredAs(DType dtype) {
+    return dtype == DType::kQ8_0 || dtype == DType::kF8_E4M3 ? DType::kF32 : dtype;
+  }
   int64_t Index(int64_t slot, int kv_head, Part part, int i) const;
   void Set(int64_t slot, int kv_head, Part part, int i, float value) const;
 

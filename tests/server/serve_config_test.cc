@@ -122,7 +122,7 @@ TEST(ServeConfig, ValuesOutOfRangeNameTheValueAndTheRange) {
       {{"--device", "cuda:-1"}, "'cuda:-1' is not one of"},
       {{"--device", "hip:0x1"}, "'hip:0x1' is not one of"},
       {{"--device", "cuda0"}, "'cuda0' is not one of"},
-      {{"--kv-cache-dtype", "q4_0"}, "'q4_0' is not one of auto, f32, f16, q8_0"},
+      {{"--kv-cache-dtype", "q4_0"}, "'q4_0' is not one of auto, f32, f16, bf16, q8_0, f8_e4m3"},
       {{"--kv-cache-memory", "lots"}, "'lots' is not a size such as 512MiB"},
       {{"--max-body-size", "10%"}, "'10%' is not a size from 1024"},
       {{"--http", "8000"}, "'8000' is not HOST:PORT"},
