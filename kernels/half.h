@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Scalar conversions of the 16-bit float formats (IEEE 754 binary16 and bfloat16) and of e4m3 (Open
-// Compute Project, 8-bit floating point specification), round to nearest even. For loading and tests; vector code converts in registers.
+// Compute Project, 8-bit floating point specification), round to nearest even. For loading and
+// tests; vector code converts in registers.
 #pragma once
 
 #include <bit>

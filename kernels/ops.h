@@ -81,10 +81,10 @@ struct RopeAndWriteKvArgs {
 // Causal attention of one ragged batch: a prefill chunk has many query rows, a decode has one. No
 // other modes. Row j of sequence s stands at position context_tokens[s] - (query_start[s + 1] -
 // query_start[s]) + j and sees the positions up to its own. The keys are split at fixed positions,
-// so the sums do not depend on the batch. Of a head h: with s_i = scale * q . k_i, and where soft_cap
-// > 0 s_i = soft_cap * tanh(s_i / soft_cap) (Gemma 2, arXiv 2408.00118), out = sum exp(s_i) v_i / (sum
-// exp(s_i) + exp(sinks[h])); without sinks the last term is absent (Xiao et al., arXiv 2309.17453; as
-// gpt-oss has them).
+// so the sums do not depend on the batch. Of a head h: with s_i = scale * q . k_i, and where
+// soft_cap > 0 s_i = soft_cap * tanh(s_i / soft_cap) (Gemma 2, arXiv 2408.00118), out = sum
+// exp(s_i) v_i / (sum exp(s_i) + exp(sinks[h])); without sinks the last term is absent (Xiao et
+// al., arXiv 2309.17453; as gpt-oss has them).
 struct AttentionArgs {
   Tensor qkv;  // [tokens, heads + 2 * kv_heads, head_dim]; only q is read
   Tensor out;  // [tokens, heads * head_dim]

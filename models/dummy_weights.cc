@@ -208,8 +208,7 @@ class DummyMaker {
 absl::StatusOr<std::unique_ptr<WeightSource>> MakeDummyWeights(const std::string& path, DType dtype,
                                                                uint64_t seed) {
   if (!IsWeightType(dtype)) {
-    return absl::InvalidArgumentError(
-        StrCat(Info(dtype).name, " is not a dtype of weights"));
+    return absl::InvalidArgumentError(StrCat(Info(dtype).name, " is not a dtype of weights"));
   }
   const std::string file_name = (std::filesystem::path(path) / "config.json").string();
   std::ifstream file(file_name, std::ios::binary);

@@ -48,7 +48,8 @@ absl::StatusOr<Json> RunGpuPeers(const GpuOptions& options);
 //   chip}] of the setups, by the limits that were measured and by the chip's data sheet.
 absl::StatusOr<Json> CompareWithPredicted(const GpuOptions& options, const Json& engine,
                                           const Json& limits, const std::string& description);
-// [{"title", "device", "source", ...: as PredictGrid}] of the full plan's models on the table's chips.
+// [{"title", "device", "source", ...: as PredictGrid}] of the full plan's models on the table's
+// chips.
 absl::StatusOr<Json> PredictForTable(const GpuOptions& options);
 
 }  // namespace fairlead::bench

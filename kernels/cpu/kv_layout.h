@@ -22,8 +22,7 @@ struct KvLayout {
   KvLayout(const KvShape& shape_in, DType dtype_in)
       : shape(shape_in),
         dtype(dtype_in),
-        element_bytes(dtype_in == DType::kQ8_0 ? 1u
-                                               : static_cast<unsigned>(RowBytes(dtype_in, 1))),
+        element_bytes(dtype_in == DType::kQ8_0 ? 1u : static_cast<unsigned>(RowBytes(dtype_in, 1))),
         v_stride((shape_in.head_dim + kKeyGroup - 1) / kKeyGroup * kKeyGroup),
         scales(dtype_in == DType::kQ8_0 ? (shape_in.head_dim + kKvScaleDims - 1) / kKvScaleDims
                                         : 0) {}

@@ -51,7 +51,8 @@ HWY_INLINE V LoadKv(D d, const hwy::bfloat16_t* p) {
   const hn::Rebind<hwy::bfloat16_t, D> db;
   return hn::PromoteTo(d, hn::LoadU(db, p));
 }
-// The sign stays, the 7 other bits go to where a float has them; the exponent's bias differs by 120.
+// The sign stays, the 7 other bits go to where a float has them; the exponent's bias differs by
+// 120.
 HWY_INLINE V LoadKv(D d, const uint8_t* p) {
   const hn::Rebind<uint8_t, D> d8;
   const hn::RebindToSigned<D> di;
@@ -130,8 +131,8 @@ HWY_NOINLINE void ScoreQueries(const SplitArgs& args, int query) {
   for (; group < groups; ++group) ScoreTile<kQueries, 1, T>(args, query, group);
 }
 
-// cap * tanh(score / cap) by (1 - e) / (1 + e), e = exp(-2 |x|); below 1/4, where that would cancel,
-// by the Taylor series up to x^9.
+// cap * tanh(score / cap) by (1 - e) / (1 + e), e = exp(-2 |x|); below 1/4, where that would
+// cancel, by the Taylor series up to x^9.
 HWY_NOINLINE void CapScores(float cap, int begin, int end, float* score) {
   const D d;
   const V one = hn::Set(d, 1.0f);
@@ -160,7 +161,8 @@ HWY_NOINLINE void SoftmaxRow(int begin, int limit, float* score, float* max_out,
     hn::StoreU(hn::IfThenElse(unseen, lowest, hn::LoadU(d, score + key)), d, score + key);
   }
   V max = lowest;
-  for (int key = first_group; key < last_group; key += kLanes) max = hn::Max(max, hn::LoadU(d, score + key));
+  for (int key = first_group; key < last_group; key += kLanes)
+    max = hn::Max(max, hn::LoadU(d, score + key));
   for (int key = last_group; key < last_group + 16; key += kLanes) {
     const auto seen = hn::FirstN(d, std::clamp(limit - key, 0, kLanes));
     const V last = hn::IfThenElse(seen, hn::LoadU(d, score + key), lowest);

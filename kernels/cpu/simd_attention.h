@@ -27,14 +27,15 @@ struct SplitArgs {
   DType kv_dtype;  // kF32, kF16, kBF16, kQ8_0 or kF8_E4M3
   int queries;     // rows of q
   int head_dim;
-  int v_stride;      // a multiple of 16
-  int k_stride;      // elements between two dimensions of a key
-  const float* q;    // [queries, head_dim], scaled
+  int v_stride;    // a multiple of 16
+  int k_stride;    // elements between two dimensions of a key
+  const float* q;  // [queries, head_dim], scaled
   // [queries]: the keys [begin, limit) of the split are seen, one at least; both ascending.
   const int* begin;
   const int* limit;
   float soft_cap;  // 0: none
-  // [ceil(limit / 16)], those before the first begin / 16 unused: K of 16 keys, [head_dim, k_stride]
+  // [ceil(limit / 16)], those before the first begin / 16 unused: K of 16 keys, [head_dim,
+  // k_stride]
   const void* const* k_group;
   const void* const* v_group;  // likewise: V of 16 keys, [16, v_stride]
   // Of q8_0: the scales of 16 keys, [dimensions / 32 rounded up, k_stride], and of 16 values, [16,
@@ -47,8 +48,8 @@ struct SplitArgs {
   SoftmaxSums sums;                       // written
 };
 
-// One split for some queries. What a query gets does not depend on its neighbours; keys that it does
-// not see are not used even when their bits are NaN.
+// One split for some queries. What a query gets does not depend on its neighbours; keys that it
+// does not see are not used even when their bits are NaN.
 void SimdAttendSplit(const SplitArgs& args);
 
 // Adds a later split's sums to those of the splits before it.
@@ -57,8 +58,8 @@ void SimdMergeSums(int queries, int v_stride, const SoftmaxSums& later, const So
 // Sums of no keys, for SimdMergeSums to add to.
 void SimdClearSums(int queries, int v_stride, const SoftmaxSums& sums);
 
-// out[d] = sums.out[query, d] / sums.sum[query], of which `sink` is one more score, without a value;
-// -infinity: none.
+// out[d] = sums.out[query, d] / sums.sum[query], of which `sink` is one more score, without a
+// value; -infinity: none.
 void SimdFinishRow(const SoftmaxSums& sums, int query, int head_dim, int v_stride, float sink,
                    float* out);
 

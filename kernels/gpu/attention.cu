@@ -51,8 +51,8 @@ GPU_KERNEL void MergeSplits(AttentionCall call) {
       }
     }
     const Finish finish(call, head, max, sum);
-    float* out = call.out +
-                 ((int64_t{1} * call.query_start[seq] + row) * call.heads + head) * head_dim;
+    float* out =
+        call.out + ((int64_t{1} * call.query_start[seq] + row) * call.heads + head) * head_dim;
     for (int c = 0; c < kColumns; ++c) {
       const int dim = ThreadX() + c * kThreads;
       if (dim < head_dim) out[dim] = finish.Of(total[c]);

@@ -175,13 +175,13 @@ GPU_DEVICE Place Locate(const AttentionCall& call, int64_t index, const Units& u
 // Some rows and heads, and some of their splits. Query i is head i % heads of row i / heads.
 struct Tile {
   int rows, heads, queries;
-  int kv_head, head;    // the first
-  int64_t token;        // of the first row
-  int position;         // of the first row
-  const int* blocks;    // of the sequence
-  Splits splits;        // to sum
-  Splits of_sequence;   // that have slots
-  int64_t slot;         // of the first row
+  int kv_head, head;   // the first
+  int64_t token;       // of the first row
+  int position;        // of the first row
+  const int* blocks;   // of the sequence
+  Splits splits;       // to sum
+  Splits of_sequence;  // that have slots
+  int64_t slot;        // of the first row
 
   GPU_METHOD int64_t Slot(int row, int split) const {
     return slot + int64_t{1} * row * of_sequence.count() + split - of_sequence.first;
@@ -242,13 +242,13 @@ struct KeyPlace {
 
 // Of a tile's current split, in shared memory; arrays of kQueries unless it says otherwise.
 struct SplitState {
-  float* score;      // [kQueries, kScoreStride]: scores, then exp(score - max)
-  KeyPlace* place;   // [kSplitKeys], of those that are seen
+  float* score;     // [kQueries, kScoreStride]: scores, then exp(score - max)
+  KeyPlace* place;  // [kSplitKeys], of those that are seen
   Range* seen;
-  float* max;        // of all splits so far
-  float* sum;        // likewise, of exp(score - max)
-  float* old_factor; // what the merge multiplies earlier values by
-  float* new_factor; // and this split's
+  float* max;         // of all splits so far
+  float* sum;         // likewise, of exp(score - max)
+  float* old_factor;  // what the merge multiplies earlier values by
+  float* new_factor;  // and this split's
 
   GPU_BOTH static size_t Floats(int queries) {
     return static_cast<size_t>(queries) * (kScoreStride + 6) + 4 * kSplitKeys;
@@ -357,8 +357,8 @@ struct ValueStage {
   float scale[Kv::kScaled ? kVectors : 1];
 
   // `row_vectors`: of a row; a power of two.
-  GPU_METHOD void Load(const AttentionCall& call, const SplitState& state, Range tile, int first_key,
-                       int keys, int first_vector, int row_vectors) {
+  GPU_METHOD void Load(const AttentionCall& call, const SplitState& state, Range tile,
+                       int first_key, int keys, int first_vector, int row_vectors) {
     for (int i = 0; i < kVectors; ++i) {
       raw[i] = KvVector{};
       if constexpr (Kv::kScaled) scale[i] = 0.0f;
@@ -371,10 +371,12 @@ struct ValueStage {
       }
       const KeyPlace place = state.place[key];
       const unsigned char* head = call.kv + place.head;
-      raw[i] = *reinterpret_cast<const KvVector*>(head + call.layout.Value(static_cast<int>(place.offset), vector));
+      raw[i] = *reinterpret_cast<const KvVector*>(
+          head + call.layout.Value(static_cast<int>(place.offset), vector));
       if constexpr (Kv::kScaled) {
         scale[i] = F16Value(*reinterpret_cast<const uint16_t*>(
-            head + call.layout.ValueScale(static_cast<int>(place.offset), vector * Kv::kElements / kKvScaleDims)));
+            head + call.layout.ValueScale(static_cast<int>(place.offset),
+                                          vector * Kv::kElements / kKvScaleDims)));
       }
     }
   }

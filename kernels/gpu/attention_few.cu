@@ -200,7 +200,8 @@ GPU_DEVICE void LoadFirst(const AttentionCall& call, const Tile& tile, const Sha
 GPU_DEVICE void StoreSums(const AttentionCall& call, const Tile& tile, const SplitState& state) {
   for (int i = ThreadX(); i < tile.queries; i += kThreads) {
     if (state.seen[i].empty()) continue;
-    float* sums = call.Sums(tile.Slot(i / tile.heads, tile.splits.first), tile.head + i % tile.heads);
+    float* sums =
+        call.Sums(tile.Slot(i / tile.heads, tile.splits.first), tile.head + i % tile.heads);
     sums[0] = state.max[i];
     sums[1] = state.sum[i];
   }

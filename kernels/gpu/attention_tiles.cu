@@ -47,9 +47,7 @@ struct Shared {
            (static_cast<size_t>(queries) * head_dim + kStageFloats + SplitState::Floats(queries));
   }
   GPU_METHOD Shared(float* base, int queries, int head_dim)
-      : q(base),
-        stage(q + queries * head_dim),
-        state(stage + kStageFloats, queries) {}
+      : q(base), stage(q + queries * head_dim), state(stage + kStageFloats, queries) {}
 };
 
 template <int kQueries>
@@ -199,12 +197,11 @@ GPU_DEVICE void AddTile(const SplitState& state, Range tile, Range common, int f
       const float* row = stage + (base - first + i) * kDims;
       bool sees[S::kThreadQueries];
       for (int m = 0; m < S::kThreadQueries; ++m) {
-        sees[m] = all || (base + i >= state.seen[query + m].begin &&
-                          base + i < state.seen[query + m].end);
+        sees[m] = all ||
+                  (base + i >= state.seen[query + m].begin && base + i < state.seen[query + m].end);
       }
       for (int p = 0; p < S::kPacks; ++p) {
-        const auto value =
-            PackAt<S::kPackDims>(row + ThreadValues<kDims>::Dim(p * S::kPackDims));
+        const auto value = PackAt<S::kPackDims>(row + ThreadValues<kDims>::Dim(p * S::kPackDims));
         for (int m = 0; m < S::kThreadQueries; ++m) {
           for (int d = 0; d < S::kPackDims; ++d) {
             float& sum = values.sum[m][p * S::kPackDims + d];
@@ -275,8 +272,8 @@ GPU_DEVICE void Store(const AttentionCall& call, const Tile& tile, const SplitSt
     if (query >= tile.queries) continue;
     const int head = tile.head + query % tile.heads;
     const Finish finish(call, head, state.max[query], state.sum[query]);
-    float* out = call.out +
-                 ((tile.token + query / tile.heads) * call.heads + head) * call.layout.head_dim;
+    float* out =
+        call.out + ((tile.token + query / tile.heads) * call.heads + head) * call.layout.head_dim;
     for (int i = 0; i < S::kThreadDims; ++i) {
       const int dim = ThreadValues<kDims>::Dim(i);
       if (dim < call.layout.head_dim) out[dim] = finish.Of(total.sum[m][i]);

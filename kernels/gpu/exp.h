@@ -29,9 +29,9 @@ GPU_DEVICE float Tanh(float x) {
   const float magnitude = fabsf(x);
   if (magnitude < 0.25f) {
     const float s = x * x;
-    float p = 0.0218694885f;          // 62 / 2835
-    p = fmaf(p, s, -0.0539682540f);   // -17 / 315
-    p = fmaf(p, s, 0.1333333333f);    // 2 / 15
+    float p = 0.0218694885f;         // 62 / 2835
+    p = fmaf(p, s, -0.0539682540f);  // -17 / 315
+    p = fmaf(p, s, 0.1333333333f);   // 2 / 15
     p = fmaf(p, s, -0.3333333333f);
     return fmaf(x * s, p, x);
   }

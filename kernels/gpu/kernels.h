@@ -29,7 +29,7 @@ struct AttentionMemory {  // device memory for sums of splits, of this stream al
 };
 // What decides who computes a row, but never its bits.
 struct AttentionChoice {
-  int few_rows = 8;         // of a sequence: up to these, threads take keys; above, tiles share them
+  int few_rows = 8;  // of a sequence: up to these, threads take keys; above, tiles share them
   int enough_tiles = 1024;  // from here on, blocks are busy without splits of their own
   int max_blocks = 2048;    // of a grid; they take turns
 };

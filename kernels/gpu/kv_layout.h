@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where keys and values stand in a block of the paged KV cache on GPUs. Everything is read in
-// vectors of 16 bytes: 4 elements of f32, 8 of f16 and bf16, 16 of q8_0 and f8_e4m3. Of a block, per
-// kv head: K as [vectors of a head][block_tokens], so that neighbouring threads, which take
-// neighbouring keys, read neighbouring vectors; then V as [block_tokens][vectors of a head], read by
-// neighbouring threads along the dimensions. q8_0 has after them the f16 scales of 32 dimensions (or
-// the last few) of a token: of K as [scales][block_tokens], of V as [block_tokens][scales]; a value
-// is scale * integer, exact in f32. What lies between the last dimension and the end of its vector
-// is never written, and may be anything.
+// vectors of 16 bytes: 4 elements of f32, 8 of f16 and bf16, 16 of q8_0 and f8_e4m3. Of a block,
+// per kv head: K as [vectors of a head][block_tokens], so that neighbouring threads, which take
+// neighbouring keys, read neighbouring vectors; then V as [block_tokens][vectors of a head], read
+// by neighbouring threads along the dimensions. q8_0 has after them the f16 scales of 32 dimensions
+// (or the last few) of a token: of K as [scales][block_tokens], of V as [block_tokens][scales]; a
+// value is scale * integer, exact in f32. What lies between the last dimension and the end of its
+// vector is never written, and may be anything.
 #pragma once
 
 #include "kernels/device.h"
@@ -56,9 +56,7 @@ struct KvLayout {
   }
 
  private:
-  GPU_BOTH int64_t part_bytes() const {
-    return int64_t{kKvVectorBytes} * vectors * block_tokens;
-  }
+  GPU_BOTH int64_t part_bytes() const { return int64_t{kKvVectorBytes} * vectors * block_tokens; }
 };
 
 }  // namespace fairlead::FAIRLEAD_GPU

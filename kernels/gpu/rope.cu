@@ -41,8 +41,8 @@ GPU_DEVICE float KeyOf(const RopeCall& call, const float* k, const float* cos_si
 }
 
 template <typename Kv>
-GPU_DEVICE void WriteKv(const RopeCall& call, const float* k, const float* v,
-                        const float* cos_sin, int64_t block, int offset) {
+GPU_DEVICE void WriteKv(const RopeCall& call, const float* k, const float* v, const float* cos_sin,
+                        int64_t block, int offset) {
   const KvLayout& layout = call.layout;
   for (int i = ThreadX(); i < layout.kv_heads * layout.head_dim; i += kThreads) {
     const int head = i / layout.head_dim, dim = i % layout.head_dim;
@@ -55,9 +55,9 @@ GPU_DEVICE void WriteKv(const RopeCall& call, const float* k, const float* v,
   }
 }
 
-// A scale and the integer of this lane's element, of 32 lanes that share the scale (lanes without an
-// element have a 0). As on the CPU: the largest becomes 127 of the scale that f16 can hold, and where
-// one of them is not finite, the scale is NaN.
+// A scale and the integer of this lane's element, of 32 lanes that share the scale (lanes without
+// an element have a 0). As on the CPU: the largest becomes 127 of the scale that f16 can hold, and
+// where one of them is not finite, the scale is NaN.
 struct Quantized {
   uint16_t scale;
   int8_t integer;

@@ -97,8 +97,8 @@ class Cache {
     sinks_ = std::make_unique<GlobalArray<float>>(std::vector<float>(shape.heads, 1.25f));
     const KvShape kv = {shape.kv_heads, shape.head_dim, shape.block_tokens};
     const int blocks = max_blocks_ * static_cast<int>(tokens.size());
-    kv_ = std::make_unique<GlobalArray<uint8_t>>(std::vector<uint8_t>(
-        blocks * KvLayout(kv, options.kv_dtype).block_bytes(), uint8_t{0xff}));
+    kv_ = std::make_unique<GlobalArray<uint8_t>>(
+        std::vector<uint8_t>(blocks * KvLayout(kv, options.kv_dtype).block_bytes(), uint8_t{0xff}));
     paged_ = {.data = kv_->data(), .num_blocks = blocks, .shape = kv};
     for (int seq = 0; seq < static_cast<int>(tokens.size()); ++seq) Write(seq, tokens[seq]);
   }

@@ -97,7 +97,8 @@ TEST(Backend, ErrorsSayWhatIsMissing) {
   EXPECT_NE(warp.status().message().find("host-simt:16"), std::string::npos);
   const auto cache = OpenBackendDevice(kLibrary, "host-simt:32", {.kv_dtype = DType::kQ4_0});
   EXPECT_EQ(cache.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(cache.status().message().find("of q4_0; allowed are f32, f16, bf16, q8_0"), std::string::npos);
+  EXPECT_NE(cache.status().message().find("of q4_0; allowed are f32, f16, bf16, q8_0"),
+            std::string::npos);
 }
 
 }  // namespace

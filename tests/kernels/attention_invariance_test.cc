@@ -63,7 +63,9 @@ class Runner {
       : shape_(shape),
         options_(options),
         sinks_(shape.heads, 0.75f),
-        sequences_(sequences), done_(sequences.size()), out_(sequences.size()) {
+        sequences_(sequences),
+        done_(sequences.size()),
+        out_(sequences.size()) {
     device_ = *OpenDevice("cpu", {.threads = options.threads, .kv_dtype = options.kv_dtype});
     stream_ = device_->NewStream();
     for (const Rows& rows : sequences) {
@@ -129,20 +131,19 @@ void Runner::Run(const Step& step) {
                                  .pairing = RopePairing::kHalves});
   const int out_row = shape_.heads * shape_.head_dim;
   Rows out(int64_t{tokens} * out_row, -12345.0f);
-  device_->ops().Attention(*stream_,
-                           {.qkv = qkv_tensor,
-                            .out = Tensor(out.data(), DType::kF32, {tokens, out_row}),
-                            .kv = kv_,
-                            .query_start = Tensor(query_start.data(), DType::kI32, {seqs + 1}),
-                            .context_tokens = Tensor(context.data(), DType::kI32, {seqs}),
-                            .block_table = Tensor(table.data(), DType::kI32, {seqs, max_blocks_}),
-                            .heads = shape_.heads,
-                            .scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
-                            .window = options_.window,
-                            .soft_cap = options_.soft_cap,
-                            .sinks = options_.sinks
-                                         ? Tensor(sinks_.data(), DType::kF32, {shape_.heads})
-                                         : Tensor()});
+  device_->ops().Attention(
+      *stream_,
+      {.qkv = qkv_tensor,
+       .out = Tensor(out.data(), DType::kF32, {tokens, out_row}),
+       .kv = kv_,
+       .query_start = Tensor(query_start.data(), DType::kI32, {seqs + 1}),
+       .context_tokens = Tensor(context.data(), DType::kI32, {seqs}),
+       .block_table = Tensor(table.data(), DType::kI32, {seqs, max_blocks_}),
+       .heads = shape_.heads,
+       .scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
+       .window = options_.window,
+       .soft_cap = options_.soft_cap,
+       .sinks = options_.sinks ? Tensor(sinks_.data(), DType::kF32, {shape_.heads}) : Tensor()});
   stream_->Wait();
   int row = 0;
   for (const auto& [seq, rows] : step) {
@@ -263,8 +264,7 @@ std::vector<int> Some(std::vector<int> values, std::vector<int> when_sanitized) 
   return kSanitized ? std::move(when_sanitized) : std::move(values);
 }
 
-constexpr DType kCaches[] = {DType::kF16, DType::kF32, DType::kQ8_0, DType::kBF16,
-                             DType::kF8_E4M3};
+constexpr DType kCaches[] = {DType::kF16, DType::kF32, DType::kQ8_0, DType::kBF16, DType::kF8_E4M3};
 
 TEST(AttentionInvariance, ChunksGiveTheSameBitsForAllHeadDims) {
   for (const int head_dim :
@@ -370,11 +370,16 @@ TEST(AttentionInvariance, WindowsSoftCapsAndSinks) {
   const Shape shape = {.heads = 6, .kv_heads = 2, .head_dim = 32};
   const Rows rows = RandomRows(shape, 600, 11);  // three splits
   const Rows whole = InChunks(shape, {}, rows, 600);
-  for (RunOptions options : {RunOptions{.window = 1}, {.window = 37}, {.window = 256},
-                             {.window = 300}, {.window = 600}, {.soft_cap = 2}, {.sinks = true},
+  for (RunOptions options : {RunOptions{.window = 1},
+                             {.window = 37},
+                             {.window = 256},
+                             {.window = 300},
+                             {.window = 600},
+                             {.soft_cap = 2},
+                             {.sinks = true},
                              {.window = 290, .soft_cap = 3, .sinks = true}}) {
-    SCOPED_TRACE(testing::Message() << options.window << " " << options.soft_cap << " "
-                                    << options.sinks);
+    SCOPED_TRACE(testing::Message()
+                 << options.window << " " << options.soft_cap << " " << options.sinks);
     const Rows all = InChunks(shape, options, rows, 600);
     for (const int chunk : {1, 7, 100}) {
       options.threads = chunk % 3 + 1;

@@ -73,7 +73,8 @@ TEST(OpenDevice, ErrorsNameTheValueAndWhatIsAllowed) {
   const auto no_cache = OpenDevice("cpu", {.kv_dtype = DType::kQ4_0});
   EXPECT_EQ(no_cache.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(no_cache.status().message()), HasSubstr("q4_0"));
-  EXPECT_THAT(std::string(no_cache.status().message()), HasSubstr("f32, f16, bf16, q8_0 or f8_e4m3"));
+  EXPECT_THAT(std::string(no_cache.status().message()),
+              HasSubstr("f32, f16, bf16, q8_0 or f8_e4m3"));
   for (const int threads : {-1, 1025}) {
     const auto bad = OpenDevice("cpu", {.threads = threads});
     EXPECT_EQ(bad.status().code(), absl::StatusCode::kInvalidArgument);

@@ -241,11 +241,11 @@ class AttentionBuilder {
     return Write(qkv, position, slot);
   }
 
-  // A soft cap c adds the errors of a quotient, a hyperbolic tangent (3 ulp) and a product, c at most.
-  // A score is at most S = scale * |q| * |k|; its error d moves a weight by a factor of exp(2 d)
-  // (numerator and sum) and the result by 2 d * the largest value. Scores: head_dim products, f16
-  // keys where the device and the reference round a rotated key apart, and f16 q and weights that
-  // numerics other than float32 may use. Then the weighted sum.
+  // A soft cap c adds the errors of a quotient, a hyperbolic tangent (3 ulp) and a product, c at
+  // most. A score is at most S = scale * |q| * |k|; its error d moves a weight by a factor of exp(2
+  // d) (numerator and sum) and the result by 2 d * the largest value. Scores: head_dim products,
+  // f16 keys where the device and the reference round a rotated key apart, and f16 q and weights
+  // that numerics other than float32 may use. Then the weighted sum.
   FloatBound Bound(int64_t elements) const {
     const bool exact = run_.info().numerics == Numerics::kFloat32;
     const double half = exact ? 0 : HalfRounding(run_.info().kv_dtype);

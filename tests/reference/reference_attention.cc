@@ -38,8 +38,8 @@ float RoundedToF8(float value) {
   double best_value = 0, best_error = std::numeric_limits<double>::infinity();
   for (int code = 0; code < 127; ++code) {
     const int exponent = code >> 3, mantissa = code & 7;
-    const double candidate = exponent == 0 ? std::ldexp(mantissa, -9)
-                                           : std::ldexp(8 + mantissa, exponent - 10);
+    const double candidate =
+        exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
     const double error = std::abs(std::min(std::abs(double{value}), 1000.0) - candidate);
     if (error < best_error || (error == best_error && code % 2 == 0 && best % 2 != 0)) {
       best = code;
@@ -172,8 +172,8 @@ void ReferenceOps::Attention(Stream&, const AttentionArgs& args) const {
         const float* q =
             args.qkv.As<float>() + (t * (args.heads + 2 * shape.kv_heads) + h) * shape.head_dim;
         float* out = args.out.As<float>() + (t * args.heads + h) * shape.head_dim;
-        const double sink = args.sinks ? args.sinks.As<float>()[h]
-                                       : -std::numeric_limits<double>::infinity();
+        const double sink =
+            args.sinks ? args.sinks.As<float>()[h] : -std::numeric_limits<double>::infinity();
         AttendHead(args, q, kv, slots, h / group, sink, out);
       }
     }

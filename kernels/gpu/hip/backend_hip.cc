@@ -40,8 +40,8 @@ std::string ArchitectureOf(const hipDeviceProp_t& properties) {
 }
 
 bool IsCompiled(std::string_view architecture) {
-  for (const auto compiled : absl::StrSplit(absl::string_view(kArchitectures.data(),
-                                                              kArchitectures.size()), ", ")) {
+  for (const auto compiled :
+       absl::StrSplit(absl::string_view(kArchitectures.data(), kArchitectures.size()), ", ")) {
     if (std::string_view(compiled.data(), compiled.size()) == architecture) return true;
   }
   return false;
@@ -61,8 +61,8 @@ absl::StatusOr<std::unique_ptr<Device>> Open(std::string_view name, const Device
     return absl::FailedPreconditionError(absl::StrCat("the driver answers ", Words(error)));
   }
   if (index < 0 || index >= devices) {
-    return absl::InvalidArgumentError(absl::StrCat("GPU ", index, " of ", devices,
-                                                   "; known are 0 to ", devices - 1));
+    return absl::InvalidArgumentError(
+        absl::StrCat("GPU ", index, " of ", devices, "; known are 0 to ", devices - 1));
   }
   hipDeviceProp_t properties;
   if (const hipError_t got = hipGetDeviceProperties(&properties, index); got != hipSuccess) {
@@ -70,9 +70,9 @@ absl::StatusOr<std::unique_ptr<Device>> Open(std::string_view name, const Device
   }
   const std::string architecture = ArchitectureOf(properties);
   if (!IsCompiled(architecture)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(properties.name, " is ", architecture, "; this build is for ",
-                     std::string(kArchitectures)));
+    return absl::FailedPreconditionError(absl::StrCat(properties.name, " is ", architecture,
+                                                      "; this build is for ",
+                                                      std::string(kArchitectures)));
   }
 #if defined(FAIRLEAD_HIP_WARP64)
   if (properties.warpSize == 64) return gpu_hip64::OpenGpuDevice(name, index, options);
@@ -80,9 +80,9 @@ absl::StatusOr<std::unique_ptr<Device>> Open(std::string_view name, const Device
 #if defined(FAIRLEAD_HIP_WARP32)
   if (properties.warpSize == 32) return gpu_hip32::OpenGpuDevice(name, index, options);
 #endif
-  return absl::FailedPreconditionError(absl::StrCat(
-      properties.name, " runs warps of ", properties.warpSize, "; this build has none for ",
-      architecture));
+  return absl::FailedPreconditionError(absl::StrCat(properties.name, " runs warps of ",
+                                                    properties.warpSize,
+                                                    "; this build has none for ", architecture));
 }
 
 }  // namespace

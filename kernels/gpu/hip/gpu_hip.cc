@@ -13,9 +13,9 @@ namespace {
 // A device that is lost or a launch that is wrong: nothing of it can be trusted any more.
 void Check(int device, hipError_t error, const char* what) {
   if (error == hipSuccess) return;
-  CheckFailed(__FILE__, __LINE__, what,
-              absl::StrCat("hip:", device, ": ", hipGetErrorName(error), ", ",
-                           hipGetErrorString(error)));
+  CheckFailed(
+      __FILE__, __LINE__, what,
+      absl::StrCat("hip:", device, ": ", hipGetErrorName(error), ", ", hipGetErrorString(error)));
 }
 
 void Use(int device) { Check(device, hipSetDevice(device), "hipSetDevice"); }
@@ -97,15 +97,13 @@ void DestroyStream(const StreamHandle& stream) {
 
 void CopyToDevice(const StreamHandle& stream, void* device, const void* host, size_t bytes) {
   Use(stream.device);
-  Check(stream.device,
-        hipMemcpyAsync(device, host, bytes, hipMemcpyHostToDevice, stream.stream),
+  Check(stream.device, hipMemcpyAsync(device, host, bytes, hipMemcpyHostToDevice, stream.stream),
         "hipMemcpyAsync to the device");
 }
 
 void CopyToHost(const StreamHandle& stream, void* host, const void* device, size_t bytes) {
   Use(stream.device);
-  Check(stream.device,
-        hipMemcpyAsync(host, device, bytes, hipMemcpyDeviceToHost, stream.stream),
+  Check(stream.device, hipMemcpyAsync(host, device, bytes, hipMemcpyDeviceToHost, stream.stream),
         "hipMemcpyAsync to the host");
 }
 

@@ -17,9 +17,7 @@ namespace {
 
 constexpr const char* kCompiled = FAIRLEAD_TEST_ARCHITECTURES;  // "gfx942, gfx1100"
 
-std::vector<std::string> Architectures() {
-  return absl::StrSplit(std::string(kCompiled), ", ");
-}
+std::vector<std::string> Architectures() { return absl::StrSplit(std::string(kCompiled), ", "); }
 std::string Compiled() { return Architectures()[0]; }
 
 class HipBackendTest : public testing::Test {
