@@ -2,7 +2,13 @@
 # same library for one architecture, which only tests load. Sets FAIRLEAD_CUDA: either of them.
 set(FAIRLEAD_CUDA_ARCHITECTURES "80;86;89;90a;100a;120a" CACHE STRING
     "Compute capabilities that WITH_CUDA makes machine code for; the first without a suffix is there as PTX, too, for later GPUs")
-find_program(FAIRLEAD_NVCC nvcc PATHS /usr/local/cuda/bin)
+if(DEFINED ENV{XDG_CACHE_HOME})
+  set(cache $ENV{XDG_CACHE_HOME})
+else()
+  set(cache $ENV{HOME}/.cache)
+endif()
+find_program(FAIRLEAD_NVCC nvcc PATHS /usr/local/cuda/bin ${cache}/fairlead/cuda-13.0/bin
+             DOC "NVIDIA's compiler: a toolkit's, or what deploy/install-cuda.sh made")
 set(found OFF)
 if(FAIRLEAD_NVCC AND FAIRLEAD_BUILD_TESTS AND NOT FAIRLEAD_SANITIZE)
   set(found ON)
