@@ -2,16 +2,23 @@
 // Decoders of packed weights (packed_weight.h): a struct a dtype, which a thread fills with one
 // chunk of a row and then asks for four elements at a time. A decoder has
 //   kElements                                of a chunk, a multiple of 4
-//   void Load(const GpuPlanes&, size_t index)  index: row * chunks + chunk
+//   void Load(const GpuPlanes&, int row, int chunk)
 //   void Decode(int quad, float* out) const    elements 4 quad to 4 quad + 3
-// The values are those of the file: q minus its zero, times the scale, plus the minimum. The
-// products are exact in f32 (d has 11 bits, a sub-block's scale 6 or 7, q 5, or 8 where there is no
-// such scale), so only the sum rounds, fused or not.
+//   void DecodeHalf(int quad, float power, uint32_t* out) const   they times power, as two pairs of
+//                                              f16; power: the row's
+// and one that is all zero decodes to zeros.
+//
+// Decode: the values of the file: q minus its zero, times the scale, plus the minimum. The products
+// are exact in f32 (d has 11 bits, a sub-block's scale 6 or 7, q 5, or 8 where there is no such
+// scale), so only the sum rounds, fused or not.
+// DecodeHalf: the scale and the minimum are rounded to f16 (exact where they are f16 in the file),
+// then q times scale plus minimum is, fused.
 #pragma once
 
 #include "kernels/check.h"
 #include "kernels/gpu/bits.h"
 #include "kernels/gpu/gpu.h"
+#include "kernels/gpu/mma.h"
 #include "kernels/gpu/packed_weight.h"
 
 namespace fairlead::FAIRLEAD_GPU {
@@ -26,58 +33,61 @@ GPU_DEVICE T ReadAt(const std::byte* plane, size_t index) {
   return reinterpret_cast<const T*>(plane)[index];
 }
 
-GPU_DEVICE float LowHalf(uint32_t pair) { return F16Value(static_cast<uint16_t>(pair & 0xffffu)); }
-GPU_DEVICE float HighHalf(uint32_t pair) { return F16Value(static_cast<uint16_t>(pair >> 16)); }
+// ---- scales of a chunk. Scale(quad), and where the dtype has them, Minimum()
 
-// ---- scales of a chunk; kShare: chunks that have a block's in common
-
-// d of 32 elements.
+// d of 32 elements; kShare: chunks that have a block's in common.
 template <int kShare>
 struct BlockScale {
+  static constexpr bool kHasMinimum = false;
   float scale;
 
-  GPU_METHOD void Load(const GpuPlanes& planes, size_t index) {
-    scale = F16Value(ReadAt<uint16_t>(planes.scales, index / kShare));
+  GPU_METHOD void Load(const GpuPlanes& planes, int row, int chunk) {
+    const size_t index = GpuBlockIndex(row, chunk / kShare, planes.chunks / kShare);
+    scale = PairLow(ReadAt<uint16_t>(planes.scales, index));
   }
-  GPU_METHOD float Apply(int, float q) const { return q * scale; }
+  GPU_METHOD float Scale(int) const { return scale; }
 };
 
 // d and m of 32 elements.
 struct BlockScaleAndMinimum {
-  float scale, minimum;
+  static constexpr bool kHasMinimum = true;
+  uint32_t pair;
 
-  GPU_METHOD void Load(const GpuPlanes& planes, size_t index) {
-    const uint32_t pair = ReadAt<uint32_t>(planes.scales, index);
-    scale = LowHalf(pair);
-    minimum = HighHalf(pair);
+  GPU_METHOD void Load(const GpuPlanes& planes, int row, int chunk) {
+    pair = ReadAt<uint32_t>(planes.scales, GpuBlockIndex(row, chunk, planes.chunks));
   }
-  GPU_METHOD float Apply(int, float q) const { return q * scale + minimum; }
+  GPU_METHOD float Scale(int) const { return PairLow(pair); }
+  GPU_METHOD float Minimum() const { return PairHigh(pair); }
 };
 
 // d * scale and -dmin * min of 32 elements.
 struct SubScaleAndMinimum {
-  float scale, minimum;
+  static constexpr bool kHasMinimum = true;
+  uint32_t pair;
+  uint32_t sub;
 
-  GPU_METHOD void Load(const GpuPlanes& planes, size_t index) {
-    const uint32_t pair = ReadAt<uint32_t>(planes.scales, index / 8);
-    const unsigned sub = ReadAt<uint16_t>(planes.sub_scales, index);
-    scale = LowHalf(pair) * static_cast<float>(sub & 0xffu);
-    minimum = -HighHalf(pair) * static_cast<float>(sub >> 8);
+  GPU_METHOD void Load(const GpuPlanes& planes, int row, int chunk) {
+    pair = ReadAt<uint32_t>(planes.scales, GpuBlockIndex(row, chunk / 8, planes.chunks / 8));
+    sub = ReadAt<uint16_t>(planes.sub_scales, GpuChunkIndex(row, chunk, planes.chunks));
   }
-  GPU_METHOD float Apply(int, float q) const { return q * scale + minimum; }
+  GPU_METHOD float Scale(int) const { return PairLow(pair) * static_cast<float>(sub & 0xffu); }
+  GPU_METHOD float Minimum() const { return -PairHigh(pair) * static_cast<float>(sub >> 8); }
 };
 
 // d * scale of 16 elements, twice.
 struct SubScales {
-  float scale[2];
+  static constexpr bool kHasMinimum = false;
+  uint32_t d;
+  uint32_t sub;
 
-  GPU_METHOD void Load(const GpuPlanes& planes, size_t index) {
-    const float d = F16Value(ReadAt<uint16_t>(planes.scales, index / 8));
-    const unsigned sub = ReadAt<uint16_t>(planes.sub_scales, index);
-    scale[0] = d * static_cast<float>(static_cast<int8_t>(sub & 0xffu));
-    scale[1] = d * static_cast<float>(static_cast<int8_t>(sub >> 8));
+  GPU_METHOD void Load(const GpuPlanes& planes, int row, int chunk) {
+    d = ReadAt<uint16_t>(planes.scales, GpuBlockIndex(row, chunk / 8, planes.chunks / 8));
+    sub = ReadAt<uint16_t>(planes.sub_scales, GpuChunkIndex(row, chunk, planes.chunks));
   }
-  GPU_METHOD float Apply(int quad, float q) const { return q * scale[quad / 4]; }
+  GPU_METHOD float Scale(int quad) const {
+    const uint32_t byte = quad < 4 ? sub & 0xffu : sub >> 8;
+    return PairLow(d) * static_cast<float>(static_cast<int8_t>(byte));
+  }
 };
 
 // ---- decoders
@@ -90,12 +100,13 @@ struct Integers {
   uint32_t high[kHighWords > 0 ? kHighWords : 1];
   Scale scale;
 
-  GPU_METHOD void Load(const GpuPlanes& planes, size_t index) {
+  GPU_METHOD void Load(const GpuPlanes& planes, int row, int chunk) {
+    const size_t index = GpuChunkIndex(row, chunk, planes.chunks);
     values = ReadAt<Words>(planes.values, index);
     for (int i = 0; i < kHighWords; ++i) {
       high[i] = ReadAt<uint32_t>(planes.high, index * kHighWords + i);
     }
-    scale.Load(planes, index);
+    scale.Load(planes, row, chunk);
   }
 
   GPU_METHOD uint32_t Quad(int i) const {
@@ -111,21 +122,46 @@ struct Integers {
     const uint32_t quad = Quad(i);
     for (int b = 0; b < 4; ++b) {
       const float raised = BitsFloat(0x4b000000u | (quad >> 8 * b & 0xffu));
-      out[b] = scale.Apply(i, raised - (kBase + static_cast<float>(kZero)));
+      out[b] = (raised - (kBase + static_cast<float>(kZero))) * scale.Scale(i);
+      if constexpr (Scale::kHasMinimum) out[b] += scale.Minimum();
+    }
+  }
+
+  GPU_METHOD void DecodeHalf(int i, float power, uint32_t* out) const {
+    const uint32_t quad = Quad(i);
+    const uint32_t base = PackPair(1024.0f + kZero, 1024.0f + kZero);
+    const float factor = scale.Scale(i) * power;
+    float minimum = 0.0f;
+    if constexpr (Scale::kHasMinimum) minimum = scale.Minimum() * power;
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t q = PairSub(RaisedPair(quad, half), base);  // exact
+      out[half] = PairFma(q, PackPair(factor, factor), PackPair(minimum, minimum));
     }
   }
 };
+
+// DecodeHalf of a plain dtype.
+template <typename Chunk>
+GPU_DEVICE void PackQuad(const Chunk& chunk, int quad, float power, uint32_t* out) {
+  float value[4];
+  chunk.Decode(quad, value);
+  out[0] = PackPair(value[0] * power, value[1] * power);
+  out[1] = PackPair(value[2] * power, value[3] * power);
+}
 
 struct F32Chunk {
   static constexpr int kElements = 4;
 
   Words values;
 
-  GPU_METHOD void Load(const GpuPlanes& planes, size_t index) {
-    values = ReadAt<Words>(planes.values, index);
+  GPU_METHOD void Load(const GpuPlanes& planes, int row, int chunk) {
+    values = ReadAt<Words>(planes.values, GpuChunkIndex(row, chunk, planes.chunks));
   }
   GPU_METHOD void Decode(int, float* out) const {
     for (int i = 0; i < 4; ++i) out[i] = BitsFloat(values.word[i]);
+  }
+  GPU_METHOD void DecodeHalf(int quad, float power, uint32_t* out) const {
+    PackQuad(*this, quad, power, out);
   }
 };
 
@@ -135,15 +171,18 @@ struct HalfChunk {
 
   Words values;
 
-  GPU_METHOD void Load(const GpuPlanes& planes, size_t index) {
-    values = ReadAt<Words>(planes.values, index);
+  GPU_METHOD void Load(const GpuPlanes& planes, int row, int chunk) {
+    values = ReadAt<Words>(planes.values, GpuChunkIndex(row, chunk, planes.chunks));
   }
   GPU_METHOD void Decode(int quad, float* out) const {
     for (int i = 0; i < 2; ++i) {
       const uint32_t pair = values.word[2 * quad + i];
-      out[2 * i] = kBFloat ? BitsFloat(pair << 16) : LowHalf(pair);
-      out[2 * i + 1] = kBFloat ? BitsFloat(pair & 0xffff0000u) : HighHalf(pair);
+      out[2 * i] = kBFloat ? BitsFloat(pair << 16) : PairLow(pair);
+      out[2 * i + 1] = kBFloat ? BitsFloat(pair & 0xffff0000u) : PairHigh(pair);
     }
+  }
+  GPU_METHOD void DecodeHalf(int quad, float power, uint32_t* out) const {
+    PackQuad(*this, quad, power, out);
   }
 };
 

@@ -37,7 +37,10 @@ DeviceInfo MakeInfo(std::string_view name, int index, Numerics numerics, DType k
 class GpuDevice final : public Device {
  public:
   GpuDevice(int index, DeviceInfo info, int threads)
-      : index_(index), info_(std::move(info)), upload_(index, threads), ops_(info_.kv_dtype) {}
+      : index_(index),
+        info_(std::move(info)),
+        upload_(index, threads),
+        ops_(info_.kv_dtype, info_.numerics) {}
 
   const DeviceInfo& info() const override { return info_; }
   size_t FreeMemory() const override { return AvailableMemory(index_); }
@@ -66,10 +69,11 @@ absl::StatusOr<Buffer> GpuDevice::Allocate(size_t bytes) {
   return Buffer(data, bytes, [index = index_](void* p) { ReleaseMemory(index, p); });
 }
 
-// Attention's sums of splits. A decode of one sequence takes 1 MiB for some 8,000 tokens of context
-// (32 heads of 128); where there is not enough, splits take turns, with the same results.
+// Attention's sums of splits, and a matmul's rounded activations. A decode of one sequence takes 1
+// MiB for some 8,000 tokens of context (32 heads of 128), 64 tokens by 65,000 columns take 8 MiB;
+// where there is not enough for all, splits and tokens take turns, with the same results.
 std::unique_ptr<Stream> GpuDevice::NewStream() {
-  constexpr size_t kLeast = size_t{1} << 20, kMost = size_t{64} << 20;
+  constexpr size_t kLeast = size_t{8} << 20, kMost = size_t{64} << 20;
   absl::StatusOr<Buffer> scratch =
       Allocate(std::clamp(info_.memory_bytes / 2048 / 256 * 256, kLeast, kMost));
   return std::make_unique<GpuStream>(index_, scratch.ok() ? *std::move(scratch) : Buffer());

@@ -16,7 +16,12 @@ void LaunchGatherRows(const StreamHandle& stream, const GatherRowsArgs& args);
 
 // matmul.cu
 void LaunchEmbed(const StreamHandle& stream, const EmbedArgs& args);
-void LaunchMatmul(const StreamHandle& stream, const MatmulArgs& args);
+struct MatmulMemory {  // device memory for activations, of this stream alone, 256-byte aligned
+  void* data = nullptr;
+  size_t bytes = 0;
+};
+void LaunchMatmul(const StreamHandle& stream, const MatmulArgs& args, Numerics numerics,
+                  const MatmulMemory& memory);
 
 // rope.cu; kv_dtype: kF32, kF16, kBF16, kQ8_0 or kF8_E4M3
 void LaunchRopeAndWriteKv(const StreamHandle& stream, const RopeAndWriteKvArgs& args,

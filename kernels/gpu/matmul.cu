@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products with packed weights, and rows of them. A warp takes kRows rows of the weight and a tile
-// of tokens. The order of an output's sum is the same in every kernel, tile and batch:
+// Products with packed weights in f32, and rows of them. A warp takes kRows rows of the weight and
+// a tile of tokens. The order of an output's sum is the same in every kernel, tile and batch:
 //   lane l is one chain of fused multiply-adds over its chunks l, l + kWarp, ... in ascending k,
 //   from zero; then the lanes are added in order, from lane 0 on; then bias and what was there.
 // So it depends on the dtype (which sets the chunk), k and the warp's size alone.
+#include <algorithm>
+
 #include "kernels/gpu/dequantize.h"
 #include "kernels/gpu/kernels.h"
+#include "kernels/gpu/matmul_call.h"
+#include "kernels/gpu/matmul_mma.h"
 
 namespace fairlead::FAIRLEAD_GPU {
 namespace {
 
-constexpr int kRows = 4;          // of a warp: its running sums are kRows * tokens of the tile
+// Rows of a warp: its running sums are kRows * tokens of the tile. Those past the end are zeros
+// that the weight has there, and are not stored.
+constexpr int kRows = 4;
 constexpr int kFewTokens = 2;     // up to these, lanes read x where it is, if it is aligned
 constexpr int kFewThreads = 128;  // of a block
 constexpr int kManyThreads = 256;
@@ -23,30 +29,6 @@ constexpr int kStageFours = kStageElements / 4;
 // banks.
 GPU_BOTH constexpr int StageAt(int four) { return four + four / 8; }
 constexpr int kStageStride = kStageFours + kStageFours / 8;
-
-struct alignas(16) Floats {
-  float value[4];
-};
-
-struct MatmulCall {
-  GpuPlanes planes;
-  const float* x;     // [tokens, cols]
-  const float* bias;  // [rows] or null
-  float* out;         // row 0, column 0 of this product
-  int64_t out_stride;
-  int rows, cols, chunks, tokens;
-  bool vectors;  // rows of x are 16-byte aligned
-  bool accumulate;
-};
-
-// Elements k to k + 3 of a token; zeros past the end.
-GPU_DEVICE Floats ReadFour(const MatmulCall& call, int token, int k) {
-  const float* x = call.x + int64_t{1} * token * call.cols;
-  if (call.vectors && k < call.cols) return *reinterpret_cast<const Floats*>(x + k);
-  Floats four;
-  for (int i = 0; i < 4; ++i) four.value[i] = k + i < call.cols ? x[k + i] : 0.0f;
-  return four;
-}
 
 // Where lanes read x. Four(t, k): elements k to k + 3 of token t of the tile.
 struct GlobalTokens {  // aligned rows
@@ -64,18 +46,6 @@ struct StagedTokens {
   int first;            // element that the stage begins with
   GPU_METHOD Floats Four(int token, int k) const {
     return stage[token * kStageStride + StageAt((k - first) / 4)];
-  }
-};
-
-// The rows of a warp. Those past the end are the last one again, and are not stored.
-struct WarpRows {
-  int first;
-  size_t chunk[kRows];  // the row's first
-
-  GPU_METHOD WarpRows(const MatmulCall& call, int first_row) : first(first_row) {
-    for (int r = 0; r < kRows; ++r) {
-      chunk[r] = static_cast<size_t>(Min(first + r, call.rows - 1)) * call.chunks;
-    }
   }
 };
 
@@ -99,10 +69,10 @@ GPU_DEVICE void AddQuads(const Weight (&weight)[kRows], int k, const Tokens& tok
 
 // Adds a chunk of every row times that of every token.
 template <typename Weight, int kTokens, typename Tokens>
-GPU_DEVICE void AddChunk(const MatmulCall& call, const WarpRows& rows, int chunk,
-                         const Tokens& tokens, float (&sum)[kRows][kTokens]) {
+GPU_DEVICE void AddChunk(const MatmulCall& call, int first_row, int chunk, const Tokens& tokens,
+                         float (&sum)[kRows][kTokens]) {
   Weight weight[kRows];
-  for (int r = 0; r < kRows; ++r) weight[r].Load(call.planes, rows.chunk[r] + chunk);
+  for (int r = 0; r < kRows; ++r) weight[r].Load(call.planes, first_row + r, chunk);
   AddQuads<0>(weight, chunk * Weight::kElements, tokens, sum);
 }
 
@@ -112,7 +82,7 @@ constexpr int kSumsFloats = kThreads* kRows* kTokens / kWarp*(kWarp + 1);
 
 // Adds up the lanes' sums and stores them: a lane an output.
 template <int kTokens>
-GPU_DEVICE void StoreSums(const MatmulCall& call, const WarpRows& rows, int first_token,
+GPU_DEVICE void StoreSums(const MatmulCall& call, int first_row, int first_token,
                           const float (&sum)[kRows][kTokens], float* shared) {
   constexpr int kOutputs = kRows * kTokens;
   static_assert(kOutputs <= kWarp);
@@ -123,14 +93,12 @@ GPU_DEVICE void StoreSums(const MatmulCall& call, const WarpRows& rows, int firs
     for (int t = 0; t < kTokens; ++t) sums[(r * kTokens + t) * kStride + lane] = sum[r][t];
   }
   SyncWarp();
-  const int row = rows.first + lane / kTokens;
+  const int row = first_row + lane / kTokens;
   const int token = first_token + lane % kTokens;
   if (lane >= kOutputs || row >= call.rows || token >= call.tokens) return;
   float total = 0.0f;
   for (int i = 0; i < kWarp; ++i) total += sums[lane * kStride + i];
-  if (call.bias != nullptr) total += call.bias[row];
-  float* out = call.out + token * call.out_stride + row;
-  *out = call.accumulate ? *out + total : total;
+  StoreProduct(call, row, token, total);
 }
 
 // Exactly kTokens tokens, in aligned rows.
@@ -139,12 +107,11 @@ GPU_KERNEL void MatmulFew(MatmulCall call) {
   GPU_SHARED(float, sums, (kSumsFloats<kTokens, kFewThreads>));
   const int warp = static_cast<int>(BlockX()) * (kFewThreads / kWarp) + WarpId();
   if (warp * kRows >= call.rows) return;
-  const WarpRows rows(call, warp * kRows);
   float sum[kRows][kTokens] = {};
-  for (int chunk = LaneId(); chunk < call.chunks; chunk += kWarp) {
-    AddChunk<Weight, kTokens>(call, rows, chunk, GlobalTokens{call}, sum);
+  for (int chunk = LaneId(); chunk < call.planes.chunks; chunk += kWarp) {
+    AddChunk<Weight, kTokens>(call, warp * kRows, chunk, GlobalTokens{call}, sum);
   }
-  StoreSums<kTokens>(call, rows, 0, sum, sums);
+  StoreSums<kTokens>(call, warp * kRows, 0, sum, sums);
 }
 
 // Elements from `first` on of the tile's tokens; those past the last token are the last one again.
@@ -168,21 +135,21 @@ GPU_KERNEL void MatmulMany(MatmulCall call) {
   const unsigned tiles = static_cast<unsigned>((call.tokens + kTokens - 1) / kTokens);
   const int first_token = static_cast<int>(BlockX() % tiles) * kTokens;
   const int warp = static_cast<int>(BlockX() / tiles) * (kManyThreads / kWarp) + WarpId();
-  const WarpRows rows(call, warp * kRows);
-  const bool has_rows = rows.first < call.rows;
+  const int first_row = warp * kRows;
+  const bool has_rows = first_row < call.rows;
   float sum[kRows][kTokens] = {};
-  for (int begin = 0; begin < call.chunks; begin += kStageChunks) {
+  for (int begin = 0; begin < call.planes.chunks; begin += kStageChunks) {
     const StagedTokens tokens = {stage, begin * Weight::kElements};
     SyncThreads();  // the stage before has been read
     FillStage<kTokens>(call, first_token, tokens.first, stage);
     SyncThreads();
-    const int end = has_rows ? Min(begin + kStageChunks, call.chunks) : begin;
+    const int end = has_rows ? Min(begin + kStageChunks, call.planes.chunks) : begin;
     for (int chunk = begin + LaneId(); chunk < end; chunk += kWarp) {
-      AddChunk<Weight, kTokens>(call, rows, chunk, tokens, sum);
+      AddChunk<Weight, kTokens>(call, first_row, chunk, tokens, sum);
     }
   }
   SyncThreads();
-  StoreSums<kTokens>(call, rows, first_token, sum, reinterpret_cast<float*>(stage));
+  StoreSums<kTokens>(call, first_row, first_token, sum, reinterpret_cast<float*>(stage));
 }
 
 template <typename Weight, int kTokens>
@@ -212,18 +179,18 @@ struct EmbedCall {
   GpuPlanes planes;
   const int* token;
   float* out;  // [tokens, cols]
-  int cols, chunks;
+  int cols;
   bool vectors;  // rows of out are 16-byte aligned
 };
 
 // A block a token, a chunk a thread.
 template <typename Weight>
 GPU_KERNEL void EmbedRows(EmbedCall call) {
-  const size_t first = static_cast<size_t>(call.token[BlockX()]) * call.chunks;
+  const int row = call.token[BlockX()];
   float* out = call.out + int64_t{1} * BlockX() * call.cols;
-  for (int chunk = ThreadX(); chunk < call.chunks; chunk += BlockThreads()) {
+  for (int chunk = ThreadX(); chunk < call.planes.chunks; chunk += BlockThreads()) {
     Weight weight;
-    weight.Load(call.planes, first + chunk);
+    weight.Load(call.planes, row, chunk);
     for (int quad = 0; quad < Weight::kElements / 4; ++quad) {
       const int k = chunk * Weight::kElements + 4 * quad;
       Floats four;
@@ -237,11 +204,6 @@ GPU_KERNEL void EmbedRows(EmbedCall call) {
   }
 }
 
-// Whether every row of a matrix of floats begins at a multiple of 16 bytes.
-bool HasVectors(const void* data, int64_t cols) {
-  return reinterpret_cast<uintptr_t>(data) % 16 == 0 && cols % 4 == 0;
-}
-
 }  // namespace
 
 void LaunchEmbed(const StreamHandle& stream, const EmbedArgs& args) {
@@ -252,7 +214,6 @@ void LaunchEmbed(const StreamHandle& stream, const EmbedArgs& args) {
                           .token = args.token.As<int>(),
                           .out = args.out.As<float>(),
                           .cols = static_cast<int>(table.cols()),
-                          .chunks = static_cast<int>(table.chunks()),
                           .vectors = HasVectors(args.out.data, table.cols())};
   WithDecoder(table.dtype(), [&](auto decoder) {
     using Weight = typename decltype(decoder)::Type;
@@ -260,25 +221,45 @@ void LaunchEmbed(const StreamHandle& stream, const EmbedArgs& args) {
   });
 }
 
-void LaunchMatmul(const StreamHandle& stream, const MatmulArgs& args) {
-  const auto& weight = static_cast<const GpuPackedWeight&>(*args.weight);
+namespace {
+
+// As many tokens at once as there is memory for, the same bits for each.
+void MultiplyByTensorCores(const StreamHandle& stream, const MatmulArgs& args,
+                           const MatmulMemory& memory) {
+  constexpr int64_t kTogether = 64;  // tokens that memory is made for
+  const DType dtype = args.weight->dtype();
+  const int64_t cols = args.weight->cols(), tokens = args.x.dim[0], columns = args.out.dim[1];
+  const auto piece_bytes = MmaMemoryBytes(dtype, cols, kTogether);
+  int64_t most = static_cast<int64_t>(memory.bytes / piece_bytes) * kTogether;
+  if (most == 0) {
+    most = kStagedTokens;
+    while (most > 1 && !HasMmaKernel(MmaKernel::kStaged, dtype, cols, most)) --most;
+  }
+  for (int64_t begin = 0; begin < tokens; begin += most) {
+    const int64_t count = std::min(most, tokens - begin);
+    MatmulArgs piece = args;
+    piece.x = Tensor(args.x.As<float>() + begin * cols, DType::kF32, {count, cols});
+    piece.out = Tensor(args.out.As<float>() + begin * columns, DType::kF32, {count, columns});
+    const MmaKernel kernel = ChooseMmaKernel(dtype, args.weight->rows(), cols, count);
+    // Streams of a device with memory to spare have enough for any kernel and 64 tokens.
+    FAIRLEAD_CHECK(kernel == MmaKernel::kStaged || memory.bytes >= piece_bytes);
+    LaunchMatmulMma(stream, piece, kernel, memory.data);
+  }
+}
+
+}  // namespace
+
+void LaunchMatmul(const StreamHandle& stream, const MatmulArgs& args, Numerics numerics,
+                  const MatmulMemory& memory) {
+  const PackedWeight& weight = *args.weight;
   const int64_t tokens = args.x.dim[0];
   if (tokens == 0) return;
+  if (numerics != Numerics::kFloat32) return MultiplyByTensorCores(stream, args, memory);
   FAIRLEAD_CHECK(weight.cols() <= INT32_MAX - kStageElements);
   FAIRLEAD_CHECK(weight.rows() <= INT32_MAX - kManyThreads && tokens <= INT32_MAX - kMaxTileTokens);
-  const MatmulCall call = {.planes = weight.planes(),
-                           .x = args.x.As<float>(),
-                           .bias = args.bias.As<float>(),
-                           .out = args.out.As<float>() + args.out_column,
-                           .out_stride = args.out.dim[1],
-                           .rows = static_cast<int>(weight.rows()),
-                           .cols = static_cast<int>(weight.cols()),
-                           .chunks = static_cast<int>(weight.chunks()),
-                           .tokens = static_cast<int>(tokens),
-                           .vectors = HasVectors(args.x.data, weight.cols()),
-                           .accumulate = args.accumulate};
-  WithDecoder(weight.dtype(),
-              [&](auto decoder) { LaunchTiles<typename decltype(decoder)::Type>(stream, call); });
+  WithDecoder(weight.dtype(), [&](auto decoder) {
+    LaunchTiles<typename decltype(decoder)::Type>(stream, MakeMatmulCall(args));
+  });
 }
 
 }  // namespace fairlead::FAIRLEAD_GPU

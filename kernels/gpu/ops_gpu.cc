@@ -20,7 +20,8 @@ void GpuOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
 }
 
 void GpuOps::Matmul(Stream& stream, const MatmulArgs& args) const {
-  LaunchMatmul(HandleOf(stream), args);
+  const Buffer& scratch = static_cast<GpuStream&>(stream).scratch();
+  LaunchMatmul(HandleOf(stream), args, numerics_, {scratch.data(), scratch.bytes()});
 }
 
 void GpuOps::RopeAndWriteKv(Stream& stream, const RopeAndWriteKvArgs& args) const {

@@ -9,11 +9,13 @@ namespace fairlead::FAIRLEAD_GPU {
 
 class GpuOps final : public Ops {
  public:
-  explicit GpuOps(DType kv_dtype) : kv_dtype_(kv_dtype) {}  // as the kernels
+  // kv_dtype: as the kernels.
+  GpuOps(DType kv_dtype, Numerics numerics) : kv_dtype_(kv_dtype), numerics_(numerics) {}
   FAIRLEAD_OVERRIDE_OPS
 
  private:
   const DType kv_dtype_;
+  const Numerics numerics_;
 };
 
 }  // namespace fairlead::FAIRLEAD_GPU

@@ -2,9 +2,12 @@
 #include "kernels/gpu/packed_weight.h"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/check.h"
+#include "kernels/half.h"
 
 namespace fairlead {
 namespace {
@@ -13,20 +16,26 @@ constexpr int kMaxBlock = 256;
 
 // Where the planes begin, and where the last one ends.
 struct Offsets {
-  size_t high, sub_scales, scales, end;
+  size_t high, sub_scales, scales, powers, end;
 };
+
+int64_t PaddedRows(int64_t rows) { return (rows + kTileRows - 1) / kTileRows * kTileRows; }
 
 Offsets OffsetsOf(DType dtype, int64_t rows, int64_t cols) {
   const GpuFormat& format = kGpuFormats[static_cast<size_t>(dtype)];
   FAIRLEAD_CHECK_MSG(format.value_bits > 0, Info(dtype).name);
   const auto aligned = [](size_t bytes) { return (bytes + 255) / 256 * 256; };
-  const size_t chunks = static_cast<size_t>(rows * GpuChunks(dtype, cols));
-  const size_t blocks = static_cast<size_t>(rows * (cols / Info(dtype).block_elements));
+  const int64_t padded = PaddedRows(rows);
+  FAIRLEAD_CHECK(padded <= INT32_MAX - kTileRows);
+  FAIRLEAD_CHECK(GpuChunks(dtype, cols) <= INT32_MAX - kTileRows);
+  const size_t chunks = static_cast<size_t>(padded * GpuChunks(dtype, cols));
+  const size_t blocks = static_cast<size_t>(padded * (cols / Info(dtype).block_elements));
   Offsets at;
   at.high = aligned(chunks * 16);
   at.sub_scales = at.high + aligned(chunks * 4 * format.high_words);
   at.scales = at.sub_scales + aligned(chunks * format.sub_scale_bytes);
-  at.end = at.scales + aligned(blocks * format.scale_bytes);
+  at.powers = at.scales + aligned(blocks * format.scale_bytes);
+  at.end = at.powers + aligned(padded * sizeof(float));
   return at;
 }
 
@@ -124,50 +133,144 @@ uint16_t KSubScale(const std::byte* packed, int s) {
   return static_cast<uint16_t>(scale | minimum << 8);
 }
 
-// The scales of a block that is not plain; `sub_scales` has eight of them.
-void PackScales(DType dtype, const std::byte* block, std::byte* sub_scales, std::byte* scales) {
-  const GpuFormat& format = kGpuFormats[static_cast<size_t>(dtype)];
-  if (dtype == DType::kQ6_K) {
-    std::memcpy(sub_scales, block + 192, 16);
-    std::memcpy(scales, block + 208, 2);
-    return;
-  }
-  std::memcpy(scales, block, format.scale_bytes);
-  if (format.sub_scale_bytes == 0) return;
-  for (int s = 0; s < 8; ++s) {
-    const uint16_t sub_scale = KSubScale(block + 4, s);
-    std::memcpy(sub_scales + 2 * s, &sub_scale, 2);
+float HalfAt(const std::byte* bytes) {
+  uint16_t half;
+  std::memcpy(&half, bytes, 2);
+  return F16ToF32(half);
+}
+
+// The largest |q * scale| + |minimum| that the block's dtype and scales allow.
+float BlockMagnitude(DType dtype, const std::byte* block) {
+  const float d = std::fabs(HalfAt(dtype == DType::kQ6_K ? block + 208 : block));
+  float largest = 0.0f;
+  switch (dtype) {
+    case DType::kQ8_0:
+      return 128 * d;
+    case DType::kQ4_0:
+      return 8 * d;
+    case DType::kQ5_0:
+      return 16 * d;
+    case DType::kQ4_1:
+      return 15 * d + std::fabs(HalfAt(block + 2));
+    case DType::kQ5_1:
+      return 31 * d + std::fabs(HalfAt(block + 2));
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+      for (int s = 0; s < 8; ++s) {
+        const unsigned sub_scale = KSubScale(block + 4, s);
+        const float q = dtype == DType::kQ4_K ? 15 : 31;
+        largest = std::max(largest,
+                           q * d * static_cast<float>(sub_scale & 0xff) +
+                               std::fabs(HalfAt(block + 2)) * static_cast<float>(sub_scale >> 8));
+      }
+      return largest;
+    case DType::kQ6_K:
+      for (int s = 0; s < 16; ++s) {
+        const auto scale = std::to_integer<int8_t>(block[192 + s]);
+        largest = std::max(largest, 32 * d * std::fabs(static_cast<float>(scale)));
+      }
+      return largest;
+    default:
+      FAIRLEAD_CHECK_MSG(false, Info(dtype).name);
   }
 }
 
-struct MutablePlanes {
-  std::byte *values, *high, *sub_scales, *scales;
+// |element| of a plain dtype.
+float PlainMagnitude(DType dtype, const std::byte* element) {
+  if (dtype == DType::kF16) return std::fabs(HalfAt(element));
+  uint32_t bits = 0;  // bf16 is the upper half of f32
+  if (dtype == DType::kF32) {
+    std::memcpy(&bits, element, 4);
+  } else {
+    bits = Byte(element, 0) << 16 | Byte(element, 1) << 24;
+  }
+  return std::fabs(std::bit_cast<float>(bits));
+}
+
+float PowerOf(float magnitude) {
+  if (!(magnitude > 0) || std::isinf(magnitude)) return 1.0f;
+  int exponent;
+  std::frexp(magnitude, &exponent);  // magnitude < 2^exponent
+  return std::ldexp(1.0f, std::clamp(15 - exponent, -126, 126));
+}
+
+// The places of one row in the planes.
+struct RowPlaces {
+  DType dtype;
+  const GpuFormat& format;
+  std::byte* out;
+  Offsets at;
+  int row, chunks, blocks;
+
+  std::byte* values(int chunk) const { return out + GpuChunkIndex(row, chunk, chunks) * 16; }
+  std::byte* high(int chunk) const {
+    return out + at.high + GpuChunkIndex(row, chunk, chunks) * 4 * format.high_words;
+  }
+  std::byte* sub_scales(int chunk) const {
+    return out + at.sub_scales + GpuChunkIndex(row, chunk, chunks) * format.sub_scale_bytes;
+  }
+  std::byte* scales(int block) const {
+    return out + at.scales + GpuBlockIndex(row, block, blocks) * format.scale_bytes;
+  }
+  void SetPower(float power) const {
+    std::memcpy(out + at.powers + row * sizeof(float), &power, sizeof(float));
+  }
 };
 
-// Row `row` of the weight, which is in the file's layout at `from`.
-void PackRow(DType dtype, int64_t cols, int64_t row, const std::byte* from,
-             const MutablePlanes& to) {
-  const GpuFormat& format = kGpuFormats[static_cast<size_t>(dtype)];
-  int64_t chunk = row * GpuChunks(dtype, cols);
-  if (!IsQuantized(dtype)) {
-    const size_t bytes = RowBytes(dtype, cols);
-    std::byte* values = to.values + chunk * 16;
-    std::memcpy(values, from, bytes);
-    std::memset(values + bytes, 0, GpuChunks(dtype, cols) * 16 - bytes);
-    return;
+void PackZeros(const RowPlaces& to) {
+  for (int chunk = 0; chunk < to.chunks; ++chunk) {
+    std::memset(to.values(chunk), 0, 16);
+    std::memset(to.high(chunk), 0, 4 * to.format.high_words);
+    std::memset(to.sub_scales(chunk), 0, to.format.sub_scale_bytes);
   }
-  const DTypeInfo& info = Info(dtype);
-  const int elements = 128 / format.value_bits;
-  const int64_t blocks = cols / info.block_elements;
+  for (int block = 0; block < to.blocks; ++block) {
+    std::memset(to.scales(block), 0, to.format.scale_bytes);
+  }
+  to.SetPower(1.0f);
+}
+
+void PackPlainRow(const std::byte* from, int64_t cols, const RowPlaces& to) {
+  const int elements = 128 / to.format.value_bits;
+  float magnitude = 0.0f;
+  for (int64_t k = 0; k < cols; ++k) {
+    magnitude = std::max(magnitude, PlainMagnitude(to.dtype, from + RowBytes(to.dtype, k)));
+  }
+  to.SetPower(PowerOf(magnitude));
+  for (int chunk = 0; chunk < to.chunks; ++chunk) {
+    const int64_t k = int64_t{chunk} * elements;
+    const size_t bytes = RowBytes(to.dtype, std::min<int64_t>(elements, cols - k));
+    std::memcpy(to.values(chunk), from + RowBytes(to.dtype, k), bytes);
+    std::memset(to.values(chunk) + bytes, 0, 16 - bytes);
+  }
+}
+
+// The scales of a block; its chunks are `first` and those that follow.
+void PackScales(const std::byte* block, int b, int first, const RowPlaces& to) {
+  const bool q6_k = to.dtype == DType::kQ6_K;
+  std::memcpy(to.scales(b), q6_k ? block + 208 : block, to.format.scale_bytes);
+  if (to.format.sub_scale_bytes == 0) return;
+  for (int s = 0; s < 8; ++s) {
+    const uint16_t k_scale = KSubScale(block + 4, s);
+    std::memcpy(to.sub_scales(first + s),
+                q6_k ? static_cast<const void*>(block + 192 + 2 * s) : &k_scale, 2);
+  }
+}
+
+void PackQuantizedRow(const std::byte* from, const RowPlaces& to) {
+  const DTypeInfo& info = Info(to.dtype);
+  const int elements = 128 / to.format.value_bits;
   uint8_t q[kMaxBlock];
-  for (int64_t b = 0; b < blocks; ++b, from += info.block_bytes) {
-    UnpackIntegers(dtype, from, q);
-    PackScales(dtype, from, to.sub_scales + chunk * format.sub_scale_bytes,
-               to.scales + (row * blocks + b) * format.scale_bytes);
+  float magnitude = 0.0f;
+  int chunk = 0;
+  for (int b = 0; b < to.blocks; ++b, from += info.block_bytes) {
+    magnitude = std::max(magnitude, BlockMagnitude(to.dtype, from));
+    UnpackIntegers(to.dtype, from, q);
+    PackScales(from, b, chunk, to);
     for (int i = 0; i < info.block_elements; i += elements, ++chunk) {
-      PackQuads(format, q + i, to.values + chunk * 16, to.high + chunk * 4 * format.high_words);
+      PackQuads(to.format, q + i, to.values(chunk), to.high(chunk));
     }
   }
+  to.SetPower(PowerOf(magnitude));
 }
 
 }  // namespace
@@ -183,39 +286,58 @@ size_t GpuPackedBytes(DType dtype, int64_t rows, int64_t cols) {
 
 GpuPlanes GpuPlanesAt(DType dtype, int64_t rows, int64_t cols, const std::byte* data) {
   const Offsets at = OffsetsOf(dtype, rows, cols);
-  return {data, data + at.high, data + at.sub_scales, data + at.scales};
+  return {.values = data,
+          .high = data + at.high,
+          .sub_scales = data + at.sub_scales,
+          .scales = data + at.scales,
+          .powers = reinterpret_cast<const float*>(data + at.powers),
+          .chunks = static_cast<int>(GpuChunks(dtype, cols))};
 }
 
 void PackGpuRows(const PackWeightArgs& args, int64_t begin, int64_t end, std::byte* out) {
   int64_t rows = 0;
   for (const WeightPart& part : args.parts) rows += part.rows;
-  FAIRLEAD_CHECK(begin >= 0 && end <= rows && args.cols % Info(args.dtype).block_elements == 0);
-  const Offsets at = OffsetsOf(args.dtype, end - begin, args.cols);
-  const MutablePlanes planes = {out, out + at.high, out + at.sub_scales, out + at.scales};
+  const int block_elements = Info(args.dtype).block_elements;
+  FAIRLEAD_CHECK(begin >= 0 && end <= rows && args.cols % block_elements == 0);
+  FAIRLEAD_CHECK(begin % kTileRows == 0 && (end % kTileRows == 0 || end == rows));
+  RowPlaces to = {.dtype = args.dtype,
+                  .format = kGpuFormats[static_cast<size_t>(args.dtype)],
+                  .out = out,
+                  .at = OffsetsOf(args.dtype, end - begin, args.cols),
+                  .row = 0,
+                  .chunks = static_cast<int>(GpuChunks(args.dtype, args.cols)),
+                  .blocks = static_cast<int>(args.cols / block_elements)};
   const size_t row_bytes = RowBytes(args.dtype, args.cols);
   int64_t first = 0;  // row of the weight that is the part's first
   for (const WeightPart& part : args.parts) {
     for (int64_t row = std::max(begin, first); row < std::min(end, first + part.rows); ++row) {
-      PackRow(args.dtype, args.cols, row - begin, part.data + (row - first) * row_bytes, planes);
+      const std::byte* from = part.data + (row - first) * row_bytes;
+      to.row = static_cast<int>(row - begin);
+      IsQuantized(args.dtype) ? PackQuantizedRow(from, to) : PackPlainRow(from, args.cols, to);
     }
     first += part.rows;
   }
+  for (int64_t row = end - begin; row < PaddedRows(end - begin); ++row) {
+    to.row = static_cast<int>(row);
+    PackZeros(to);
+  }
 }
 
-std::array<GpuSlice, 4> GpuSlices(DType dtype, int64_t rows, int64_t cols, int64_t begin,
+std::array<GpuSlice, 5> GpuSlices(DType dtype, int64_t rows, int64_t cols, int64_t begin,
                                   int64_t end) {
   const GpuFormat& format = kGpuFormats[static_cast<size_t>(dtype)];
   const Offsets whole = OffsetsOf(dtype, rows, cols);
   const Offsets part = OffsetsOf(dtype, end - begin, cols);
-  const size_t chunks = static_cast<size_t>(GpuChunks(dtype, cols));
-  const size_t blocks = static_cast<size_t>(cols / Info(dtype).block_elements);
+  const auto chunks = static_cast<size_t>(GpuChunks(dtype, cols));
+  const auto blocks = static_cast<size_t>(cols / Info(dtype).block_elements);
   const auto slice = [&](size_t from, size_t to, size_t row_bytes) {
     return GpuSlice{from, to + static_cast<size_t>(begin) * row_bytes,
-                    static_cast<size_t>(end - begin) * row_bytes};
+                    static_cast<size_t>(PaddedRows(end - begin)) * row_bytes};
   };
   return {slice(0, 0, chunks * 16), slice(part.high, whole.high, chunks * 4 * format.high_words),
           slice(part.sub_scales, whole.sub_scales, chunks * format.sub_scale_bytes),
-          slice(part.scales, whole.scales, blocks * format.scale_bytes)};
+          slice(part.scales, whole.scales, blocks * format.scale_bytes),
+          slice(part.powers, whole.powers, sizeof(float))};
 }
 
 void PackGpuWeight(const PackWeightArgs& args, std::byte* out) {

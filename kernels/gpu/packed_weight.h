@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weights in the layout the GPU kernels stream. A row is cut into chunks whose values fill 16
-// bytes: 4 elements (f32), 8 (f16, bf16), 16 (q8_0) or 32 (4 to 6 bits). Chunk c of row r has the
-// index r * chunks + c in each plane, so lanes that take neighbouring chunks read neighbouring
-// vectors:
+// bytes: 4 elements (f32), 8 (f16, bf16), 16 (q8_0) or 32 (4 to 6 bits). Planes, each an array:
 // - values, 16 bytes a chunk: the elements of a plain dtype in order, or the low 8 or 4 bits of q.
 // - high, the bits of q above 4: a u32 a chunk (q5_0, q5_1, q5_k), two (q6_k).
 // - sub_scales, a u16 a chunk: the low byte is the scale, the high one the minimum (q4_k, q5_k), or
 //   an int8 scale each for the first and second 16 elements (q6_k).
 // - scales, of a block of the file: f16 d, and after it f16 m or dmin where the dtype has it.
+// - powers, an f32 a row: the power of two that brings the largest |q * scale| + |minimum| of the
+//   row into [2^14, 2^15), so that its elements, times it, fit f16 (1 for a row of zeros, or with
+//   elements that are not finite; 2^-126 to 2^126).
+//
+// The order in all planes: tiles of 16 rows, the last one filled up with rows of zeros. In a tile,
+// groups of 4 chunks (the last may have fewer), in a group its rows, in a row its chunks; and for
+// `scales` the blocks, in a block its rows. So the 16 rows by 4 chunks that a warp multiplies at
+// once are 1024 contiguous bytes of `values`, and rows of any length waste nothing.
+//
 // q is unsigned, as in the file; that of q8_0 is 128 more. Four elements make a quad, a byte each:
 // quad i of a chunk, its elements 4 i to 4 i + 3, is
 //   q8_0    values[i]
@@ -54,33 +61,51 @@ inline constexpr std::array<GpuFormat, kNumDTypes> kGpuFormats = {{
     {},             // f8_e4m3: of the KV cache
 }};
 
+inline constexpr int kTileRows = 16;
+inline constexpr int kGroupChunks = 4;
+
 // In device memory; those that the dtype does not have are empty and not read.
 struct GpuPlanes {
   const std::byte* values;
   const std::byte* high;
   const std::byte* sub_scales;
   const std::byte* scales;
+  const float* powers;
+  int chunks;  // of a row
 };
 
 // Chunks of a row.
 int64_t GpuChunks(DType dtype, int64_t cols);
 
+// Where a chunk of a row stands, in chunks.
+constexpr size_t GpuChunkIndex(int row, int chunk, int chunks) {
+  const int group = chunk & ~(kGroupChunks - 1);
+  const int width = chunks - group < kGroupChunks ? chunks - group : kGroupChunks;
+  return (static_cast<size_t>(row / kTileRows) * chunks + group) * kTileRows +
+         row % kTileRows * width + chunk % kGroupChunks;
+}
+// Where the scales of a block of a row stand, in blocks.
+constexpr size_t GpuBlockIndex(int row, int block, int blocks) {
+  return (static_cast<size_t>(row / kTileRows) * blocks + block) * kTileRows + row % kTileRows;
+}
+
 // All planes, each 256-byte aligned. The dtype is one of weights, cols a positive multiple of its
-// block.
+// block, rows and a row's chunks fit an int with a tile to spare.
 size_t GpuPackedBytes(DType dtype, int64_t rows, int64_t cols);
 
 // The planes of a weight that is packed at `data`.
 GpuPlanes GpuPlanesAt(DType dtype, int64_t rows, int64_t cols, const std::byte* data);
 
 // Packs the rows [begin, end) of all parts into `out`, host memory, 16-byte aligned, as a weight of
-// these rows alone. The gaps between planes are left as they are.
+// these rows alone. begin and, unless it is the last, end are multiples of kTileRows. The gaps
+// between planes are left as they are.
 void PackGpuRows(const PackWeightArgs& args, int64_t begin, int64_t end, std::byte* out);
 // Where in a weight of `rows` rows the bytes belong that PackGpuRows makes of [begin, end): a slice
 // a plane, without bytes where the dtype does not have it.
 struct GpuSlice {
   size_t from, to, bytes;
 };
-std::array<GpuSlice, 4> GpuSlices(DType dtype, int64_t rows, int64_t cols, int64_t begin,
+std::array<GpuSlice, 5> GpuSlices(DType dtype, int64_t rows, int64_t cols, int64_t begin,
                                   int64_t end);
 // All rows.
 void PackGpuWeight(const PackWeightArgs& args, std::byte* out);
@@ -95,7 +120,6 @@ class GpuPackedWeight final : public PackedWeight {
 
   size_t bytes() const override { return memory_.bytes(); }
   const GpuPlanes& planes() const { return planes_; }
-  int64_t chunks() const { return GpuChunks(dtype(), cols()); }
 
  private:
   Buffer memory_;

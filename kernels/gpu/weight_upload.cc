@@ -43,9 +43,10 @@ absl::Status WeightUpload::Reserve(size_t bytes) {
 
 absl::Status WeightUpload::Upload(const PackWeightArgs& args, int64_t rows, std::byte* data) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const auto row_bytes = static_cast<int64_t>(GpuPackedBytes(args.dtype, 1, args.cols));
+  const auto tile_bytes = static_cast<int64_t>(GpuPackedBytes(args.dtype, kTileRows, args.cols));
+  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   const int64_t slab_rows =
-      std::clamp<int64_t>(static_cast<int64_t>(kSlabBytes) / row_bytes, 1, rows);
+      kTileRows * std::clamp<int64_t>(static_cast<int64_t>(kSlabBytes) / tile_bytes, 1, tiles);
   const size_t bytes = GpuPackedBytes(args.dtype, slab_rows, args.cols);
   if (absl::Status status = Reserve(std::max(bytes, kSlabBytes)); !status.ok()) return status;
   pool_.ParallelFor((rows + slab_rows - 1) / slab_rows, [&](int64_t slab, int worker) {

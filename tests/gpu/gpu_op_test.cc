@@ -71,6 +71,15 @@ std::vector<size_t> CacheCases() {
   return list;
 }
 
+// Matmul by tensor cores. gpu_matmul_test has more of them, so every third will do.
+std::vector<size_t> TensorCoreCases() {
+  std::vector<size_t> list;
+  for (size_t i = 0; i < Cases().size(); ++i) {
+    if (Cases()[i].op == "Matmul" && i % 3 == 0) list.push_back(i);
+  }
+  return list;
+}
+
 INSTANTIATE_TEST_SUITE_P(HostSimt, GpuOpTest,
                          testing::Combine(testing::Values("host-simt:32", "host-simt:64"),
                                           testing::Values(DType::kF32),
@@ -81,6 +90,11 @@ INSTANTIATE_TEST_SUITE_P(HostSimtCache, GpuOpTest,
                                           testing::Values(DType::kF16, DType::kBF16, DType::kQ8_0,
                                                           DType::kF8_E4M3),
                                           testing::ValuesIn(CacheCases())),
+                         CaseName);
+INSTANTIATE_TEST_SUITE_P(HostSimtTensorCores, GpuOpTest,
+                         testing::Combine(testing::Values("host-simt:32", "host-simt:64"),
+                                          testing::Values(Numerics::kPrecise),
+                                          testing::ValuesIn(TensorCoreCases())),
                          CaseName);
 
 TEST(Backend, ErrorsSayWhatIsMissing) {

@@ -87,6 +87,8 @@ class BlockRunner {
   // Returns the values of the warp's lanes.
   const uint64_t* Exchange(uint64_t value, uint64_t mask, bool sync,
                            const std::source_location& where);
+  // Whether the running lane is the one that all others of the warp wait for.
+  bool IsLastOfWarp() const;
   [[noreturn]] void Stop(FaultKind kind, std::string where, std::string what);
 
  private:

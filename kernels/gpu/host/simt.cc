@@ -303,6 +303,11 @@ const uint64_t* BlockRunner::Exchange(uint64_t value, uint64_t mask, bool sync,
   return values;
 }
 
+bool BlockRunner::IsLastOfWarp() const {
+  const Warp& warp = warps_[warp_of(current())];
+  return (warp.arrived | Bit(current() % info_.warp)) == warp.lanes;
+}
+
 // ---- what kernels call
 
 int ThreadIndex() { return t_runner->info().thread; }
@@ -341,6 +346,14 @@ uint64_t Ballot(bool predicate, uint64_t mask, const std::source_location& where
     if ((mask & Bit(i)) != 0 && values[i] != 0) ballot |= Bit(i);
   }
   return ballot;
+}
+
+void Collective(uint64_t value, absl::FunctionRef<void(const uint64_t*)> work,
+                const std::source_location& where) {
+  const BlockRunner::Pause pause(*t_runner);
+  const bool last = t_runner->IsLastOfWarp();
+  const uint64_t* values = t_runner->Exchange(value, ~uint64_t{0}, false, where);
+  if (last) work(values);
 }
 
 void SyncWarp(uint64_t mask, const std::source_location& where) {

@@ -81,6 +81,10 @@ void SyncThreads(const std::source_location& where);
 uint64_t Exchange(uint64_t value, int from, uint64_t mask, const std::source_location& where);
 // Kernel: likewise; a bit for each lane of the mask whose predicate holds.
 uint64_t Ballot(bool predicate, uint64_t mask, const std::source_location& where);
+// Kernel: likewise of all lanes; when all have come, one of them calls work() with their values,
+// and then all go on.
+void Collective(uint64_t value, absl::FunctionRef<void(const uint64_t*)> work,
+                const std::source_location& where);
 // Kernel: likewise; orders the lanes' memory accesses.
 void SyncWarp(uint64_t mask, const std::source_location& where);
 

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// mma.h on the SIMT executor. Warps of 32 hold tiles as NVIDIA's m16n8k16 does, those of 64 as
+// AMD's MFMA 16x16x16, so that kernels meet both. One lane computes for all (mma_host.cc).
+#pragma once
+
+#include "kernels/gpu/bits.h"
+#include "kernels/gpu/gpu.h"
+#include "kernels/gpu/host/simt_mma.h"
+
+#define GPU_UNROLL
+#define GPU_THREADS(threads)
+
+namespace fairlead::FAIRLEAD_GPU {
+
+constexpr bool kLikeNvidia = kWarp == 32;
+constexpr int kMmaTokens = kLikeNvidia ? 8 : 16;
+
+struct alignas(16) RowFragment {
+  static constexpr int kRows = kLikeNvidia ? 2 : 1, kQuads = 1, kDistinctLanes = kWarp;
+  uint32_t pair[2 * kRows];
+
+  static constexpr int Row(int lane, int r) { return kLikeNvidia ? lane / 4 + 8 * r : lane % 16; }
+  static constexpr int Quad(int lane, int) { return kLikeNvidia ? lane % 4 : lane / 16; }
+  void Set(int r, int, uint32_t first, uint32_t second) {
+    pair[r] = first;
+    pair[r + kRows] = second;
+  }
+};
+
+struct alignas(8) TokenFragment {
+  static constexpr int kQuads = 1;
+  uint32_t pair[2];
+
+  static constexpr int Token(int lane) { return kLikeNvidia ? lane / 4 : lane % 16; }
+  static constexpr int Quad(int lane, int) { return kLikeNvidia ? lane % 4 : lane / 16; }
+};
+
+struct TileSums {
+  static constexpr int kValues = 4;
+  float value[kValues];
+
+  static constexpr int Row(int lane, int i) {
+    return kLikeNvidia ? lane / 4 + i / 2 * 8 : lane / 16 * 4 + i;
+  }
+  static constexpr int Token(int lane, int i) {
+    return kLikeNvidia ? lane % 4 * 2 + i % 2 : lane % 16;
+  }
+};
+
+constexpr simt::MmaLayout MakeMmaLayout() {
+  simt::MmaLayout layout = {};
+  layout.warp = kWarp;
+  layout.rows = RowFragment::kRows;
+  layout.sums = TileSums::kValues;
+  for (int lane = 0; lane < kWarp; ++lane) {
+    for (int r = 0; r < RowFragment::kRows; ++r) layout.row[lane][r] = RowFragment::Row(lane, r);
+    layout.quad[lane] = RowFragment::Quad(lane, 0);
+    layout.token[lane] = TokenFragment::Token(lane);
+    for (int i = 0; i < TileSums::kValues; ++i) {
+      layout.sum_row[lane][i] = TileSums::Row(lane, i);
+      layout.sum_token[lane][i] = TileSums::Token(lane, i);
+    }
+  }
+  return layout;
+}
+inline constexpr simt::MmaLayout kMmaLayout = MakeMmaLayout();
+
+GPU_DEVICE void Mma(const RowFragment& rows, const TokenFragment& tokens, TileSums* sums,
+                    const Site& where = Site::current()) {
+  simt::MmaLane lane = {rows.pair, tokens.pair, sums->value};
+  simt::Mma(kMmaLayout, &lane, where);
+}
+
+GPU_DEVICE uint32_t PackPair(float low, float high) {
+  return F16Bits(low) | static_cast<uint32_t>(F16Bits(high)) << 16;
+}
+GPU_DEVICE float PairLow(uint32_t pair) { return F16Value(static_cast<uint16_t>(pair & 0xffffu)); }
+GPU_DEVICE float PairHigh(uint32_t pair) { return F16Value(static_cast<uint16_t>(pair >> 16)); }
+GPU_DEVICE uint32_t PairSub(uint32_t a, uint32_t b) {
+  return PackPair(PairLow(a) - PairLow(b), PairHigh(a) - PairHigh(b));
+}
+// Rounded to f32 first, which tells from one rounding in few of 2^12 cases.
+GPU_DEVICE uint32_t PairFma(uint32_t a, uint32_t b, uint32_t c) {
+  return PackPair(fmaf(PairLow(a), PairLow(b), PairLow(c)),
+                  fmaf(PairHigh(a), PairHigh(b), PairHigh(c)));
+}
+GPU_DEVICE uint32_t RaisedPair(uint32_t bytes, int i) {
+  bytes >>= 16 * i;
+  return 0x64006400u | (bytes & 0xffu) | (bytes & 0xff00u) << 8;
+}
+
+}  // namespace fairlead::FAIRLEAD_GPU
