@@ -11,7 +11,7 @@ readonly kMirror=http://deb.debian.org/debian
 readonly kSuite=forky
 readonly kKeyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # Of what hipcc depends on: neither run nor read when device code is compiled. Headers and start files are the system's.
-readonly kNotNeeded='^(binutils|clang-tools|cpp|debconf|dpkg|g\+\+|gcc|lib32|libasan|libbinutils|libc-gconv|libc6-dev|libc6-i386|libclang-rt|libcrypt-dev|libdb5|libgcc-.*-dev|libgprofng|libhwasan|libkrb|libldap|liblsan|libobjc|libperl|libpython3|libssl|libstdc\+\+-.*-dev|libtsan|libubsan|linux-libc-dev|media-types|openssl|perl|python3|tar_|tzdata)'
+readonly kNotNeeded='^(binutils|clang-tools|cpp|debconf|dpkg|g\+\+|gcc|lib32|libasan|libbinutils|libc-gconv|libc6-dev|libc6-i386|libclang-rt|libcrypt-dev|libdb5|libgcc-.*-dev|libgprofng|libhwasan|liblsan|libobjc|libperl|libpython3|libstdc\+\+-.*-dev|libtsan|libubsan|linux-libc-dev|media-types|openssl|perl|python3|tar_|tzdata)'
 readonly kTools=(clang clang-offload-bundler lld llvm-objdump llvm-readobj)
 
 log() { printf '[install-hip %3ds] %s\n' "$SECONDS" "$*" >&2; }
@@ -73,7 +73,7 @@ exec "$llvm/bin/clang++" -idirafter "$folder/usr/include" --hip-path="$folder/us
   --rocm-device-lib-path="$(dirname "$(find "$llvm" -name ockl.bc)")" "\$@"
 TEXT
   chmod +x "$folder/bin/hipcc"
-  for tool in llvm-objdump llvm-readelf; do ln -sf "$llvm/bin/$tool" "$folder/bin/$tool"; done
+  for tool in ld.lld llvm-objdump llvm-readelf; do ln -sf "$llvm/bin/$tool" "$folder/bin/$tool"; done
 }
 
 case ${1:-} in
@@ -102,7 +102,9 @@ rm -rf "$folder/usr"
 mv "$work/root/usr" "$folder/usr"
 llvm=$(dirname "$(dirname "$(find "$folder/usr/lib" -path '*/llvm-*/bin/lld')")")
 bind
-"$folder/bin/hipcc" --version >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "the compiler in $folder does not run"; }
+for tool in hipcc ld.lld llvm-objdump llvm-readelf; do
+  "$folder/bin/$tool" --version >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "$folder/bin/$tool does not run"; }
+done
 rm -rf "$work"
 touch "$folder/complete"
 log "$("$folder/bin/hipcc" --version | head -n 1) is in $folder"

@@ -62,19 +62,22 @@ std::string KernelName(const std::string& mangled) {
   const std::unique_ptr<char, void (*)(void*)> text(
       abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status), &std::free);
   std::string name = status == 0 ? text.get() : mangled;
-  const std::string within = "(anonymous namespace)::";
-  if (const size_t at = name.find(within); at != std::string::npos) {
-    name.erase(0, at + within.size());
-  }
-  if (const size_t at = name.rfind('('); at != std::string::npos) name.erase(at);
-  return std::regex_replace(name, std::regex("fairlead::(gpu_hip[0-9]+::)?"), "");
+  name = std::regex_replace(
+      name, std::regex("fairlead::|gpu_hip[0-9]+::|\\(anonymous namespace\\)::|^void "), "");
+  return name.substr(0, name.find('('));
 }
 
 void CountLaunches() {
   std::istringstream lines(*FairleadHipLaunches());
   int launches;
   std::map<std::string, int> now;
-  for (std::string name; lines >> launches >> name;) now[KernelName(name)] += launches;
+  // The library has them for both sizes of warps.
+  const bool wide = HipDevice(Numerics::kFloat32).info().description.find(" gfx9") != std::string::npos;
+  for (std::string name; lines >> launches >> name;) {
+    if (name.find(wide ? "gpu_hip64" : "gpu_hip32") != std::string::npos) {
+      now[KernelName(name)] += launches;
+    }
+  }
   for (const auto& [name, total] : now) {
     Count& count = Counts()[name];
     if (total > count.launches) ++count.cases;
