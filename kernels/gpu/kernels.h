@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ops as launches on a stream, one declaration a source file's kernels; arguments are those of
-// ops.h, in device memory, checked by MakeCheckedOps. Compiled once per target.
+// Ops as launches on a stream, for tests to choose what a device chooses by itself; arguments are
+// those of ops.h, in device memory, checked by MakeCheckedOps. Compiled once per target.
 #pragma once
 
 #include "kernels/gpu/gpu.h"
@@ -8,11 +8,6 @@
 #include "kernels/ops.h"
 
 namespace fairlead::FAIRLEAD_GPU {
-
-// rows.cu
-void LaunchRmsNorm(const StreamHandle& stream, const RmsNormArgs& args);
-void LaunchSiluAndMul(const StreamHandle& stream, const SiluAndMulArgs& args);
-void LaunchGatherRows(const StreamHandle& stream, const GatherRowsArgs& args);
 
 // matmul.cu
 void LaunchEmbed(const StreamHandle& stream, const EmbedArgs& args);

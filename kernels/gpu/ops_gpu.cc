@@ -1,22 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
+// Calls of the ops that have files of their own; rows.cu defines the others.
 #include "kernels/gpu/ops_gpu.h"
 
 #include "kernels/gpu/kernels.h"
 #include "kernels/gpu/stream_gpu.h"
 
 namespace fairlead::FAIRLEAD_GPU {
-namespace {
 
 const StreamHandle& HandleOf(Stream& stream) { return static_cast<GpuStream&>(stream).handle(); }
 
-}  // namespace
-
 void GpuOps::Embed(Stream& stream, const EmbedArgs& args) const {
   LaunchEmbed(HandleOf(stream), args);
-}
-
-void GpuOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
-  LaunchRmsNorm(HandleOf(stream), args);
 }
 
 void GpuOps::Matmul(Stream& stream, const MatmulArgs& args) const {
@@ -32,14 +26,6 @@ void GpuOps::Attention(Stream& stream, const AttentionArgs& args) const {
   const Buffer& scratch = static_cast<GpuStream&>(stream).scratch();
   LaunchAttention(HandleOf(stream), args, kv_dtype_,
                   {static_cast<float*>(scratch.data()), scratch.bytes()});
-}
-
-void GpuOps::SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const {
-  LaunchSiluAndMul(HandleOf(stream), args);
-}
-
-void GpuOps::GatherRows(Stream& stream, const GatherRowsArgs& args) const {
-  LaunchGatherRows(HandleOf(stream), args);
 }
 
 void GpuOps::Sample(Stream& stream, const SampleArgs& args) const {

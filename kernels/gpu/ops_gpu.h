@@ -7,6 +7,8 @@
 
 namespace fairlead::FAIRLEAD_GPU {
 
+const StreamHandle& HandleOf(Stream& stream);  // of a GpuStream
+
 class GpuOps final : public Ops {
  public:
   // kv_dtype: as the kernels.

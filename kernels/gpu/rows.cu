@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ops that take rows of activations as they are: norm, gate, gather.
-#include "kernels/gpu/kernels.h"
+#include "kernels/gpu/ops_gpu.h"
 
 namespace fairlead::FAIRLEAD_GPU {
 namespace {
@@ -64,7 +64,7 @@ GPU_KERNEL void GatherRows(GatherRowsCall call) {
 
 }  // namespace
 
-void LaunchRmsNorm(const StreamHandle& stream, const RmsNormArgs& args) {
+void GpuOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
   const int64_t tokens = args.x.dim[0];
   if (tokens == 0) return;
   const RmsNormCall call = {.x = args.x.As<float>(),
@@ -72,19 +72,19 @@ void LaunchRmsNorm(const StreamHandle& stream, const RmsNormArgs& args) {
                             .out = args.out.As<float>(),
                             .hidden = static_cast<int>(args.x.dim[1]),
                             .epsilon = args.epsilon};
-  GPU_LAUNCH(stream, Grid{static_cast<unsigned>(tokens)}, kThreads, 0, RmsNorm, call);
+  GPU_LAUNCH(HandleOf(stream), Grid{static_cast<unsigned>(tokens)}, kThreads, 0, RmsNorm, call);
 }
 
-void LaunchSiluAndMul(const StreamHandle& stream, const SiluAndMulArgs& args) {
+void GpuOps::SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const {
   const int64_t tokens = args.out.dim[0], ffn = args.out.dim[1];
   if (tokens == 0) return;
   const SiluAndMulCall call = {
       .x = args.x.As<float>(), .out = args.out.As<float>(), .ffn = static_cast<int>(ffn)};
   const Grid grid = {static_cast<unsigned>(tokens), Blocks(ffn)};
-  GPU_LAUNCH(stream, grid, kThreads, 0, SiluAndMul, call);
+  GPU_LAUNCH(HandleOf(stream), grid, kThreads, 0, SiluAndMul, call);
 }
 
-void LaunchGatherRows(const StreamHandle& stream, const GatherRowsArgs& args) {
+void GpuOps::GatherRows(Stream& stream, const GatherRowsArgs& args) const {
   const int64_t rows = args.out.dim[0], hidden = args.out.dim[1];
   if (rows == 0) return;
   const GatherRowsCall call = {.x = args.x.As<float>(),
@@ -92,7 +92,7 @@ void LaunchGatherRows(const StreamHandle& stream, const GatherRowsArgs& args) {
                                .out = args.out.As<float>(),
                                .hidden = static_cast<int>(hidden)};
   const Grid grid = {static_cast<unsigned>(rows), Blocks(hidden)};
-  GPU_LAUNCH(stream, grid, kThreads, 0, GatherRows, call);
+  GPU_LAUNCH(HandleOf(stream), grid, kThreads, 0, GatherRows, call);
 }
 
 }  // namespace fairlead::FAIRLEAD_GPU
