@@ -19,7 +19,7 @@ readonly kPackages=(
   libssl-dev libboost-dev nlohmann-json3-dev libspdlog-dev libyaml-cpp-dev libcli11-dev
   prometheus-cpp-dev libcurl4-openssl-dev zlib1g-dev
   libpcre2-dev libxxhash-dev libhwy-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev valgrind
-  python3 python3-venv python3-pip openssl curl unzip ca-certificates
+  python3 python3-venv python3-pip openssl curl patch unzip ca-certificates
 )
 readonly kLintPackages=(clang-format clang-tidy)
 readonly kOnednnMinimum=3.2

@@ -21,7 +21,7 @@ struct RmsNormCall {
 
 // A block a token. Each thread sums its own elements in order, then the threads' sums are joined:
 // the order depends on `hidden` alone.
-GPU_KERNEL void RmsNorm(RmsNormCall call) {
+GPU_KERNEL void RmsNormKernel(RmsNormCall call) {
   const int64_t row = int64_t{1} * BlockX() * call.hidden;
   const float* x = call.x + row;
   float sum = 0.0f;
@@ -40,7 +40,7 @@ struct SiluAndMulCall {
 };
 
 // Grid: tokens by chunks of kThreads elements.
-GPU_KERNEL void SiluAndMul(SiluAndMulCall call) {
+GPU_KERNEL void SiluAndMulKernel(SiluAndMulCall call) {
   const int i = static_cast<int>(BlockY()) * kThreads + ThreadX();
   if (i >= call.ffn) return;
   const float* x = call.x + int64_t{2} * BlockX() * call.ffn;
@@ -55,7 +55,7 @@ struct GatherRowsCall {
   int hidden;
 };
 
-GPU_KERNEL void GatherRows(GatherRowsCall call) {
+GPU_KERNEL void GatherRowsKernel(GatherRowsCall call) {
   const int i = static_cast<int>(BlockY()) * kThreads + ThreadX();
   if (i >= call.hidden) return;
   const int64_t from = call.row[BlockX()];
@@ -72,7 +72,7 @@ void GpuOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
                             .out = args.out.As<float>(),
                             .hidden = static_cast<int>(args.x.dim[1]),
                             .epsilon = args.epsilon};
-  GPU_LAUNCH(HandleOf(stream), Grid{static_cast<unsigned>(tokens)}, kThreads, 0, RmsNorm, call);
+  GPU_LAUNCH(HandleOf(stream), Grid{static_cast<unsigned>(tokens)}, kThreads, 0, RmsNormKernel, call);
 }
 
 void GpuOps::SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const {
@@ -81,7 +81,7 @@ void GpuOps::SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const {
   const SiluAndMulCall call = {
       .x = args.x.As<float>(), .out = args.out.As<float>(), .ffn = static_cast<int>(ffn)};
   const Grid grid = {static_cast<unsigned>(tokens), Blocks(ffn)};
-  GPU_LAUNCH(HandleOf(stream), grid, kThreads, 0, SiluAndMul, call);
+  GPU_LAUNCH(HandleOf(stream), grid, kThreads, 0, SiluAndMulKernel, call);
 }
 
 void GpuOps::GatherRows(Stream& stream, const GatherRowsArgs& args) const {
@@ -92,7 +92,7 @@ void GpuOps::GatherRows(Stream& stream, const GatherRowsArgs& args) const {
                                .out = args.out.As<float>(),
                                .hidden = static_cast<int>(hidden)};
   const Grid grid = {static_cast<unsigned>(rows), Blocks(hidden)};
-  GPU_LAUNCH(HandleOf(stream), grid, kThreads, 0, GatherRows, call);
+  GPU_LAUNCH(HandleOf(stream), grid, kThreads, 0, GatherRowsKernel, call);
 }
 
 }  // namespace fairlead::FAIRLEAD_GPU
