@@ -3,6 +3,8 @@
 // AMD's MFMA 16x16x16, so that kernels meet both. One lane computes for all (mma_host.cc).
 #pragma once
 
+#include <source_location>
+
 #include "kernels/gpu/bits.h"
 #include "kernels/gpu/gpu.h"
 #include "kernels/gpu/host/simt_mma.h"
@@ -66,7 +68,7 @@ constexpr simt::MmaLayout MakeMmaLayout() {
 inline constexpr simt::MmaLayout kMmaLayout = MakeMmaLayout();
 
 GPU_DEVICE void Mma(const RowFragment& rows, const TokenFragment& tokens, TileSums* sums,
-                    const Site& where = Site::current()) {
+                    const std::source_location& where = std::source_location::current()) {
   simt::MmaLane lane = {rows.pair, tokens.pair, sums->value};
   simt::Mma(kMmaLayout, &lane, where);
 }
