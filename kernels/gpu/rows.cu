@@ -72,7 +72,8 @@ void GpuOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
                             .out = args.out.As<float>(),
                             .hidden = static_cast<int>(args.x.dim[1]),
                             .epsilon = args.epsilon};
-  GPU_LAUNCH(HandleOf(stream), Grid{static_cast<unsigned>(tokens)}, kThreads, 0, RmsNormKernel, call);
+  GPU_LAUNCH(HandleOf(stream), Grid{static_cast<unsigned>(tokens)}, kThreads, 0, RmsNormKernel,
+             call);
 }
 
 void GpuOps::SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const {
