@@ -98,7 +98,7 @@ mkdir "$work" || fail "cannot write to $folder"
 fetch
 log "unpacking"
 unpack
-rm -rf "$folder/usr"
+rm -rf "${folder:?}/usr"
 mv "$work/root/usr" "$folder/usr"
 llvm=$(dirname "$(dirname "$(find "$folder/usr/lib" -path '*/llvm-*/bin/lld')")")
 bind

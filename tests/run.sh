@@ -68,11 +68,16 @@ make_venv "$root/build/venv"
 place_model "$model"
 
 # A build folder keeps what it was configured with, so what the tests need is said again.
+# The checks of the AMD backend want a compiler that Debian 12 and Ubuntu 24.04 do not have.
+if [ "$preset" = release ]; then
+  deploy/install-hip.sh >/dev/null || log "no HIP compiler could be had"
+fi
+
 log "configuring build/$preset"
 cmake --preset "$preset" -DFAIRLEAD_BUILD_TESTS=ON -DFAIRLEAD_WARNINGS_AS_ERRORS=ON -DFAIRLEAD_MODEL="$model" \
   -DFAIRLEAD_PYTHON="$root/build/venv/bin/python" >"build/configure-$preset.log" 2>&1 ||
   { cat "build/configure-$preset.log" >&2; fail "CMake could not configure build/$preset"; }
-grep -o 'NVIDIA checks: .*' "build/configure-$preset.log" | while read -r line; do log "$line"; done
+grep -oE '(NVIDIA|AMD) (checks|instructions): .*' "build/configure-$preset.log" | while read -r line; do log "$line"; done
 log "building build/$preset"
 cmake --build --preset "$preset" || fail "build/$preset does not build"
 

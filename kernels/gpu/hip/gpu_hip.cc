@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory, streams and launches of gpu_hip.h. HIP's current device is the calling thread's, so each
 // function sets it.
+#include <cstdio>
+#include <cstdlib>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -10,15 +12,25 @@
 namespace fairlead::FAIRLEAD_GPU {
 namespace {
 
-// A device that is lost or a launch that is wrong: nothing of it can be trusted any more.
-void Check(int device, hipError_t error, const char* what) {
-  if (error == hipSuccess) return;
-  CheckFailed(
-      __FILE__, __LINE__, what,
-      absl::StrCat("hip:", device, ": ", hipGetErrorName(error), ", ", hipGetErrorString(error)));
+// Of errors that no caller can do anything about: the GPU, the driver or a kernel failed. Later
+// calls would fail as well, so the process ends and whoever supervises it starts another.
+[[noreturn]] void Die(int device, const char* what, hipError_t error) {
+  std::fprintf(stderr, "error: hip:%d: %s failed: %s: %s\n", device, what, hipGetErrorName(error),
+               hipGetErrorString(error));
+  std::fflush(stderr);
+  std::abort();
 }
 
-void Use(int device) { Check(device, hipSetDevice(device), "hipSetDevice"); }
+void Check(int device, hipError_t error, const char* what) {
+  if (error != hipSuccess) Die(device, what, error);
+}
+
+// At the end of the process the runtime may be gone before the last owner of memory is.
+void CheckRelease(int device, hipError_t error, const char* what) {
+  if (error != hipErrorDeinitialized) Check(device, error, what);
+}
+
+void Use(int device) { CheckRelease(device, hipSetDevice(device), "hipSetDevice"); }
 
 // Whether there was memory; all other errors are the device's.
 bool WasEnough(int device, hipError_t error, const char* what) {
@@ -66,7 +78,7 @@ void* AllocateMemory(int device, size_t bytes) {
 
 void ReleaseMemory(int device, void* data) {
   Use(device);
-  Check(device, hipFree(data), "hipFree");
+  CheckRelease(device, hipFree(data), "hipFree");
 }
 
 void* AllocatePinned(int device, size_t bytes) {
@@ -79,7 +91,7 @@ void* AllocatePinned(int device, size_t bytes) {
 
 void ReleasePinned(int device, void* data) {
   Use(device);
-  Check(device, hipHostFree(data), "hipHostFree");
+  CheckRelease(device, hipHostFree(data), "hipHostFree");
 }
 
 StreamHandle CreateStream(int device) {
@@ -92,7 +104,7 @@ StreamHandle CreateStream(int device) {
 
 void DestroyStream(const StreamHandle& stream) {
   Use(stream.device);
-  Check(stream.device, hipStreamDestroy(stream.stream), "hipStreamDestroy");
+  CheckRelease(stream.device, hipStreamDestroy(stream.stream), "hipStreamDestroy");
 }
 
 void CopyToDevice(const StreamHandle& stream, void* device, const void* host, size_t bytes) {
@@ -116,11 +128,11 @@ void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int t
                   size_t shared_bytes, const void* kernel, const void* args) {
   FAIRLEAD_CHECK_MSG(threads <= kMaxBlockThreads, name);
   Use(stream.device);
-  void* arguments[] = {const_cast<void*>(args)};
-  Check(stream.device,
-        hipLaunchKernel(kernel, dim3(grid.x, grid.y, grid.z), dim3(static_cast<unsigned>(threads)),
-                        arguments, shared_bytes, stream.stream),
-        name);
+  void* arguments[] = {const_cast<void*>(args)};  // it reads them
+  const hipError_t error =
+      hipLaunchKernel(kernel, dim3(grid.x, grid.y, grid.z), dim3(static_cast<unsigned>(threads)),
+                      arguments, shared_bytes, stream.stream);
+  if (error != hipSuccess) Die(stream.device, absl::StrCat("launch of ", name).c_str(), error);
 }
 
 }  // namespace fairlead::FAIRLEAD_GPU

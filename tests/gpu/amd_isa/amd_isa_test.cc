@@ -19,6 +19,7 @@
 #include "tests/reference/reference_device.h"
 
 extern "C" std::string* FairleadHipLaunches();
+extern "C" std::string* FairleadHipFailures();
 
 namespace fairlead {
 namespace {
@@ -72,7 +73,8 @@ void CountLaunches() {
   int launches;
   std::map<std::string, int> now;
   // The library has them for both sizes of warps.
-  const bool wide = HipDevice(Numerics::kFloat32).info().description.find(" gfx9") != std::string::npos;
+  const bool wide =
+      HipDevice(Numerics::kFloat32).info().description.find(" gfx9") != std::string::npos;
   for (std::string name; lines >> launches >> name;) {
     if (name.find(wide ? "gpu_hip64" : "gpu_hip32") != std::string::npos) {
       now[KernelName(name)] += launches;
@@ -107,7 +109,10 @@ TEST_P(AmdIsaTest, MatchesTheReference) {
   const OpCase& op_case = Cases()[index];
   Device& device = HipDevice(numerics);
   const auto reference = reference::MakeReferenceDevice({.kv_dtype = device.info().kv_dtype});
-  for (const std::string& wrong : CheckCase(op_case, device, *reference)) {
+  const std::vector<std::string> all_wrong = CheckCase(op_case, device, *reference);
+  const std::string not_run = *FairleadHipFailures();
+  EXPECT_EQ(not_run, "") << "the emulator could not run this";
+  for (const std::string& wrong : not_run.empty() ? all_wrong : std::vector<std::string>()) {
     ADD_FAILURE() << op_case.name << " (seed " << SeedOf(op_case) << "): " << wrong;
   }
   CountLaunches();

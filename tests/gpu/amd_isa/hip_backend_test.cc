@@ -115,7 +115,7 @@ TEST_F(HipBackendTest, EndsTheProcessWhenTheGpuIsLost) {
         Play(Compiled(), "lost");
         stream->Wait();
       },
-      "hipStreamSynchronize.*hip:0: hipErrorIllegalState, words of the driver");
+      "error: hip:0: hipStreamSynchronize failed: hipErrorIllegalState: words of the driver");
 }
 
 TEST_F(HipBackendTest, AutoTakesIt) {
