@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Puts a CUDA compiler with its headers and the CUDA runtime into a folder of its own, from NVIDIA's Python packages, for
 # systems without a CUDA toolkit. Needs no root rights and no GPU. The last line on stdout is the folder, for CMake's
-# -DFAIRLEAD_NVCC=FOLDER/bin/nvcc; progress goes to stderr. A folder that is there and whole is used as it is.
+# -DCMAKE_CUDA_COMPILER=FOLDER/bin/nvcc; progress goes to stderr. A folder that is there and whole is used as it is.
 set -euo pipefail
 
 # One release; the reader of compiled code is newer, as none older is packaged, and reads older code. The sums are those
@@ -56,7 +56,7 @@ else
   printf '%s\n' "$kRequirements" >"$work/requirements.txt"
   python3 -m pip download -q --no-deps --only-binary :all: --require-hashes --disable-pip-version-check \
     -d "$work/wheels" -r "$work/requirements.txt" >&2 ||
-    fail "pip could not fetch the packages; a CUDA toolkit 12.8 or newer from elsewhere serves as well (FAIRLEAD_NVCC)"
+    fail "pip could not fetch the packages; a CUDA toolkit 12.8 or newer from elsewhere serves as well (CMAKE_CUDA_COMPILER)"
   for wheel in "$work"/wheels/*.whl; do
     unzip -q -o -d "$work/tree" "$wheel" || fail "$(basename "$wheel") cannot be unpacked"
   done
