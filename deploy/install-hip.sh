@@ -7,7 +7,6 @@
 # A folder that is there and whole is used as it is.
 set -euo pipefail
 
-readonly kMirror=http://deb.debian.org/debian
 readonly kSuite=forky
 readonly kKeyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # Of what hipcc depends on: neither run nor read when device code is compiled. Headers and start files are the system's.
@@ -31,13 +30,15 @@ apt() {
     -o Dir::Etc="$work/etc" -o Dir::Etc::SourceList="$work/etc/sources.list" -o Dir::Etc::SourceParts=/dev/null \
     -o Dir::Etc::Parts=/dev/null -o Dir::Etc::PreferencesParts=/dev/null -o APT::Architecture=amd64 -o APT::Architectures=amd64 \
     -o Acquire::Languages=none -o APT::Install-Recommends=false -o APT::Sandbox::User="$(id -un)" "$@" >"$work/log" 2>&1 ||
-    { tail -n 15 "$work/log" >&2; fail "apt-get could not get hipcc of Debian $kSuite from $kMirror; its last lines stand above"; }
+    { tail -n 15 "$work/log" >&2; fail "apt-get could not get hipcc of Debian $kSuite from $mirror; its last lines stand above"; }
 }
 
 fetch() {
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -n 1)
+  [ -n "$mirror" ] || fail "this system's package sources name no mirror of Debian; its own hipcc 5.7 or later serves as well"
   mkdir -p "$work"/state/lists/partial "$work"/cache/archives/partial "$work/etc"
   : >"$work/status"
-  echo "deb [signed-by=$kKeyring] $kMirror $kSuite main" >"$work/etc/sources.list"
+  echo "deb [signed-by=$kKeyring] $mirror $kSuite main" >"$work/etc/sources.list"
   log "fetching hipcc of Debian $kSuite and what it needs (170 MB)"
   apt update
   apt install --download-only hipcc patchelf

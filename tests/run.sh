@@ -67,12 +67,16 @@ deploy/install-deps.sh
 make_venv "$root/build/venv"
 place_model "$model"
 
-# A build folder keeps what it was configured with, so what the tests need is said again.
-# The checks of the AMD backend want a compiler that Debian 12 and Ubuntu 24.04 do not have.
+# The checks of the AMD backend want a compiler that Debian 12 and Ubuntu 24.04 do not have; those of the NVIDIA backend, where
+# there is an nvcc, a reader of what it compiled, which not every toolkit has.
 if [ "$preset" = release ]; then
   deploy/install-hip.sh >/dev/null || log "no HIP compiler could be had"
+  if [ -n "$(PATH=$PATH:/usr/local/cuda/bin type -P nvcc)" ] && [ -z "$(PATH=$PATH:/usr/local/cuda/bin type -P cuobjdump)" ]; then
+    deploy/install-cuda.sh >/dev/null || log "no cuobjdump could be had"
+  fi
 fi
 
+# A build folder keeps what it was configured with, so what the tests need is said again.
 log "configuring build/$preset"
 cmake --preset "$preset" -DFAIRLEAD_BUILD_TESTS=ON -DFAIRLEAD_WARNINGS_AS_ERRORS=ON -DFAIRLEAD_MODEL="$model" \
   -DFAIRLEAD_PYTHON="$root/build/venv/bin/python" >"build/configure-$preset.log" 2>&1 ||
