@@ -245,26 +245,32 @@ struct SplitState {
   float* score;     // [kQueries, kScoreStride]: scores, then exp(score - max)
   KeyPlace* place;  // [kSplitKeys], of those that are seen
   Range* seen;
+  int* row;           // of the tile
+  int* head;          // of all heads
   float* max;         // of all splits so far
   float* sum;         // likewise, of exp(score - max)
   float* old_factor;  // what the merge multiplies earlier values by
   float* new_factor;  // and this split's
 
   GPU_BOTH static size_t Floats(int queries) {
-    return static_cast<size_t>(queries) * (kScoreStride + 6) + 4 * kSplitKeys;
+    return static_cast<size_t>(queries) * (kScoreStride + 8) + 4 * kSplitKeys;
   }
   GPU_METHOD SplitState(float* base, int queries)
       : score(base),
         place(reinterpret_cast<KeyPlace*>(score + queries * kScoreStride)),
         seen(reinterpret_cast<Range*>(place + kSplitKeys)),
-        max(reinterpret_cast<float*>(seen + queries)),
+        row(reinterpret_cast<int*>(seen + queries)),
+        head(row + queries),
+        max(reinterpret_cast<float*>(head + queries)),
         sum(max + queries),
         old_factor(sum + queries),
         new_factor(old_factor + queries) {}
 };
 
-GPU_DEVICE void StartSums(int queries, const SplitState& state) {
+GPU_DEVICE void StartTile(const Tile& tile, int queries, const SplitState& state) {
   for (int i = ThreadX(); i < queries; i += BlockThreads()) {
+    state.row[i] = i / tile.heads;
+    state.head[i] = tile.head + i % tile.heads;
     state.max[i] = -INFINITY;
     state.sum[i] = 0.0f;
   }

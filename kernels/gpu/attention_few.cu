@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kThreads = kSplitKeys;
 constexpr int kStageFloats = 4096;  // of values
-constexpr int kAhead = 8;           // vectors of a key in flight
+constexpr int kAhead = 4;           // vectors of a key in flight, and as many of values
 constexpr int kColumnDims = kThreads;
 constexpr int kColumns = KvShape::kMaxHeadDim / kColumnDims;
 
@@ -17,12 +17,12 @@ template <typename Kv>
 using Stage = ValueStage<Kv, kThreads, kStageFloats>;
 
 struct Shared {
-  float* q;  // [kQueries, stride], scaled, zeros after the last dimension
+  float* q;  // [kQueries, stride], scaled; zeros after the last dimension, up to a vector's end
   int stride;
   float* stage;
   SplitState state;
 
-  GPU_BOTH static int Stride(int head_dim) { return (head_dim + 3) / 4 * 4; }
+  GPU_BOTH static int Stride(int head_dim) { return (head_dim + 15) / 16 * 16; }
   GPU_BOTH static size_t Bytes(int queries, int head_dim) {
     return sizeof(float) * (static_cast<size_t>(queries) * Stride(head_dim) + kStageFloats +
                             SplitState::Floats(queries));
@@ -51,19 +51,48 @@ GPU_DEVICE void AddProducts(const KvVector& raw, float scale, int dims, const fl
                             int queries, float (&sum)[kQueries]) {
   float key[Kv::kElements];
   Kv::Decode(raw, key);
-  for (int i = 0; i < Kv::kElements; ++i) {
-    if (Kv::kScaled) key[i] *= scale;
-    if (i >= dims) key[i] = 0.0f;  // it may be a NaN; the query has zeros there
+  if (Kv::kScaled) {
+    for (int i = 0; i < Kv::kElements; ++i) key[i] *= scale;
   }
-  for (int i = 0; i < Kv::kElements; i += 4) {
-    if (i >= dims) continue;
-    for (int m = 0; m < kQueries; ++m) {
-      if (m >= queries) continue;
+  if (dims < Kv::kElements) {  // the others may be NaN; the query has zeros there
+    for (int i = 0; i < Kv::kElements; ++i) key[i] = i < dims ? key[i] : 0.0f;
+  }
+  for (int m = 0; m < kQueries; ++m) {
+    if (m >= queries) continue;
+    for (int i = 0; i < Kv::kElements; i += 4) {
       const Four four = *reinterpret_cast<const Four*>(q + m * stride + i);
       for (int j = 0; j < 4; ++j) sum[m] = fmaf(four.value[j], key[i + j], sum[m]);
     }
   }
 }
+
+// Vectors of a key from `first` on. Not loops over an index: constants keep them in registers.
+template <typename Kv>
+struct KeyVectors {
+  KvVector raw[kAhead];
+  float scale[kAhead];
+
+  template <int kIndex = 0>
+  GPU_METHOD void Load(const KvLayout& layout, const unsigned char* head, int offset, int first) {
+    if (first + kIndex >= layout.vectors) return;
+    raw[kIndex] = *reinterpret_cast<const KvVector*>(head + layout.Key(offset, first + kIndex));
+    scale[kIndex] = 1.0f;
+    if constexpr (Kv::kScaled) {
+      scale[kIndex] = F16Value(*reinterpret_cast<const uint16_t*>(
+          head + layout.KeyScale(offset, (first + kIndex) * Kv::kElements / kKvScaleDims)));
+    }
+    if constexpr (kIndex + 1 < kAhead) Load<kIndex + 1>(layout, head, offset, first);
+  }
+  template <int kIndex = 0, int kQueries>
+  GPU_METHOD void AddTo(const KvLayout& layout, int first, const Shared& shared, int queries,
+                        float (&sum)[kQueries]) const {
+    if (first + kIndex >= layout.vectors) return;
+    const int dim = (first + kIndex) * Kv::kElements;
+    AddProducts<Kv>(raw[kIndex], scale[kIndex], layout.head_dim - dim, shared.q + dim,
+                    shared.stride, queries, sum);
+    if constexpr (kIndex + 1 < kAhead) AddTo<kIndex + 1>(layout, first, shared, queries, sum);
+  }
+};
 
 // The scores of this thread's key, -infinity where a query does not see it.
 template <typename Kv, int kQueries>
@@ -76,25 +105,10 @@ GPU_DEVICE void Score(const AttentionCall& call, const Tile& tile, const Shared&
   if (key >= first.begin && key < last.end) {
     const unsigned char* head = call.kv + shared.state.place[key].head;
     const int offset = static_cast<int>(shared.state.place[key].offset);
-    for (int base = 0; base < layout.vectors; base += kAhead) {
-      KvVector raw[kAhead];
-      float scale[kAhead];
-      for (int i = 0; i < kAhead; ++i) {
-        if (base + i >= layout.vectors) continue;
-        raw[i] = *reinterpret_cast<const KvVector*>(head + layout.Key(offset, base + i));
-        if constexpr (Kv::kScaled) {
-          scale[i] = F16Value(*reinterpret_cast<const uint16_t*>(
-              head + layout.KeyScale(offset, (base + i) * Kv::kElements / kKvScaleDims)));
-        } else {
-          scale[i] = 1.0f;
-        }
-      }
-      for (int i = 0; i < kAhead; ++i) {
-        if (base + i >= layout.vectors) continue;
-        const int dim = (base + i) * Kv::kElements;
-        AddProducts<Kv>(raw[i], scale[i], layout.head_dim - dim, shared.q + dim, shared.stride,
-                        tile.queries, sum);
-      }
+    for (int first_vector = 0; first_vector < layout.vectors; first_vector += kAhead) {
+      KeyVectors<Kv> vectors;
+      vectors.Load(layout, head, offset, first_vector);
+      vectors.AddTo(layout, first_vector, shared, tile.queries, sum);
     }
   }
   for (int m = 0; m < kQueries; ++m) {
@@ -179,8 +193,8 @@ GPU_DEVICE void AddValues(const AttentionCall& call, const Tile& tile, const Sha
     const int query = outputs.first_query + m;
     if (m >= outputs.queries || state.seen[query].empty()) continue;
     if (spread) {
-      const int64_t slot = tile.Slot(query / tile.heads, tile.splits.first);
-      call.Values(slot, tile.head + query % tile.heads)[outputs.dim] = sum[m];
+      const int64_t slot = tile.Slot(state.row[query], tile.splits.first);
+      call.Values(slot, state.head[query])[outputs.dim] = sum[m];
     } else {
       total[m] = Merged(total[m], state.old_factor[query], sum[m], state.new_factor[query]);
     }
@@ -200,8 +214,7 @@ GPU_DEVICE void LoadFirst(const AttentionCall& call, const Tile& tile, const Sha
 GPU_DEVICE void StoreSums(const AttentionCall& call, const Tile& tile, const SplitState& state) {
   for (int i = ThreadX(); i < tile.queries; i += kThreads) {
     if (state.seen[i].empty()) continue;
-    float* sums =
-        call.Sums(tile.Slot(i / tile.heads, tile.splits.first), tile.head + i % tile.heads);
+    float* sums = call.Sums(tile.Slot(state.row[i], tile.splits.first), state.head[i]);
     sums[0] = state.max[i];
     sums[1] = state.sum[i];
   }
@@ -213,9 +226,9 @@ GPU_DEVICE void StoreColumn(const AttentionCall& call, const Tile& tile, const S
   const Outputs outputs(tile, call.layout.head_dim, column);
   for (int m = 0; m < kQueries; ++m) {
     if (m >= outputs.queries) continue;
-    const int query = outputs.first_query + m, head = tile.head + query % tile.heads;
+    const int query = outputs.first_query + m, head = state.head[query];
     const Finish finish(call, head, state.max[query], state.sum[query]);
-    const int64_t row = tile.token + query / tile.heads;
+    const int64_t row = tile.token + state.row[query];
     call.out[(row * call.heads + head) * call.layout.head_dim + outputs.dim] = finish.Of(total[m]);
   }
 }
@@ -229,7 +242,7 @@ GPU_KERNEL void AttendFewRows(AttentionCall call) {
   for (int64_t task = BlockX(); task < plan.tasks * call.parts; task += call.blocks) {
     const Tile tile = TileOf<kThreads>(call, plan, task);
     LoadQueries(call, tile, shared);
-    StartSums(kQueries, shared.state);
+    StartTile(tile, kQueries, shared.state);
     float total[kColumns][kQueries];
     for (int c = 0; c < kColumns; ++c) {
       for (int m = 0; m < kQueries; ++m) total[c][m] = 0.0f;

@@ -250,8 +250,8 @@ GPU_DEVICE void MergeSplit(const AttentionCall& call, const Tile& tile, const Sp
       }
       continue;
     }
-    const int64_t slot = tile.Slot(query / tile.heads, tile.splits.first);
-    const int head = tile.head + query % tile.heads;
+    const int64_t slot = tile.Slot(state.row[query], tile.splits.first);
+    const int head = state.head[query];
     float* to = call.Values(slot, head);
     for (int i = 0; i < S::kThreadDims; ++i) {
       const int dim = ThreadValues<kDims>::Dim(i);
@@ -270,10 +270,10 @@ GPU_DEVICE void Store(const AttentionCall& call, const Tile& tile, const SplitSt
   for (int m = 0; m < S::kThreadQueries; ++m) {
     const int query = QueryGroup() * S::kThreadQueries + m;
     if (query >= tile.queries) continue;
-    const int head = tile.head + query % tile.heads;
+    const int head = state.head[query];
     const Finish finish(call, head, state.max[query], state.sum[query]);
     float* out =
-        call.out + ((tile.token + query / tile.heads) * call.heads + head) * call.layout.head_dim;
+        call.out + ((tile.token + state.row[query]) * call.heads + head) * call.layout.head_dim;
     for (int i = 0; i < S::kThreadDims; ++i) {
       const int dim = ThreadValues<kDims>::Dim(i);
       if (dim < call.layout.head_dim) out[dim] = finish.Of(total.sum[m][i]);
@@ -291,7 +291,7 @@ GPU_KERNEL void AttendTiles(AttentionCall call) {
   for (int64_t task = BlockX(); task < plan.tasks * call.parts; task += call.blocks) {
     const Tile tile = TileOf<kThreads>(call, plan, task);
     LoadQueries<kQueries>(call, tile, shared);
-    StartSums(kQueries, state);
+    StartTile(tile, kQueries, state);
     ThreadValues<kDims> total;
     total.Clear();
     for (int split = tile.splits.first; split < tile.splits.end; ++split) {
