@@ -34,6 +34,7 @@ apt() {
 }
 
 fetch() {
+  # shellcheck disable=SC2016  # $(REPO_URI) is apt-get's
   mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | sed '/-security/d' | head -n 1)
   [ -n "$mirror" ] || fail "this system's package sources name no mirror of Debian; its own hipcc 5.7 or later serves as well"
   mkdir -p "$work"/state/lists/partial "$work"/cache/archives/partial "$work/etc"
