@@ -29,7 +29,7 @@ Device& DeviceNamed(const std::string& name, DType kv_dtype) {
   static auto* const devices = new std::map<std::pair<std::string, DType>, std::unique_ptr<Device>>;
   std::unique_ptr<Device>& device = (*devices)[{name, kv_dtype}];
   if (device == nullptr) {
-    // All that differs between the numerics is the cache's dtype, and what the cases allow.
+    // What differs between the numerics: the cache's dtype, matmul, and what the cases allow.
     const Numerics numerics = kv_dtype == DType::kF32 ? Numerics::kFloat32 : Numerics::kPrecise;
     auto opened = OpenBackendDevice(kLibrary, name, {.numerics = numerics, .kv_dtype = kv_dtype});
     if (!opened.ok()) {
@@ -71,7 +71,8 @@ std::vector<size_t> CacheCases() {
   return list;
 }
 
-// Matmul by tensor cores. gpu_matmul_test has more of them, so every third will do.
+// Matmul by tensor cores, which a cache of f16 says here: numerics are precise then.
+// gpu_matmul_test has more of them, so every third will do.
 std::vector<size_t> TensorCoreCases() {
   std::vector<size_t> list;
   for (size_t i = 0; i < Cases().size(); ++i) {
@@ -93,7 +94,7 @@ INSTANTIATE_TEST_SUITE_P(HostSimtCache, GpuOpTest,
                          CaseName);
 INSTANTIATE_TEST_SUITE_P(HostSimtTensorCores, GpuOpTest,
                          testing::Combine(testing::Values("host-simt:32", "host-simt:64"),
-                                          testing::Values(Numerics::kPrecise),
+                                          testing::Values(DType::kF16),
                                           testing::ValuesIn(TensorCoreCases())),
                          CaseName);
 
