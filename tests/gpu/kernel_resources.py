@@ -76,8 +76,8 @@ def read_amd(library):
             registers = kernel[".vgpr_count"] + kernel.get(".agpr_count", 0)
             if code.architecture.startswith(("gfx90a", "gfx94", "gfx95")):
                 registers = kernel[".vgpr_count"]  # both kinds together
-            spills = 4 * (kernel.get(".vgpr_spill_count", 0) + kernel.get(".sgpr_spill_count", 0))
-            spills = max(spills, kernel[".private_segment_fixed_size"])
+            # Scalar registers spill to lanes of vector registers, which are counted, not to memory; if they did, it would be private.
+            spills = max(4 * kernel.get(".vgpr_spill_count", 0), kernel[".private_segment_fixed_size"])
             out[code.architecture][name] = Resources(registers, spills, kernel[".group_segment_fixed_size"],
                                                      amd_warps(code.architecture, registers))
     return dict(out)

@@ -59,8 +59,8 @@ def code_object_bytes(architecture, kernels):
     return bytes(header) + note + struct.pack("<IIQQQQIIQQ", 0, 7, 0, 0, 64, len(note), 0, 0, 4, 0)
 
 
-def kernel(name, vector, spilled=0, private=0, shared=0):
-    return {".name": name, ".vgpr_count": vector, ".agpr_count": 0, ".vgpr_spill_count": spilled, ".sgpr_spill_count": 0,
+def kernel(name, vector, spilled=0, private=0, shared=0, scalar=0):
+    return {".name": name, ".vgpr_count": vector, ".agpr_count": 0, ".vgpr_spill_count": spilled, ".sgpr_spill_count": scalar,
             ".private_segment_fixed_size": private, ".group_segment_fixed_size": shared}
 
 
@@ -85,7 +85,7 @@ class KernelResourcesTest(unittest.TestCase):
 
     def test_reads_code_objects_of_a_library(self):
         wide = code_object_bytes("gfx942", [kernel("_Z3OnePf", 12, shared=300), kernel("_Z3TwoPf", 136, spilled=2, private=4)])
-        narrow = code_object_bytes("gfx1100", [kernel("_Z3OnePf", 97)])
+        narrow = code_object_bytes("gfx1100", [kernel("_Z3OnePf", 97, scalar=9)])
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder, "lib.so")
             library.write_bytes(b"before" + bundle({"gfx942": wide}) + b"between" + bundle({"gfx1100": narrow}))
