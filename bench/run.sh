@@ -56,7 +56,9 @@ build() {
   shift
   log "building build/$preset (a few minutes the first time)"
   mkdir -p build
-  cmake --preset "$preset" -DFAIRLEAD_BUILD_TESTS=ON -DFAIRLEAD_BUILD_BENCH=ON >build/configure-bench.log 2>&1 ||
+  local device_test=
+  [ "$preset" = release ] || device_test=$device
+  cmake --preset "$preset" -DFAIRLEAD_BUILD_TESTS=ON -DFAIRLEAD_BUILD_BENCH=ON -DFAIRLEAD_TEST_DEVICE="$device_test" >build/configure-bench.log 2>&1 ||
     { cat build/configure-bench.log >&2; fail "CMake could not configure build/$preset"; }
   cmake --build --preset "$preset" ${1:+--target "$@"} >build/build-bench.log 2>&1 ||
     { tail -n 30 build/build-bench.log >&2; fail "build/$preset does not build"; }

@@ -63,6 +63,10 @@ absl::Status ReadOptions(CommandLine& line, const char* program) {
   if (!plan.ok()) return plan.status();
   GpuOptions& gpu = line.gpu;
   gpu.plan = *std::move(plan);
+  // The other tests of the label are for machines without a GPU.
+  if (gpu.device.starts_with("cuda:") || gpu.device.starts_with("hip:")) {
+    gpu.plan.tests_filter = "^gpu_device_test$";
+  }
   gpu.checkout = std::filesystem::absolute(line.checkout).lexically_normal().string();
   gpu.programs = std::filesystem::absolute(program).parent_path().string();
   gpu.log = line.output + ".log";

@@ -8,8 +8,8 @@ if(DEFINED ENV{XDG_CACHE_HOME})
 else()
   set(cache $ENV{HOME}/.cache)
 endif()
-find_program(FAIRLEAD_HIPCC hipcc HINTS ${cache}/fairlead/hip ENV ROCM_PATH PATH_SUFFIXES bin
-             DOC "HIP compiler of version 5.7 or later: what deploy/install-hip.sh made, or the system's")
+find_program(FAIRLEAD_HIPCC hipcc HINTS ENV ROCM_PATH PATHS ${cache}/fairlead/hip PATH_SUFFIXES bin
+             DOC "HIP compiler of version 5.7 or later: that of ROCM_PATH, the system's, or what deploy/install-hip.sh made")
 
 # Sets FAIRLEAD_HIP_KNOWN and FAIRLEAD_HIP_UNKNOWN, parts of what is asked for, and FAIRLEAD_HIP_COMPILER. Asks the compiler
 # once for each list.

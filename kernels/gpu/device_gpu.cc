@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/check.h"
 #include "kernels/cpu/host_info.h"
 #include "kernels/gpu/kv_layout.h"
 #include "kernels/gpu/ops_gpu.h"
@@ -34,6 +35,15 @@ DeviceInfo MakeInfo(std::string_view name, int index, Numerics numerics, DType k
                             DType::kQ6_K}};
 }
 
+// A stream's own: attention's sums of splits, and a matmul's rounded activations. A decode of one
+// sequence takes 1 MiB for some 8,000 tokens of context (32 heads of 128), 64 tokens by 65,000
+// columns take 8 MiB; where there is not enough for all, splits and tokens take turns, with the
+// same results. What is free is told without that of one stream, so that it is there for it.
+constexpr size_t kLeastScratch = size_t{8} << 20, kMostScratch = size_t{64} << 20;
+size_t ScratchBytes(size_t memory_bytes) {
+  return std::clamp(memory_bytes / 2048 / 256 * 256, kLeastScratch, kMostScratch);
+}
+
 class GpuDevice final : public Device {
  public:
   GpuDevice(int index, DeviceInfo info, int threads)
@@ -43,7 +53,10 @@ class GpuDevice final : public Device {
         ops_(info_.kv_dtype, info_.numerics) {}
 
   const DeviceInfo& info() const override { return info_; }
-  size_t FreeMemory() const override { return AvailableMemory(index_); }
+  size_t FreeMemory() const override {
+    const size_t available = AvailableMemory(index_);
+    return available - std::min(available, ScratchBytes(info_.memory_bytes));
+  }
   absl::StatusOr<Buffer> Allocate(size_t bytes) override;
   size_t KvBlockBytes(const KvShape& shape) const override {
     return KvLayout(shape, info_.kv_dtype).block_bytes();
@@ -69,14 +82,17 @@ absl::StatusOr<Buffer> GpuDevice::Allocate(size_t bytes) {
   return Buffer(data, bytes, [index = index_](void* p) { ReleaseMemory(index, p); });
 }
 
-// Attention's sums of splits, and a matmul's rounded activations. A decode of one sequence takes 1
-// MiB for some 8,000 tokens of context (32 heads of 128), 64 tokens by 65,000 columns take 8 MiB;
-// where there is not enough for all, splits and tokens take turns, with the same results.
 std::unique_ptr<Stream> GpuDevice::NewStream() {
-  constexpr size_t kLeast = size_t{8} << 20, kMost = size_t{64} << 20;
-  absl::StatusOr<Buffer> scratch =
-      Allocate(std::clamp(info_.memory_bytes / 2048 / 256 * 256, kLeast, kMost));
-  return std::make_unique<GpuStream>(index_, scratch.ok() ? *std::move(scratch) : Buffer());
+  size_t bytes = ScratchBytes(info_.memory_bytes);
+  void* data = AllocateMemory(index_, bytes);
+  while (data == nullptr && bytes > kLeastScratch) {
+    bytes /= 2;
+    data = AllocateMemory(index_, bytes);
+  }
+  FAIRLEAD_CHECK_MSG(data != nullptr,
+                     absl::StrCat(info_.name, ": no memory for a stream's ", bytes, " bytes"));
+  return std::make_unique<GpuStream>(
+      index_, Buffer(data, bytes, [index = index_](void* p) { ReleaseMemory(index, p); }));
 }
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackWeight(const PackWeightArgs& args) {

@@ -35,7 +35,12 @@ void GpuStream::CopyToDevice(void* device, const void* host, size_t bytes) {
 void GpuStream::CopyToHost(void* host, const void* device, size_t bytes) {
   if (bytes == 0) return;
   void* to = host;
-  if (std::byte* staged = Stage(bytes); staged != nullptr) {
+  std::byte* staged = Stage(bytes);
+  if (staged == nullptr && !results_.empty()) {
+    Wait();  // results come in order, also where one overwrites another
+    staged = Stage(bytes);
+  }
+  if (staged != nullptr) {
     results_.push_back({host, staged, bytes});
     to = staged;
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every op case on the GPU kernels, run by the SIMT executor with warps of 32 and 64 and every
-// access checked, compared with the reference device.
+// access checked, and on the GPU that a build names (FAIRLEAD_TEST_DEVICE), compared with the
+// reference device.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -31,7 +32,9 @@ Device& DeviceNamed(const std::string& name, DType kv_dtype) {
   if (device == nullptr) {
     // What differs between the numerics: the cache's dtype, matmul, and what the cases allow.
     const Numerics numerics = kv_dtype == DType::kF32 ? Numerics::kFloat32 : Numerics::kPrecise;
-    auto opened = OpenBackendDevice(kLibrary, name, {.numerics = numerics, .kv_dtype = kv_dtype});
+    const DeviceOptions options = {.numerics = numerics, .kv_dtype = kv_dtype};
+    auto opened = name.starts_with("host-simt") ? OpenBackendDevice(kLibrary, name, options)
+                                                : OpenDevice(name, options);
     if (!opened.ok()) {
       ADD_FAILURE() << opened.status();
       std::abort();
@@ -56,9 +59,9 @@ TEST_P(GpuOpTest, MatchesTheReference) {
 }
 
 std::string CaseName(const testing::TestParamInfo<GpuOpTest::ParamType>& info) {
-  const std::string device = std::get<0>(info.param);
-  return "warp" + device.substr(device.size() - 2) + "_" +
-         std::string(Info(std::get<1>(info.param)).name) + "_" +
+  std::string device = std::get<0>(info.param);
+  device = device.starts_with("host-simt") ? "warp" + device.substr(device.size() - 2) : "gpu";
+  return device + "_" + std::string(Info(std::get<1>(info.param)).name) + "_" +
          Cases()[std::get<2>(info.param)].name;
 }
 
@@ -97,6 +100,20 @@ INSTANTIATE_TEST_SUITE_P(HostSimtTensorCores, GpuOpTest,
                                           testing::Values(DType::kF16),
                                           testing::ValuesIn(TensorCoreCases())),
                          CaseName);
+
+#if defined(FAIRLEAD_TEST_DEVICE)
+INSTANTIATE_TEST_SUITE_P(Gpu, GpuOpTest,
+                         testing::Combine(testing::Values(FAIRLEAD_TEST_DEVICE),
+                                          testing::Values(DType::kF32, DType::kF16),
+                                          testing::Range(size_t{0}, Cases().size())),
+                         CaseName);
+INSTANTIATE_TEST_SUITE_P(GpuCache, GpuOpTest,
+                         testing::Combine(testing::Values(FAIRLEAD_TEST_DEVICE),
+                                          testing::Values(DType::kBF16, DType::kQ8_0,
+                                                          DType::kF8_E4M3),
+                                          testing::ValuesIn(CacheCases())),
+                         CaseName);
+#endif
 
 TEST(Backend, ErrorsSayWhatIsMissing) {
   const auto none = OpenBackendDevice("libfairlead_nothing.so", "cuda:0", {});

@@ -49,12 +49,7 @@ void CheckRelease(int device, const char* what, cudaError_t error) {
 }
 
 // The runtime's current device is a thread's.
-void Use(int device) {
-  thread_local int t_device = -1;
-  if (t_device == device) return;
-  CheckRelease(device, "cudaSetDevice", cudaSetDevice(device));
-  t_device = device;
-}
+void Use(int device) { CheckRelease(device, "cudaSetDevice", cudaSetDevice(device)); }
 
 // More dynamic shared memory than all GPUs have, a kernel must be allowed.
 void AllowSharedMemory(const char* name, int device, const void* kernel, size_t bytes) {
@@ -172,7 +167,7 @@ void Wait(const StreamHandle& stream) {
 
 void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int threads,
                   size_t shared_bytes, const void* kernel, const void* args) {
-  constexpr size_t kAlwaysAllowed = size_t{48} << 10;
+  constexpr size_t kAlwaysAllowed = size_t{40} << 10;  // of 48 KiB, which hold static memory, too
   Use(stream.device);
   if (shared_bytes > kAlwaysAllowed) AllowSharedMemory(name, stream.device, kernel, shared_bytes);
   void* pointers[] = {const_cast<void*>(args)};  // it reads them

@@ -47,6 +47,20 @@ bool IsCompiled(std::string_view architecture) {
   return false;
 }
 
+// Makes the process a context on the GPU: the first thing that others can be in the way of.
+absl::Status StartDevice(int index, const hipDeviceProp_t& properties) {
+  hipError_t error = hipSetDevice(index);
+  if (error == hipSuccess) error = hipFree(nullptr);
+  hipStream_t stream = nullptr;
+  if (error == hipSuccess) error = hipStreamCreateWithFlags(&stream, hipStreamNonBlocking);
+  if (error == hipSuccess) error = hipStreamDestroy(stream);
+  if (error == hipSuccess) return absl::OkStatus();
+  static_cast<void>(hipGetLastError());  // no later call reports it again
+  const std::string words = absl::StrCat(properties.name, " cannot be used: ", Words(error));
+  if (error == hipErrorOutOfMemory) return absl::ResourceExhaustedError(words);
+  return absl::FailedPreconditionError(words);
+}
+
 absl::StatusOr<std::unique_ptr<Device>> Open(std::string_view name, const DeviceOptions& options) {
   int index = 0, devices = 0;
   if (!name.starts_with("hip:") || !absl::SimpleAtoi(std::string(name.substr(4)), &index)) {
@@ -74,6 +88,7 @@ absl::StatusOr<std::unique_ptr<Device>> Open(std::string_view name, const Device
                                                       "; this build is for ",
                                                       std::string(kArchitectures)));
   }
+  if (absl::Status status = StartDevice(index, properties); !status.ok()) return status;
 #if defined(FAIRLEAD_HIP_WARP64)
   if (properties.warpSize == 64) return gpu_hip64::OpenGpuDevice(name, index, options);
 #endif

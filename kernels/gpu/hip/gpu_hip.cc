@@ -121,7 +121,7 @@ void CopyToHost(const StreamHandle& stream, void* host, const void* device, size
 
 void Wait(const StreamHandle& stream) {
   Use(stream.device);
-  Check(stream.device, hipStreamSynchronize(stream.stream), "hipStreamSynchronize");
+  CheckRelease(stream.device, hipStreamSynchronize(stream.stream), "hipStreamSynchronize");
 }
 
 void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int threads,

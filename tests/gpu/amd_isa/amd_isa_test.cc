@@ -68,6 +68,8 @@ std::string KernelName(const std::string& mangled) {
   return name.substr(0, name.find('('));
 }
 
+Device& HipDevice(Numerics numerics);
+
 void CountLaunches() {
   std::istringstream lines(*FairleadHipLaunches());
   int launches;
@@ -118,11 +120,12 @@ TEST_P(AmdIsaTest, MatchesTheReference) {
   CountLaunches();
 }
 
-// Both dtypes of the cache; the numerics change nothing else.
-std::vector<size_t> CacheCases() {
+// What the numerics change: the cache's dtype, and matmul, which is by matrix cores then.
+std::vector<size_t> NumericsCases() {
   std::vector<size_t> list;
   for (size_t i = 0; i < Cases().size(); ++i) {
-    if (Cases()[i].op == "Attention" || Cases()[i].op == "RopeAndWriteKv") list.push_back(i);
+    const std::string& op = Cases()[i].op;
+    if (op == "Attention" || op == "RopeAndWriteKv" || op == "Matmul") list.push_back(i);
   }
   return list;
 }
@@ -136,9 +139,9 @@ INSTANTIATE_TEST_SUITE_P(All, AmdIsaTest,
                          testing::Combine(testing::Values(Numerics::kFloat32),
                                           testing::Range(size_t{0}, Cases().size())),
                          CaseName);
-INSTANTIATE_TEST_SUITE_P(F16Cache, AmdIsaTest,
+INSTANTIATE_TEST_SUITE_P(Precise, AmdIsaTest,
                          testing::Combine(testing::Values(Numerics::kPrecise),
-                                          testing::ValuesIn(CacheCases())),
+                                          testing::ValuesIn(NumericsCases())),
                          CaseName);
 
 // After all others. Templates of one name count together.
