@@ -73,7 +73,7 @@ void LaunchMerge(const StreamHandle& stream, const AttentionLaunch& attended) {
 void LaunchAttention(const StreamHandle& stream, const AttentionArgs& args, DType kv_dtype,
                      const AttentionMemory& memory, const AttentionChoice& choice) {
   const int64_t tokens = args.out.dim[0], seqs = args.context_tokens.dim[0];
-  if (tokens == 0) return;
+  if (tokens == 0 || seqs == 0) return;
   const KvShape& shape = args.kv.shape;
   const int64_t table_keys = args.block_table.dim[1] * shape.block_tokens;
   const int splits = static_cast<int>((table_keys + kSplitKeys - 1) / kSplitKeys);

@@ -14,16 +14,16 @@
 //
 // Hosts, on any thread. `device` is the index of a GPU. A fault of the device, in any of them, ends
 // the process with one line that names it.
-//   GpuSummary DescribeDevice(device)
-//   size_t AvailableMemory(device)               bytes that are free
-//   void* AllocateMemory(device, bytes)          zeroed, 256-byte aligned; null: there is not
-//   enough void ReleaseMemory(device, data) void* AllocatePinned(device, bytes)          host
-//   memory that the device copies from by itself; void ReleasePinned(device, data) null: there is
-//   not enough StreamHandle CreateStream(device)            work in order, of one thread at a time
+//   GpuSummary DescribeDevice(device);  size_t AvailableMemory(device): bytes that are free
+//   void* AllocateMemory(device, bytes): zeroed, 256-byte aligned; null: there is not enough
+//   void ReleaseMemory(device, data)
+//   void* AllocatePinned(device, bytes): host memory that the device copies by itself; or null
+//   void ReleasePinned(device, data)
+//   StreamHandle CreateStream(device): work in order, of one thread at a time
 //   void DestroyStream(stream)
-//   void CopyToDevice(stream, device, host, bytes), CopyToHost(stream, host, device, bytes)
-//                                                as Stream's; at once where the host memory is not
-//                                                pinned and the device needs that
+//   void CopyToDevice(stream, device, host, bytes)
+//   void CopyToHost(stream, host, device, bytes)
+//     as Stream's; at once where the host memory is not pinned and the device needs that
 //   void Wait(stream)
 //   GPU_LAUNCH(stream, grid, threads, shared_bytes, Kernel, args)
 //
