@@ -311,6 +311,18 @@ TEST_P(GpuMatmulTest, BitsOfARowDoNotDependOnTheKernelOrTheOthers) {
   }
 }
 
+// Rows of a second block, partly filled, and tokens of a second one.
+TEST(GpuMatmulPlainTest, TilesOfLaterBlocksGiveTheSameBits) {
+  constexpr int64_t kRows = 147, kTokens = 150;
+  const int64_t k = Shapes(DType::kQ8_0)[2].k;
+  const auto packed = Pack(MakeWeight(DType::kQ8_0, kRows, k, 19));
+  const std::vector<float> x = Normals(kTokens * k, 20);
+  ASSERT_TRUE(HasMmaKernel(MmaKernel::kMany, DType::kQ8_0, k, kTokens));
+  EXPECT_TRUE(SameBits(Product(*packed, x.data(), kTokens, MmaKernel::kMany).data(),
+                       Product(*packed, x.data(), kTokens, MmaKernel::kFew).data(),
+                       kTokens * kRows));
+}
+
 // Powers of two bring everything into the range of f16: activations and weights of any size give
 // the same bits, but for the exponent.
 TEST_P(GpuMatmulTest, TensorCoresTakeValuesOfAnySize) {
