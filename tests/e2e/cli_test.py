@@ -85,7 +85,7 @@ class CliTest(unittest.TestCase):
                 ("'8' is not a whole number from 16", "generate", "--model", "m", "--prompt", "a", "--block-tokens", "8"),
                 ("'24' is not a multiple of 16", "serve", "--model", "m", "--block-tokens", "24"),
                 ("'bf16' is not one of float32", "serve", "--model", "m", "--numerics", "bf16"),
-                ("'cuda:0' is not one of auto", "serve", "--model", "m", "--device", "cuda:0"),
+                ("'cuda0' is not one of auto", "serve", "--model", "m", "--device", "cuda0"),
                 ("'101%'", "serve", "--model", "m", "--kv-cache-memory", "101%"), ("--tokenizer", "tokenize"),
                 ("--template or --model", "render"), ("--template or --model", "render", "--model", "m", "--template", "t"),
                 ("--model", "inspect"), ("--context", "inspect", "--model", "m", "--context", "0"),
