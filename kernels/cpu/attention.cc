@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "kernels/check.h"
-#include "kernels/cpu/kv_layout.h"
+#include "kernels/cpu/tile_attention.h"
 
 namespace fairlead {
 namespace {
@@ -22,9 +22,10 @@ constexpr int kTileQueries = 48;
 // What one call's tasks share.
 class AttentionCall {
  public:
-  AttentionCall(const AttentionArgs& args, DType kv_dtype, AttentionScratch& scratch)
+  AttentionCall(const AttentionArgs& args, const KvFormat& format, AttentionScratch& scratch)
       : args_(args),
-        layout_(args.kv.shape, kv_dtype),
+        layout_(args.kv.shape, format),
+        attend_split_(format.paired ? TileAttention() : &SimdAttendSplit),
         scratch_(scratch),
         kv_heads_(args.kv.shape.kv_heads),
         head_dim_(args.kv.shape.head_dim),
@@ -73,6 +74,7 @@ class AttentionCall {
 
   const AttentionArgs& args_;
   const KvLayout layout_;
+  const AttendSplitFunction attend_split_;
   AttentionScratch& scratch_;
   const int kv_heads_;
   const int head_dim_;
@@ -184,24 +186,24 @@ AttentionCall::Queries AttentionCall::AttendSplit(const Tile& tile, int kv_head,
     v_scale[g] = kv + layout_.ValueScaleOffset(block, kv_head, key % block_tokens);
   }
   const int skipped = queries.begin;
-  SimdAttendSplit({.kv_dtype = layout_.dtype,
-                   .queries = queries.end - skipped,
-                   .head_dim = head_dim_,
-                   .v_stride = layout_.v_stride,
-                   .k_stride = block_tokens,
-                   .q = worker.q + skipped * head_dim_,
-                   .begin = begin + skipped,
-                   .limit = limit + skipped,
-                   .soft_cap = args_.soft_cap,
-                   .k_group = k_group.data(),
-                   .v_group = v_group.data(),
-                   .k_scale = k_scale.data(),
-                   .v_scale = v_scale.data(),
-                   .v_scales = layout_.scales,
-                   .score = worker.score,
-                   .sums = {.max = sums.max + skipped,
-                            .sum = sums.sum + skipped,
-                            .out = sums.out + int64_t{skipped} * layout_.v_stride}});
+  attend_split_({.kv_dtype = layout_.dtype,
+                 .queries = queries.end - skipped,
+                 .head_dim = head_dim_,
+                 .v_stride = layout_.v_stride,
+                 .k_stride = block_tokens,
+                 .q = worker.q + skipped * head_dim_,
+                 .begin = begin + skipped,
+                 .limit = limit + skipped,
+                 .soft_cap = args_.soft_cap,
+                 .k_group = k_group.data(),
+                 .v_group = v_group.data(),
+                 .k_scale = k_scale.data(),
+                 .v_scale = v_scale.data(),
+                 .v_scales = layout_.scales,
+                 .score = worker.score,
+                 .sums = {.max = sums.max + skipped,
+                          .sum = sums.sum + skipped,
+                          .out = sums.out + int64_t{skipped} * layout_.v_stride}});
   return queries;
 }
 
@@ -311,9 +313,9 @@ void AttentionCall::Run(ThreadPool& pool) {
 
 }  // namespace
 
-void CpuAttention(ThreadPool& pool, const AttentionArgs& args, DType kv_dtype,
+void CpuAttention(ThreadPool& pool, const AttentionArgs& args, const KvFormat& format,
                   AttentionScratch& scratch) {
-  AttentionCall(args, kv_dtype, scratch).Run(pool);
+  AttentionCall(args, format, scratch).Run(pool);
 }
 
 }  // namespace fairlead

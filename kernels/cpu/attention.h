@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "kernels/cpu/aligned_array.h"
+#include "kernels/cpu/kv_layout.h"
 #include "kernels/cpu/simd_attention.h"
 #include "kernels/cpu/thread_pool.h"
-#include "kernels/dtype.h"
 #include "kernels/ops.h"
 
 namespace fairlead {
@@ -40,8 +40,8 @@ class AttentionScratch {
   std::vector<Worker> worker;
 };
 
-// `kv_dtype`: kF32, kF16, kBF16, kQ8_0 or kF8_E4M3. Tensors as in AttentionArgs, in host memory.
-void CpuAttention(ThreadPool& pool, const AttentionArgs& args, DType kv_dtype,
+// Tensors as in AttentionArgs, in host memory.
+void CpuAttention(ThreadPool& pool, const AttentionArgs& args, const KvFormat& format,
                   AttentionScratch& scratch);
 
 }  // namespace fairlead

@@ -15,6 +15,7 @@
 #include "kernels/cpu/kv_layout.h"
 #include "kernels/cpu/ops_cpu.h"
 #include "kernels/cpu/simd_matmul.h"
+#include "kernels/cpu/tile_attention.h"
 
 namespace fairlead {
 namespace {
@@ -39,8 +40,12 @@ std::string Int8Description(Numerics numerics) {
   return mode.kernels == nullptr ? "" : absl::StrCat(mode.kernels->name, ", ");
 }
 
-DType DefaultKvDtype(Numerics numerics) {
-  return numerics == Numerics::kFloat32 ? DType::kF32 : DType::kF16;
+KvFormat DefaultKvFormat(Numerics numerics) {
+  if (numerics == Numerics::kFloat32) return {.dtype = DType::kF32};
+  if (numerics == Numerics::kFast && TileAttention() != nullptr) {
+    return {.dtype = DType::kBF16, .paired = true};
+  }
+  return {.dtype = DType::kF16};
 }
 
 DeviceInfo MakeInfo(Numerics numerics, DType kv_dtype, int threads) {
@@ -59,9 +64,10 @@ DeviceInfo MakeInfo(Numerics numerics, DType kv_dtype, int threads) {
 
 class CpuDevice final : public Device {
  public:
-  CpuDevice(Numerics numerics, DType kv_dtype, int threads)
-      : info_(MakeInfo(numerics, kv_dtype, threads)),
-        ops_(threads, info_.kv_dtype, Int8ModeFor(numerics)) {}
+  CpuDevice(Numerics numerics, const KvFormat& kv_format, int threads)
+      : info_(MakeInfo(numerics, kv_format.dtype, threads)),
+        kv_format_(kv_format),
+        ops_(threads, kv_format, Int8ModeFor(numerics)) {}
 
   const DeviceInfo& info() const override { return info_; }
   size_t FreeMemory() const override { return FreeMemoryBytes(); }
@@ -69,7 +75,7 @@ class CpuDevice final : public Device {
 
   bool Populate(void* data, size_t bytes) override;
   size_t KvBlockBytes(const KvShape& shape) const override {
-    return KvLayout(shape, info_.kv_dtype).block_bytes();
+    return KvLayout(shape, kv_format_).block_bytes();
   }
 
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override {
@@ -81,6 +87,7 @@ class CpuDevice final : public Device {
 
  private:
   const DeviceInfo info_;
+  const KvFormat kv_format_;
   const CpuOps ops_;
 };
 
@@ -119,7 +126,9 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCpuDevice(const DeviceOptions& optio
                                                    "; allowed are 1 to ", kMaxThreads,
                                                    ", or 0 for one per usable core"));
   }
-  const DType kv_dtype = options.kv_dtype.value_or(DefaultKvDtype(options.numerics));
+  KvFormat kv_format = DefaultKvFormat(options.numerics);
+  const DType kv_dtype = options.kv_dtype.value_or(kv_format.dtype);
+  if (kv_dtype != kv_format.dtype) kv_format = {.dtype = kv_dtype};
   if (kv_dtype != DType::kF32 && kv_dtype != DType::kF16 && kv_dtype != DType::kBF16 &&
       kv_dtype != DType::kQ8_0 && kv_dtype != DType::kF8_E4M3) {
     return absl::InvalidArgumentError(
@@ -127,7 +136,7 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCpuDevice(const DeviceOptions& optio
                      "; the cpu's caches are f32, f16, bf16, q8_0 or f8_e4m3"));
   }
   const int threads = options.threads > 0 ? options.threads : std::min(UsableCpus(), kMaxThreads);
-  return std::make_unique<CpuDevice>(options.numerics, kv_dtype, threads);
+  return std::make_unique<CpuDevice>(options.numerics, kv_format, threads);
 }
 
 }  // namespace fairlead

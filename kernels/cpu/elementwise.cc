@@ -11,6 +11,7 @@
 #include "kernels/cpu/kv_layout.h"
 #include "kernels/cpu/ops_cpu.h"
 #include "kernels/cpu/simd_elementwise.h"
+#include "kernels/cpu/simd_matmul.h"
 #include "kernels/half.h"
 
 namespace fairlead {
@@ -38,11 +39,28 @@ void StoreEach(const float* x, int n, int stride, T (*rounded)(float), T* out) {
   for (int i = 0; i < n; ++i) out[i * stride] = rounded(x[i]);
 }
 
+// Of two dimensions of the key, of two tokens' values.
+void WritePairedToken(const KvLayout& layout, std::byte* cache, int slot, const float* key,
+                      const float* value, int kv_head) {
+  const int block_tokens = layout.shape.block_tokens, head_dim = layout.shape.head_dim;
+  const int block = slot / block_tokens, offset = slot % block_tokens;
+  uint16_t rounded[KvShape::kMaxHeadDim] = {};
+  SimdRoundToBF16(key, head_dim, rounded);
+  std::byte* k = cache + layout.KeyOffset(block, kv_head, offset);
+  for (int dim = 0; dim < layout.key_dims; dim += 2) {
+    std::memcpy(k + int64_t{2} * dim * block_tokens, rounded + dim, 4);
+  }
+  SimdRoundToBF16(value, head_dim, rounded);
+  std::byte* v = cache + layout.ValueOffset(block, kv_head, offset / 2 * 2) + 2 * (offset % 2);
+  for (int dim = 0; dim < layout.v_stride; ++dim) std::memcpy(v + 4 * dim, rounded + dim, 2);
+}
+
 void WriteKvToken(const KvLayout& layout, void* cache, int slot, const float* key,
                   const float* value, int kv_head) {
   const int block_tokens = layout.shape.block_tokens;
   const int head_dim = layout.shape.head_dim;
   auto* bytes = static_cast<std::byte*>(cache);
+  if (layout.paired) return WritePairedToken(layout, bytes, slot, key, value, kv_head);
   std::byte* k = bytes + layout.KeyOffset(slot / block_tokens, kv_head, slot % block_tokens);
   std::byte* v = bytes + layout.ValueOffset(slot / block_tokens, kv_head, slot % block_tokens);
   if (layout.dtype == DType::kF16) {
@@ -99,7 +117,7 @@ void CpuOps::GatherRows(Stream&, const GatherRowsArgs& args) const {
 // k in args.qkv is left as it was: only the cache gets its rotated form.
 void CpuOps::RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs& args) const {
   const std::lock_guard lock(mutex_);
-  const KvLayout layout(args.kv.shape, kv_dtype_);
+  const KvLayout layout(args.kv.shape, kv_format_);
   const int kv_heads = args.kv.shape.kv_heads;
   const int head_dim = args.kv.shape.head_dim;
   const int rotary_dim = static_cast<int>(args.cos_sin.dim[1]);

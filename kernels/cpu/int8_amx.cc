@@ -2,13 +2,11 @@
 // AMX tiles: 16 tokens by the 16 rows of a panel, 64 k an instruction, which takes 16 cycles. What
 // a span's sums still need is spread between the instructions of the next tile: no processor looks
 // far enough ahead to do so itself.
+#include "kernels/cpu/amx.h"
 #include "kernels/cpu/int8_matmul.h"
 
 #if defined(__x86_64__)
-#include <cpuid.h>
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -31,16 +29,7 @@ namespace {
 constexpr int kTokens = kInt8TokenGroup;
 static_assert(kSpanBlocks == 8);  // four pairs of blocks, 64 k each
 
-// All eight tiles: 16 rows of 64 bytes.
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-static_assert(sizeof(TileConfig) == 64);
-constexpr TileConfig kTileConfig;
+constexpr AmxTileConfig kTileConfig;
 
 // Sums of a span: of the high terms with the weights' high and low bytes, of the low terms alike.
 struct alignas(64) TileSums {
@@ -177,17 +166,7 @@ void Multiply(const CpuPackedWeight& weight, const Int8Activations& x, int64_t t
   _tile_release();
 }
 
-// GCC 12 cannot name these features in __builtin_cpu_supports. Linux keeps the tiles' state for a
-// process that asks for it (arch_prctl(2), ARCH_REQ_XCOMP_PERM).
-bool Supported() {
-  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
-  if (!kInt8Avx512Vnni.supported() || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx))
-    return false;
-  constexpr uint32_t kAmxTile = 1u << 24, kAmxInt8 = 1u << 25;
-  if ((edx & kAmxTile) == 0 || (edx & kAmxInt8) == 0) return false;
-  constexpr int kRequestPermission = 0x1023, kTileData = 18;
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
+bool Supported() { return kInt8Avx512Vnni.supported() && HasAmx(kAmxTileBit | kAmxInt8Bit); }
 
 }  // namespace
 

@@ -18,14 +18,23 @@ namespace fairlead {
 inline constexpr int kKeyGroup = KvShape::kTokenGroup;
 inline constexpr int kKvScaleDims = 32;  // dimensions that share a scale of q8_0
 
+// Paired, which is bf16 for AMX tiles (tile_attention.h): K as [head_dim rounded up to 32, / 2]
+// [block_tokens][2], V as [block_tokens / 2][head_dim rounded up to 16][2]; what is rounded up
+// holds zeros.
+struct KvFormat {
+  DType dtype = DType::kF16;  // kF32, kF16, kBF16, kQ8_0 or kF8_E4M3
+  bool paired = false;
+};
+
 struct KvLayout {
-  KvLayout(const KvShape& shape_in, DType dtype_in)
+  KvLayout(const KvShape& shape_in, const KvFormat& format)
       : shape(shape_in),
-        dtype(dtype_in),
-        element_bytes(dtype_in == DType::kQ8_0 ? 1u : static_cast<unsigned>(RowBytes(dtype_in, 1))),
+        dtype(format.dtype),
+        paired(format.paired),
+        element_bytes(dtype == DType::kQ8_0 ? 1u : static_cast<unsigned>(RowBytes(dtype, 1))),
+        key_dims(paired ? (shape_in.head_dim + 31) / 32 * 32 : shape_in.head_dim),
         v_stride((shape_in.head_dim + kKeyGroup - 1) / kKeyGroup * kKeyGroup),
-        scales(dtype_in == DType::kQ8_0 ? (shape_in.head_dim + kKvScaleDims - 1) / kKvScaleDims
-                                        : 0) {}
+        scales(dtype == DType::kQ8_0 ? (shape_in.head_dim + kKvScaleDims - 1) / kKvScaleDims : 0) {}
 
   // A multiple of 16, as block_tokens is.
   size_t head_bytes() const {
@@ -33,12 +42,15 @@ struct KvLayout {
   }
   size_t block_bytes() const { return head_bytes() * shape.kv_heads; }
 
-  // Of the token at `offset` of its block. K's dimensions are `block_tokens` elements apart.
+  // Of the token at `offset` of its block. K's dimensions, paired two of them, are `block_tokens`
+  // elements (pairs) apart.
   size_t KeyOffset(int64_t block, int kv_head, int offset) const {
-    return block * block_bytes() + kv_head * head_bytes() + size_t{element_bytes} * offset;
+    return block * block_bytes() + kv_head * head_bytes() +
+           size_t{element_bytes} * (paired ? 2 : 1) * offset;
   }
+  // Paired: of an even offset.
   size_t ValueOffset(int64_t block, int kv_head, int offset) const {
-    const size_t keys = size_t{element_bytes} * shape.block_tokens * shape.head_dim;
+    const size_t keys = size_t{element_bytes} * shape.block_tokens * key_dims;
     return block * block_bytes() + kv_head * head_bytes() + keys +
            size_t{element_bytes} * offset * v_stride;
   }
@@ -52,14 +64,16 @@ struct KvLayout {
   }
 
   KvShape shape;
-  DType dtype;  // kF32, kF16, kBF16, kQ8_0 or kF8_E4M3
+  DType dtype;
+  bool paired;
   unsigned element_bytes;
+  int key_dims;
   int v_stride;
   int scales;  // of a token's K or V
 
  private:
   size_t scales_offset() const {
-    return size_t{element_bytes} * shape.block_tokens * (shape.head_dim + v_stride);
+    return size_t{element_bytes} * shape.block_tokens * (key_dims + v_stride);
   }
 };
 

@@ -19,7 +19,7 @@ void CpuOps::Matmul(Stream&, const MatmulArgs& args) const {
 
 void CpuOps::Attention(Stream&, const AttentionArgs& args) const {
   const std::lock_guard lock(mutex_);
-  CpuAttention(pool_, args, kv_dtype_, attention_scratch_);
+  CpuAttention(pool_, args, kv_format_, attention_scratch_);
 }
 
 void CpuOps::Sample(Stream&, const SampleArgs& args) const {

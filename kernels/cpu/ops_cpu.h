@@ -18,8 +18,8 @@ namespace fairlead {
 
 class CpuOps final : public Ops {
  public:
-  CpuOps(int threads, DType kv_dtype, const Int8Mode& int8_mode)
-      : kv_dtype_(kv_dtype), int8_mode_(int8_mode), pool_(threads) {}
+  CpuOps(int threads, const KvFormat& kv_format, const Int8Mode& int8_mode)
+      : kv_format_(kv_format), int8_mode_(int8_mode), pool_(threads) {}
 
   FAIRLEAD_OVERRIDE_OPS
 
@@ -27,7 +27,7 @@ class CpuOps final : public Ops {
                                                            Numerics numerics) const;
 
  private:
-  const DType kv_dtype_;
+  const KvFormat kv_format_;
   const Int8Mode int8_mode_;
   // The pool takes one job at a time, and the scratch belongs to the job.
   mutable std::mutex mutex_;  // guards all below

@@ -133,10 +133,10 @@ HWY_NOINLINE void ScoreQueries(const SplitArgs& args, int query) {
 
 // cap * tanh(score / cap) by (1 - e) / (1 + e), e = exp(-2 |x|); below 1/4, where that would
 // cancel, by the Taylor series up to x^9.
-HWY_NOINLINE void CapScores(float cap, int begin, int end, float* score) {
+void CapScores(float cap, int count, float* score) {
   const D d;
   const V one = hn::Set(d, 1.0f);
-  for (int key = begin; key < end; key += kLanes) {
+  for (int key = 0; key < count; key += kLanes) {
     const V x = hn::Div(hn::LoadU(d, score + key), hn::Set(d, cap));
     const V e = ExpNonPositive(d, hn::Mul(hn::Set(d, -2.0f), hn::Abs(x)));
     const V large = hn::CopySign(hn::Div(hn::Sub(one, e), hn::Add(one, e)), x);
@@ -255,8 +255,9 @@ HWY_INLINE void AttendTile(const SplitArgs& args, int query) {
   const int* limit = args.limit + query;
   for (int m = 0; m < kQueries; ++m) {
     if (args.soft_cap > 0) {
-      CapScores(args.soft_cap, begin[m] / 16 * 16, (limit[m] + 15) / 16 * 16,
-                args.score + (query + m) * kSplitKeys);
+      const int first = begin[m] / 16 * 16;
+      CapScores(args.soft_cap, (limit[m] + 15) / 16 * 16 - first,
+                args.score + (query + m) * kSplitKeys + first);
     }
     SoftmaxRow(begin[m], limit[m], args.score + (query + m) * kSplitKeys, args.sums.max + query + m,
                args.sums.sum + query + m);
@@ -392,11 +393,16 @@ HWY_AFTER_NAMESPACE();
 namespace fairlead {
 
 HWY_EXPORT(AttendSplit);
+HWY_EXPORT(CapScores);
 HWY_EXPORT(MergeSums);
 HWY_EXPORT(FinishRow);
 HWY_EXPORT(Scale);
 
 void SimdAttendSplit(const SplitArgs& args) { HWY_DYNAMIC_DISPATCH(AttendSplit)(args); }
+
+void SimdCapScores(float cap, int count, float* score) {
+  HWY_DYNAMIC_DISPATCH(CapScores)(cap, count, score);
+}
 
 void SimdMergeSums(int queries, int v_stride, const SoftmaxSums& later, const SoftmaxSums& total) {
   HWY_DYNAMIC_DISPATCH(MergeSums)(queries, v_stride, later, total);

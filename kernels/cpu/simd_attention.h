@@ -52,6 +52,9 @@ struct SplitArgs {
 // does not see are not used even when their bits are NaN.
 void SimdAttendSplit(const SplitArgs& args);
 
+// score[i] = cap * tanh(score[i] / cap) for `count` scores, a multiple of 16.
+void SimdCapScores(float cap, int count, float* score);
+
 // Adds a later split's sums to those of the splits before it.
 void SimdMergeSums(int queries, int v_stride, const SoftmaxSums& later, const SoftmaxSums& total);
 

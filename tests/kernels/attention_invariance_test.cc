@@ -42,6 +42,7 @@ struct RunOptions {
   int window = 0;
   float soft_cap = 0;
   bool sinks = false;
+  bool fast = false;  // numerics, with the cache that they choose
 };
 
 using Rows = std::vector<float>;     // of one sequence, in order
@@ -66,7 +67,13 @@ class Runner {
         sequences_(sequences),
         done_(sequences.size()),
         out_(sequences.size()) {
-    device_ = *OpenDevice("cpu", {.threads = options.threads, .kv_dtype = options.kv_dtype});
+    DeviceOptions device = {.threads = options.threads};
+    if (options.fast) {
+      device.numerics = Numerics::kFast;
+    } else {
+      device.kv_dtype = options.kv_dtype;
+    }
+    device_ = *OpenDevice("cpu", device);
     stream_ = device_->NewStream();
     for (const Rows& rows : sequences) {
       const int tokens = static_cast<int>(rows.size()) / shape.row();
@@ -210,8 +217,10 @@ std::vector<double> AsCached(const Shape& shape, DType kv_dtype, const Rows& row
 // of head_dim + 1 terms (the scaling of q rounds once), a score is off by at most d = (head_dim +
 // 2) u scale sum|q k|. A weight relative to the sum of weights is then off by 2 d + 2 exp errors (2
 // ulp each), and the two sums by (256 + splits) u each: together less than (2 d + 1000 u) max|v|
-// for up to 4 splits.
-void ExpectNearDouble(const Shape& shape, DType kv_dtype, const Rows& rows, const Rows& out) {
+// for up to 4 splits. `half_step`: what q and the weights are rounded by, besides, relative to
+// themselves: a score is off by half_step scale sum|q k|, a weight by half_step.
+void ExpectNearDouble(const Shape& shape, DType kv_dtype, const Rows& rows, const Rows& out,
+                      double half_step = 0) {
   constexpr double kU = 0x1p-24;
   const int dim = shape.head_dim;
   const double scale = 1.0 / std::sqrt(static_cast<double>(dim));
@@ -250,7 +259,8 @@ void ExpectNearDouble(const Shape& shape, DType kv_dtype, const Rows& rows, cons
           largest_v = std::max(largest_v, std::abs(v[d]));
         }
       }
-      const double bound = (2 * (dim + 2) * kU * largest_sum + 1000 * kU) * largest_v;
+      const double of_weights = 2 * ((dim + 2) * kU + half_step) * largest_sum + half_step;
+      const double bound = (of_weights * (1 + of_weights) + 1000 * kU) * largest_v;
       const float* got = out.data() + (int64_t{row} * shape.heads + head) * dim;
       for (int d = 0; d < dim; ++d) {
         ASSERT_NEAR(got[d], expected[d] / total, bound)
@@ -366,10 +376,10 @@ TEST(AttentionInvariance, RaggedBatchesGiveTheBitsOfEachSequenceAlone) {
   }
 }
 
-TEST(AttentionInvariance, WindowsSoftCapsAndSinks) {
+void WindowsSoftCapsAndSinks(bool fast) {
   const Shape shape = {.heads = 6, .kv_heads = 2, .head_dim = 32};
   const Rows rows = RandomRows(shape, 600, 11);  // three splits
-  const Rows whole = InChunks(shape, {}, rows, 600);
+  const Rows whole = InChunks(shape, {.fast = fast}, rows, 600);
   for (RunOptions options : {RunOptions{.window = 1},
                              {.window = 37},
                              {.window = 256},
@@ -380,6 +390,7 @@ TEST(AttentionInvariance, WindowsSoftCapsAndSinks) {
                              {.window = 290, .soft_cap = 3, .sinks = true}}) {
     SCOPED_TRACE(testing::Message()
                  << options.window << " " << options.soft_cap << " " << options.sinks);
+    options.fast = fast;
     const Rows all = InChunks(shape, options, rows, 600);
     for (const int chunk : {1, 7, 100}) {
       options.threads = chunk % 3 + 1;
@@ -387,6 +398,48 @@ TEST(AttentionInvariance, WindowsSoftCapsAndSinks) {
     }
     const bool everything = options.window == 600 && options.soft_cap == 0 && !options.sinks;
     EXPECT_EQ(all == whole, everything);
+  }
+}
+
+TEST(AttentionInvariance, WindowsSoftCapsAndSinks) { WindowsSoftCapsAndSinks(false); }
+TEST(AttentionInvariance, FastWindowsSoftCapsAndSinks) { WindowsSoftCapsAndSinks(true); }
+
+// Of Numerics::kFast: on AMX its caches are bf16, and q and the weights are rounded to it.
+void ExpectNearDoubleFast(const Shape& shape, const Rows& rows, const Rows& out) {
+  const DType cache = (*OpenDevice("cpu", {.numerics = Numerics::kFast}))->info().kv_dtype;
+  ExpectNearDouble(shape, cache, rows, out, cache == DType::kBF16 ? 0x1p-8 : 0);
+}
+
+TEST(AttentionInvariance, FastNumerics) {
+  for (const int head_dim : Some({2, 20, 32, 64, 80, 112, 128, 256}, {20, 64})) {
+    SCOPED_TRACE(head_dim);
+    const Shape shape = {.heads = 6, .kv_heads = 2, .head_dim = head_dim};
+    const Rows rows = RandomRows(shape, 290, head_dim);
+    const Rows whole = InChunks(shape, {.fast = true}, rows, 290);
+    ExpectNearDoubleFast(shape, rows, whole);
+    for (const int chunk : Some({1, 7, 16, 64}, {1, 13})) {
+      const RunOptions options = {
+          .threads = chunk % 3 + 1, .block_order = uint32_t(chunk), .fast = true};
+      ExpectSameBits(whole, InChunks(shape, options, rows, chunk));
+    }
+  }
+}
+
+TEST(AttentionInvariance, FastNumericsOfBlockSizesAndGroups) {
+  for (const auto& [heads, kv_heads] : {std::pair{1, 1}, {5, 1}, {71, 1}, {14, 2}}) {
+    Rows first;
+    for (const int block_tokens : {16, 32, 48}) {
+      SCOPED_TRACE(testing::Message() << heads << "/" << kv_heads << ", " << block_tokens);
+      const Shape shape = {heads, kv_heads, 32, block_tokens};
+      const Rows rows = RandomRows(shape, 270, heads);
+      const Rows whole = InChunks(shape, {.fast = true}, rows, 270);
+      ExpectSameBits(whole, InChunks(shape, {.threads = 3, .fast = true}, rows, 7));
+      if (first.empty()) {
+        ExpectNearDoubleFast(shape, rows, whole);
+        first = whole;
+      }
+      ExpectSameBits(first, whole);
+    }
   }
 }
 
@@ -398,12 +451,16 @@ TEST(AttentionInvariance, LaterKeysDoNotLeak) {
   float* row = dirty.data() + 20 * shape.row();
   row[4 * 32] = std::nanf("");
   row[5 * 32] = std::numeric_limits<float>::infinity();
-  const Rows expected = InChunks(shape, {}, clean, 40);
-  const Rows got = InChunks(shape, {}, dirty, 40);
   const auto split = 20 * shape.heads * shape.head_dim;
-  ExpectSameBits(Rows(expected.begin(), expected.begin() + split),
-                 Rows(got.begin(), got.begin() + split));
-  for (size_t i = split; i < got.size(); ++i) ASSERT_TRUE(std::isnan(got[i])) << i;
+  for (const bool fast : {false, true}) {
+    const RunOptions options = {.fast = fast};
+    const Rows expected = InChunks(shape, options, clean, 40);
+    const Rows got = InChunks(shape, options, dirty, 40);
+    ExpectSameBits(got, InChunks(shape, options, dirty, 1));
+    ExpectSameBits(Rows(expected.begin(), expected.begin() + split),
+                   Rows(got.begin(), got.begin() + split));
+    for (size_t i = split; i < got.size(); ++i) ASSERT_TRUE(std::isnan(got[i])) << i;
+  }
 }
 
 }  // namespace
