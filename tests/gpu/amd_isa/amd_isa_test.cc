@@ -5,6 +5,8 @@
 #include <cxxabi.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <iostream>
 #include <map>
@@ -37,11 +39,37 @@ constexpr const char* kChosen =
     "Sample_(greedy_v65|all_r15|tied_greedy_v17|greedy_edits17|unusable_v17|masked_greedy_v300)|"
     "Logprobs_(r1|v65_n5|v257_n1|masked)";
 
+// An output of many blocks, for which there is a matmul of its own; the list's are smaller.
+constexpr const char* kWide = "WideMatmul";
+void BuildWideMatmul(CaseRun& run, DType dtype) {
+  constexpr int kTokens = 65, kRows = 12290;
+  const int k = std::max(32, Info(dtype).block_elements);
+  const std::vector<float> x = run.Rounded(run.random().Normals(int64_t{kTokens} * k));
+  // The products' errors together, and a single one's: no element of a weight is larger than 16.
+  FloatBound bound = {{}, MatmulNmse(run.info().numerics)};
+  for (int t = 0; t < kTokens; ++t) {
+    double sum = 0;
+    for (int i = 0; i < k; ++i) sum += std::fabs(x[t * k + i]);
+    bound.max_error.insert(bound.max_error.end(), kRows,
+                           16 * sum * MatmulRounding(run.info().numerics));
+  }
+  const MatmulArgs args = {
+      .x = run.Activations(x, {kTokens, k}),
+      .weight =
+          run.Weight(dtype, k, {RandomWeights(run.random(), dtype, int64_t{kRows} * k, 0.5f)}),
+      .out = run.OutputActivations("out", {kTokens, kRows}, bound)};
+  run.Launch([args](const Ops& ops, Stream& stream) { ops.Matmul(stream, args); });
+}
+
 const std::vector<OpCase>& Cases() {
   static const auto* const cases = [] {
     auto* chosen = new std::vector<OpCase>;
     for (OpCase& c : AllOpCases()) {
       if (std::regex_match(c.name, std::regex(kChosen))) chosen->push_back(std::move(c));
+    }
+    for (const DType d : {DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ8_0, DType::kQ6_K}) {
+      chosen->push_back({kWide, std::string(kWide) + "_" + std::string(Info(d).name), d,
+                         [d](CaseRun& run) { BuildWideMatmul(run, d); }});
     }
     return chosen;
   }();
@@ -121,11 +149,13 @@ TEST_P(AmdIsaTest, MatchesTheReference) {
 }
 
 // What the numerics change: the cache's dtype, and matmul, which is by matrix cores then.
-std::vector<size_t> NumericsCases() {
+std::vector<size_t> CasesOf(Numerics numerics) {
   std::vector<size_t> list;
   for (size_t i = 0; i < Cases().size(); ++i) {
     const std::string& op = Cases()[i].op;
-    if (op == "Attention" || op == "RopeAndWriteKv" || op == "Matmul") list.push_back(i);
+    const bool changes =
+        op == "Attention" || op == "RopeAndWriteKv" || op == "Matmul" || op == kWide;
+    if (numerics == Numerics::kFloat32 ? op != kWide : changes) list.push_back(i);
   }
   return list;
 }
@@ -137,11 +167,11 @@ std::string CaseName(const testing::TestParamInfo<AmdIsaTest::ParamType>& info) 
 
 INSTANTIATE_TEST_SUITE_P(All, AmdIsaTest,
                          testing::Combine(testing::Values(Numerics::kFloat32),
-                                          testing::Range(size_t{0}, Cases().size())),
+                                          testing::ValuesIn(CasesOf(Numerics::kFloat32))),
                          CaseName);
 INSTANTIATE_TEST_SUITE_P(Precise, AmdIsaTest,
                          testing::Combine(testing::Values(Numerics::kPrecise),
-                                          testing::ValuesIn(NumericsCases())),
+                                          testing::ValuesIn(CasesOf(Numerics::kPrecise))),
                          CaseName);
 
 // After all others. Templates of one name count together.

@@ -34,17 +34,23 @@ libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_i
 
 def load_emulator(folder, family):
     """The emulator's module for GPUs of one family, with gaps closed: LDS accesses of inactive lanes, the bit that makes an
-    atomic return, denormals, and that registers from v128 on are halves of others in RDNA's 16-bit operations alone."""
+    atomic return, denormals; on CDNA, that registers from v128 on are no halves of others in 16-bit operations, and the signs
+    and absolute values of SDWA's operands."""
     sys.path.insert(0, folder)
     os.environ.setdefault("DEV", "CPU")
     path = os.path.join(folder, "test/mockgpu/amd/emu.py")
     with open(path, encoding="utf-8") as file:
         source = file.read()
     if family == "cdna":
-        for halves_from, times in ((">= _c(128)", 3), (">= _c(384)", 2)):
-            if source.count(halves_from) != times:
-                raise ValueError(f"{path} is of another version than this runner knows: '{halves_from}'")
-            source = source.replace(halves_from, ">= _c(65536)")
+        modifiers = "1 if _iattr(inst, 'src{0}_abs') else 0, 1 if _iattr(inst, 'src{0}_neg') else 0, inst.canonical_op_bits['s{0}']"
+        changes = [(">= _c(128)", ">= _c(65536)", 3), (">= _c(384)", ">= _c(65536)", 2)]
+        for i in (0, 1):
+            select = f"_sdwa_select(s{i}_raw, src{i}_sel, src{i}_sext)"
+            changes.append((select, f"_apply_src_mods({select}, 0, {modifiers.format(i)})", 2))
+        for old, new, times in changes:
+            if source.count(old) != times:
+                raise ValueError(f"{path} is of another version than this runner knows: '{old}'")
+            source = source.replace(old, new)
     emu = sys.modules["test.mockgpu.amd.emu"] = types.ModuleType("test.mockgpu.amd.emu")
     emu.__file__ = path
     exec(compile(source, path, "exec"), emu.__dict__)
