@@ -18,8 +18,8 @@ namespace {
 
 absl::StatusOr<std::unique_ptr<Device>> Open(std::string_view name, const DeviceOptions& options) {
 #if defined(__x86_64__)
-  if (!__builtin_cpu_supports("fma")) {
-    return absl::FailedPreconditionError("this processor has no FMA instructions");
+  if (!__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) {
+    return absl::FailedPreconditionError("this processor lacks FMA or F16C instructions");
   }
 #endif
   if (name == "host-simt:32") return gpu_host32::OpenGpuDevice(name, 0, options);

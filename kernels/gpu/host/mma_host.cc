@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/gpu/host/simt.h"
@@ -14,22 +19,29 @@ struct Tile {
   float sums[16][16];    // [row, token]
 };
 
-float Element(const uint32_t* first, const uint32_t* second, int k) {
-  const uint32_t pair = k < 2 ? *first : *second;
-  return F16ToF32(static_cast<uint16_t>(k % 2 == 0 ? pair : pair >> 16));
+// The four elements of a quad.
+void Widen(uint32_t first, uint32_t second, float (&out)[4]) {
+#if defined(__F16C__)
+  const auto pairs = static_cast<int64_t>(first | static_cast<uint64_t>(second) << 32);
+  _mm_storeu_ps(out, _mm_cvtph_ps(_mm_cvtsi64_si128(pairs)));
+#else
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t pair = i < 2 ? first : second;
+    out[i] = F16ToF32(static_cast<uint16_t>(i % 2 == 0 ? pair : pair >> 16));
+  }
+#endif
 }
 
 void Gather(const MmaLayout& layout, const uint64_t* lanes, Tile* tile) {
   for (int l = 0; l < layout.warp; ++l) {
     const MmaLane& lane = *reinterpret_cast<const MmaLane*>(lanes[l]);
-    for (int k = 0; k < 4; ++k) {
-      for (int r = 0; r < layout.rows; ++r) {
-        tile->rows[layout.row[l][r]][4 * layout.quad[l] + k] =
-            Element(lane.row_pairs + r, lane.row_pairs + r + layout.rows, k);
-      }
-      tile->tokens[4 * layout.quad[l] + k][layout.token[l]] =
-          Element(lane.token_pairs, lane.token_pairs + 1, k);
+    float quad[4];
+    for (int r = 0; r < layout.rows; ++r) {
+      Widen(lane.row_pairs[r], lane.row_pairs[r + layout.rows], quad);
+      std::copy_n(quad, 4, &tile->rows[layout.row[l][r]][4 * layout.quad[l]]);
     }
+    Widen(lane.token_pairs[0], lane.token_pairs[1], quad);
+    for (int k = 0; k < 4; ++k) tile->tokens[4 * layout.quad[l] + k][layout.token[l]] = quad[k];
     for (int i = 0; i < layout.sums; ++i) {
       tile->sums[layout.sum_row[l][i]][layout.sum_token[l][i]] = lane.sums[i];
     }
