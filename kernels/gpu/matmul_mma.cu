@@ -204,9 +204,7 @@ GPU_DEVICE void MultiplyGroup(const TileChunks<Weight>& chunks,
       if (t >= tiles) break;  // the same for all lanes
       TokenSteps<Layout::kJoined> steps;
       steps.Load(tokens.At<Weight::kElements>(t, group, step), tokens.Has(t));
-      GPU_UNROLL for (int i = 0; i < Layout::kJoined; ++i) {
-        Mma(rows[i], steps.fragment[i], &sums[t]);
-      }
+      Mma(rows, steps.fragment, &sums[t]);
     }
   }
 }

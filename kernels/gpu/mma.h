@@ -15,7 +15,7 @@
 //     static Token(lane), static Quad(lane, q); pair[2 * q] on
 //   struct TileSums        kValues values of a lane
 //     static Row(lane, i), static Token(lane, i); value[i]
-//   void Mma(rows, tokens, &sums)   all lanes of the warp
+//   void Mma(rows, tokens, &sums)   all lanes of the warp; of arrays: step after step
 //
 // Per sum, products are exact and the order of the additions is the hardware's: the same for every
 // row, token and lane, but another from vendor to vendor. On the host: ascending quads, in a quad

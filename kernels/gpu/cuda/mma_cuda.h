@@ -52,6 +52,12 @@ GPU_DEVICE void Mma(const RowFragment& rows, const TokenFragment& tokens, TileSu
         "r"(tokens.pair[0]), "r"(tokens.pair[1]));
 }
 
+template <int kSteps>
+GPU_DEVICE void Mma(const RowFragment (&rows)[kSteps], const TokenFragment (&tokens)[kSteps],
+                    TileSums* sums) {
+  GPU_UNROLL for (int i = 0; i < kSteps; ++i) Mma(rows[i], tokens[i], sums);
+}
+
 GPU_DEVICE uint32_t PackPair(float low, float high) {
   uint32_t pair;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));

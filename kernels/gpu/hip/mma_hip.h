@@ -77,6 +77,12 @@ GPU_DEVICE void Mma(const RowFragment& rows, const TokenFragment& tokens, TileSu
   for (int i = 0; i < kSumValues; ++i) sums->value[i] = c[i];
 }
 
+template <int kSteps>
+GPU_DEVICE void Mma(const RowFragment (&rows)[kSteps], const TokenFragment (&tokens)[kSteps],
+                    TileSums* sums) {
+  GPU_UNROLL for (int i = 0; i < kSteps; ++i) Mma(rows[i], tokens[i], sums);
+}
+
 GPU_DEVICE uint32_t PackPair(float low, float high) {
   const HalfPair pair = {static_cast<_Float16>(low), static_cast<_Float16>(high)};
   return __builtin_bit_cast(uint32_t, pair);

@@ -32,37 +32,45 @@ void Widen(uint32_t first, uint32_t second, float (&out)[4]) {
 #endif
 }
 
-void Gather(const MmaLayout& layout, const uint64_t* lanes, Tile* tile) {
+const MmaLane& LaneAt(const uint64_t* lanes, int l) {
+  return *reinterpret_cast<const MmaLane*>(lanes[l]);
+}
+
+void Gather(const MmaLayout& layout, const uint64_t* lanes, int step, Tile* tile) {
   for (int l = 0; l < layout.warp; ++l) {
-    const MmaLane& lane = *reinterpret_cast<const MmaLane*>(lanes[l]);
+    const MmaLane& lane = LaneAt(lanes, l);
     float quad[4];
     for (int r = 0; r < layout.rows; ++r) {
-      Widen(lane.row_pairs[r], lane.row_pairs[r + layout.rows], quad);
+      const uint32_t* pairs = lane.row_pairs[step] + r;
+      Widen(pairs[0], pairs[layout.rows], quad);
       std::copy_n(quad, 4, &tile->rows[layout.row[l][r]][4 * layout.quad[l]]);
     }
-    Widen(lane.token_pairs[0], lane.token_pairs[1], quad);
+    Widen(lane.token_pairs[step][0], lane.token_pairs[step][1], quad);
     for (int k = 0; k < 4; ++k) tile->tokens[4 * layout.quad[l] + k][layout.token[l]] = quad[k];
-    for (int i = 0; i < layout.sums; ++i) {
-      tile->sums[layout.sum_row[l][i]][layout.sum_token[l][i]] = lane.sums[i];
-    }
   }
 }
 
 void Multiply(const MmaLayout& layout, const uint64_t* lanes) {
   Tile tile = {};
-  Gather(layout, lanes, &tile);
-  for (int row = 0; row < 16; ++row) {
-    for (int k = 0; k < 16; ++k) {
-      const float w = tile.rows[row][k];
-      for (int t = 0; t < 16; ++t) {
-        tile.sums[row][t] = std::fmaf(w, tile.tokens[k][t], tile.sums[row][t]);
+  for (int l = 0; l < layout.warp; ++l) {
+    for (int i = 0; i < layout.sums; ++i) {
+      tile.sums[layout.sum_row[l][i]][layout.sum_token[l][i]] = LaneAt(lanes, l).sums[i];
+    }
+  }
+  for (int step = 0; step < LaneAt(lanes, 0).steps; ++step) {
+    Gather(layout, lanes, step, &tile);
+    for (int row = 0; row < 16; ++row) {
+      for (int k = 0; k < 16; ++k) {
+        const float w = tile.rows[row][k];
+        for (int t = 0; t < 16; ++t) {
+          tile.sums[row][t] = std::fmaf(w, tile.tokens[k][t], tile.sums[row][t]);
+        }
       }
     }
   }
   for (int l = 0; l < layout.warp; ++l) {
-    const MmaLane& lane = *reinterpret_cast<const MmaLane*>(lanes[l]);
     for (int i = 0; i < layout.sums; ++i) {
-      lane.sums[i] = tile.sums[layout.sum_row[l][i]][layout.sum_token[l][i]];
+      LaneAt(lanes, l).sums[i] = tile.sums[layout.sum_row[l][i]][layout.sum_token[l][i]];
     }
   }
 }

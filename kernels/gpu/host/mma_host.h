@@ -71,12 +71,29 @@ constexpr simt::MmaLayout MakeMmaLayout() {
 }
 inline constexpr simt::MmaLayout kMmaLayout = MakeMmaLayout();
 
-GPU_DEVICE void Mma(const RowFragment& rows, const TokenFragment& tokens, TileSums* sums,
+template <int kSteps>
+GPU_DEVICE void Mma(const RowFragment (&rows)[kSteps], const TokenFragment (&tokens)[kSteps],
+                    TileSums* sums,
                     const std::source_location& where = std::source_location::current()) {
-  simt::MmaLane lane = {rows.pair, tokens.pair, sums->value};
+  simt::MmaLane lane = {.steps = kSteps, .sums = sums->value};
+  static_assert(kSteps <= simt::MmaLane::kMaxSteps);
+  for (int i = 0; i < kSteps; ++i) {
+    lane.row_pairs[i] = rows[i].pair;
+    lane.token_pairs[i] = tokens[i].pair;
+  }
   simt::Mma(kMmaLayout, &lane, where);
 }
 
+GPU_DEVICE void Mma(const RowFragment& rows, const TokenFragment& tokens, TileSums* sums,
+                    const std::source_location& where = std::source_location::current()) {
+  simt::MmaLane lane = {.steps = 1, .sums = sums->value};
+  lane.row_pairs[0] = rows.pair;
+  lane.token_pairs[0] = tokens.pair;
+  simt::Mma(kMmaLayout, &lane, where);
+}
+
+GPU_DEVICE float PairLow(uint32_t pair) { return F16Value(static_cast<uint16_t>(pair & 0xffffu)); }
+GPU_DEVICE float PairHigh(uint32_t pair) { return F16Value(static_cast<uint16_t>(pair >> 16)); }
 #if defined(__F16C__)
 // Many times faster: a kernel makes a pair of each weight.
 GPU_DEVICE __m128 PairFloats(uint32_t pair) {
@@ -89,8 +106,6 @@ GPU_DEVICE uint32_t PackFloats(__m128 pair) {
 GPU_DEVICE uint32_t PackPair(float low, float high) {
   return PackFloats(_mm_setr_ps(low, high, 0.0f, 0.0f));
 }
-GPU_DEVICE float PairLow(uint32_t pair) { return _mm_cvtss_f32(PairFloats(pair & 0xffffu)); }
-GPU_DEVICE float PairHigh(uint32_t pair) { return _mm_cvtss_f32(PairFloats(pair >> 16)); }
 GPU_DEVICE uint32_t PairSub(uint32_t a, uint32_t b) {
   return PackFloats(_mm_sub_ps(PairFloats(a), PairFloats(b)));
 }
@@ -102,8 +117,6 @@ GPU_DEVICE uint32_t PairFma(uint32_t a, uint32_t b, uint32_t c) {
 GPU_DEVICE uint32_t PackPair(float low, float high) {
   return F16Bits(low) | static_cast<uint32_t>(F16Bits(high)) << 16;
 }
-GPU_DEVICE float PairLow(uint32_t pair) { return F16Value(static_cast<uint16_t>(pair & 0xffffu)); }
-GPU_DEVICE float PairHigh(uint32_t pair) { return F16Value(static_cast<uint16_t>(pair >> 16)); }
 GPU_DEVICE uint32_t PairSub(uint32_t a, uint32_t b) {
   return PackPair(PairLow(a) - PairLow(b), PairHigh(a) - PairHigh(b));
 }

@@ -19,12 +19,15 @@ struct MmaLayout {
 // A lane's registers: f16, two a word. Of a row first the first pair of its quad, `rows` words
 // later the second.
 struct MmaLane {
-  const uint32_t* row_pairs;
-  const uint32_t* token_pairs;
+  static constexpr int kMaxSteps = 2;
+  int steps;
   float* sums;
+  const uint32_t* row_pairs[kMaxSteps] = {};  // [step]
+  const uint32_t* token_pairs[kMaxSteps] = {};
 };
 
-// Kernel: adds the tile's product to the sums of all lanes. All lanes of the warp.
+// Kernel: adds the tiles' products, step after step, to the sums of all lanes. All lanes of the
+// warp, with equally many steps.
 void Mma(const MmaLayout& layout, MmaLane* lane, const std::source_location& where);
 
 }  // namespace fairlead::simt
