@@ -64,13 +64,17 @@ build() {
     { tail -n 30 build/build-bench.log >&2; fail "build/$preset does not build"; }
 }
 
-# The preset that makes this device's library, put beside the programs. Where this tree has none, opening the device says so.
+# The library of this device's backend, by the preset of its name, put beside the programs, and the test of that device. Where
+# the preset cannot be configured (no toolkit), opening the device says what is missing.
 build_backend() {
-  local preset=${device%%:*}
-  cmake --list-presets | grep -q "\"$preset\"" || { log "this tree has no preset $preset"; return 0; }
-  build "$preset"
-  local library=libfairlead_$preset.so
-  [ ! -e "build/$preset/$library" ] || ln -sf "../$preset/$library" build/release/
+  local preset=${device%%:*} library
+  library=libfairlead_$preset.so
+  if ! cmake --preset "$preset" >build/configure-backend.log 2>&1; then
+    log "the preset $preset cannot be configured: $(grep -m 1 -A 2 -i error build/configure-backend.log | tr -s '\n ' ' ')"
+    return 0
+  fi
+  build "$preset" "fairlead_$preset" gpu_op_test
+  ln -sf "../$preset/$library" build/release/
 }
 
 default_device() {
@@ -94,7 +98,7 @@ run_gpu() {
     cuda:* | hip:*) build_backend; [ ! -e "build/${device%%:*}/CTestTestfile.cmake" ] || tests=build/${device%%:*} ;;
   esac
   if [ "$run_tests" -eq 1 ]; then
-    # Of the gpu label; a backend's own build has built them.
+    # Of the gpu label; a backend's own build has the one of its device.
     if [ "$tests" = build/release ] && [ "$scale" = tiny ]; then
       build release simt_faults_{32,64}_test gpu_sampling_{32,64}_test
     elif [ "$tests" = build/release ]; then
@@ -139,6 +143,7 @@ done
 [ "$backend" = cpu ] || [ -z "$of_cpu" ] || fail "$of_cpu is of bench/run.sh cpu" 2
 : "${scale:=full}" "${device:=$(default_device)}"
 case $scale in full | tiny) ;; *) fail "--scale: '$scale' is neither full nor tiny" 2 ;; esac
+case $device in cuda | hip) device=$device:0 ;; esac
 [ -z "$model" ] || model=$(realpath -e -- "$model") || fail "--model: there is no such file or folder" 2
 label=$backend
 [ "$backend" = cpu ] || label=${device//:/-}

@@ -74,7 +74,7 @@ void AddOptions(CLI::App& app, Options& o) {
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--kv-cache-dtype", o.runtime.kv_cache_dtype, "as of fairlead serve")
       ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "f32", "f16", "q8_0"}));
+      ->check(CLI::IsMember({"auto", "f32", "f16", "bf16", "q8_0", "f8_e4m3"}));
   app.add_option("--kv-cache-memory", o.kv_cache_memory, "as of fairlead serve");
   app.add_option("--json", o.json, "write the results there, '-' is stdout")->type_name("FILE");
 }

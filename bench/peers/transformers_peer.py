@@ -27,7 +27,7 @@ class Runner:
         self.torch, self.transformers, self.device = torch, transformers, torch.device(device)
         self.config = transformers.AutoConfig.from_pretrained(folder)
         with self.device:
-            self.model = transformers.AutoModelForCausalLM.from_config(self.config, torch_dtype=torch.bfloat16).eval()
+            self.model = transformers.AutoModelForCausalLM.from_config(self.config, dtype=torch.bfloat16).eval()
         self.step = self.model.forward
         if self.device.type == "cuda":
             self.step = torch.compile(self.model.forward, mode="reduce-overhead", fullgraph=True)

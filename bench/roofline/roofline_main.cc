@@ -83,8 +83,11 @@ absl::Status ReadDTypes(const Options& options, Settings& settings) {
   if (!activations.ok()) return activations.status();
   for (size_t at = 0; at <= options.weights.size();) {
     const size_t comma = std::min(options.weights.find(',', at), options.weights.size());
-    const auto weights = DTypeOf("--weights", options.weights.substr(at, comma - at));
+    const std::string name = options.weights.substr(at, comma - at);
+    const auto weights = DTypeOf("--weights", name);
     if (!weights.ok()) return weights.status();
+    if (!IsWeightType(*weights))
+      return absl::InvalidArgumentError(StrCat("--weights: no weights are of ", name));
     settings.dtypes.push_back({.weights = *weights, .kv = *kv, .activations = *activations});
     at = comma + 1;
   }

@@ -54,6 +54,7 @@ class UsageTest(unittest.TestCase):
         for options, wanted in (
             (("--device", "h900"), "--device: 'h900' is none of h100-sxm, h200, mi300x, l4, rtx4090"),
             (("--weights", "bf16,q9"), "--weights: 'q9' is no dtype"),
+            (("--weights", "f8_e4m3"), "--weights: no weights are of f8_e4m3"),
             (("--measured", "x.json"), "--measured needs --device"),
             (("-b", "0"), "-b: '0' is not a whole number"),
         ):
