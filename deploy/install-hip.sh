@@ -89,7 +89,7 @@ if [ -e "$folder/complete" ]; then
 fi
 [ "$(uname -m)" = x86_64 ] || fail "only for x86_64, this is $(uname -m); install hipcc >= 5.7 by the system's means"
 for command in apt-get dpkg-deb; do
-  command -v "$command" >/dev/null || fail "no $command: this script knows Debian and Ubuntu; elsewhere install hipcc >= 5.7 and name it by -DFAIRLEAD_HIPCC=PATH"
+  command -v "$command" >/dev/null || fail "no $command: this script is for Debian; elsewhere install hipcc >= 5.7 and name it by -DFAIRLEAD_HIPCC=PATH"
 done
 [ -e "$kKeyring" ] || fail "no $kKeyring, which Debian's packages are checked with: apt-get install debian-archive-keyring"
 mkdir -p "$folder" || fail "cannot make the folder $folder"

@@ -10,6 +10,7 @@
 #include "kernels/check.h"
 #include "kernels/cpu/host_info.h"
 #include "kernels/gpu/kv_layout.h"
+#include "kernels/gpu/matmul_mma.h"
 #include "kernels/gpu/ops_gpu.h"
 #include "kernels/gpu/packed_weight.h"
 #include "kernels/gpu/stream_gpu.h"
@@ -98,6 +99,11 @@ std::unique_ptr<Stream> GpuDevice::NewStream() {
 absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackWeight(const PackWeightArgs& args) {
   const absl::StatusOr<int64_t> rows = RowsToPack(args);
   if (!rows.ok()) return rows.status();
+  if (info_.numerics != Numerics::kFloat32 &&
+      MmaMemoryBytes(args.dtype, args.cols, kMmaTogether) > kLeastScratch) {
+    return absl::InvalidArgumentError(absl::StrCat(info_.name, ": a weight of ", args.cols,
+                                                   " columns; only float32 numerics take so many"));
+  }
   const size_t bytes = GpuPackedBytes(args.dtype, *rows, args.cols);
   absl::StatusOr<Buffer> buffer = Allocate(bytes);
   if (!buffer.ok()) return buffer.status();

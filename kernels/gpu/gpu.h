@@ -31,9 +31,9 @@
 // and a sum are one operation. nvcc also wants --expt-relaxed-constexpr. The SIMT executor and HIP
 // want FAIRLEAD_GPU_WARP, 32 or 64: HIP's compiler tells its host code nothing of the GPU's.
 //
-// Blocks have one dimension of threads, a multiple of kWarp, at most 1024. Exchanges within a warp
-// are of all its lanes: no lane may have ended or branched away (a mask is a parameter only to show
-// what breaks on warps of 64).
+// Blocks have one dimension of threads, a multiple of kWarp, at most 512 (HIP). Exchanges within a
+// warp are of all its lanes: no lane may have ended or branched away (a mask is a parameter only to
+// show what breaks on warps of 64).
 #pragma once
 
 #include <cstddef>
@@ -68,6 +68,30 @@ struct GpuSummary {
   LaunchNamed(#kernel, stream, grid, threads, shared_bytes, &kernel, args)
 
 namespace fairlead::FAIRLEAD_GPU {
+
+#if defined(__CUDACC__) || defined(__HIPCC__)
+GpuSummary DescribeDevice(int device);
+size_t AvailableMemory(int device);
+void* AllocateMemory(int device, size_t bytes);
+void ReleaseMemory(int device, void* data);
+void* AllocatePinned(int device, size_t bytes);
+void ReleasePinned(int device, void* data);
+StreamHandle CreateStream(int device);
+void DestroyStream(const StreamHandle& stream);
+void CopyToDevice(const StreamHandle& stream, void* device, const void* host, size_t bytes);
+void CopyToHost(const StreamHandle& stream, void* host, const void* device, size_t bytes);
+void Wait(const StreamHandle& stream);
+// `args`: the kernel's one argument. `name` is for messages.
+void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int threads,
+                  size_t shared_bytes, const void* kernel, const void* args);
+
+template <typename Args>
+void LaunchNamed(const char* name, const StreamHandle& stream, Grid grid, int threads,
+                 size_t shared_bytes, void (*kernel)(Args), const Args& args) {
+  LaunchKernel(name, stream, grid, threads, shared_bytes, reinterpret_cast<const void*>(kernel),
+               &args);
+}
+#endif
 
 GPU_DEVICE int Min(int a, int b) { return a < b ? a : b; }
 GPU_DEVICE int LaneId() { return ThreadX() % kWarp; }

@@ -226,11 +226,10 @@ namespace {
 // As many tokens at once as there is memory for, the same bits for each.
 void MultiplyByTensorCores(const StreamHandle& stream, const MatmulArgs& args,
                            const MatmulMemory& memory) {
-  constexpr int64_t kTogether = 64;  // tokens that memory is made for
   const DType dtype = args.weight->dtype();
   const int64_t cols = args.weight->cols(), tokens = args.x.dim[0], columns = args.out.dim[1];
-  const auto piece_bytes = MmaMemoryBytes(dtype, cols, kTogether);
-  int64_t most = static_cast<int64_t>(memory.bytes / piece_bytes) * kTogether;
+  const auto piece_bytes = MmaMemoryBytes(dtype, cols, kMmaTogether);
+  int64_t most = static_cast<int64_t>(memory.bytes / piece_bytes) * kMmaTogether;
   if (most == 0) {
     most = kStagedTokens;
     while (most > 1 && !HasMmaKernel(MmaKernel::kStaged, dtype, cols, most)) --most;

@@ -18,6 +18,8 @@ enum class MmaKernel {
   kMany,
 };
 inline constexpr int kStagedTokens = 4;
+// What memory is made for; with less of it, weights of many columns could not be multiplied.
+inline constexpr int kMmaTogether = 64;
 
 bool HasMmaKernel(MmaKernel kernel, DType dtype, int64_t cols, int64_t tokens);
 MmaKernel ChooseMmaKernel(DType dtype, int64_t rows, int64_t cols, int64_t tokens);

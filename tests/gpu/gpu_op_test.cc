@@ -133,5 +133,24 @@ TEST(Backend, ErrorsSayWhatIsMissing) {
             std::string::npos);
 }
 
+// Rounded activations of 64 tokens must fit the least scratch memory of a stream: 8 MiB.
+TEST(Backend, WeightsOfTooManyColumnsAreRefusedByTensorCoresOnly) {
+  for (const auto& [numerics, cols, fits] :
+       {std::tuple(Numerics::kPrecise, 98304, false), std::tuple(Numerics::kPrecise, 32768, true),
+        std::tuple(Numerics::kFloat32, 98304, true)}) {
+    const auto device = OpenBackendDevice(kLibrary, "host-simt:32", {.numerics = numerics});
+    ASSERT_TRUE(device.ok()) << device.status();
+    const std::vector<std::byte> row(RowBytes(DType::kQ8_0, cols));
+    const WeightPart part = {row.data(), 1};
+    const auto packed = (*device)->PackWeight(
+        {.dtype = DType::kQ8_0, .cols = cols, .parts = absl::MakeConstSpan(&part, 1)});
+    EXPECT_EQ(packed.ok(), fits) << cols;
+    if (!fits) {
+      EXPECT_EQ(packed.status().code(), absl::StatusCode::kInvalidArgument);
+      EXPECT_NE(packed.status().message().find("98304 columns"), std::string::npos);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace fairlead

@@ -66,26 +66,4 @@ struct StreamHandle {
   hipStream_t stream;
 };
 
-GpuSummary DescribeDevice(int device);
-size_t AvailableMemory(int device);
-void* AllocateMemory(int device, size_t bytes);
-void ReleaseMemory(int device, void* data);
-void* AllocatePinned(int device, size_t bytes);
-void ReleasePinned(int device, void* data);
-StreamHandle CreateStream(int device);
-void DestroyStream(const StreamHandle& stream);
-void CopyToDevice(const StreamHandle& stream, void* device, const void* host, size_t bytes);
-void CopyToHost(const StreamHandle& stream, void* host, const void* device, size_t bytes);
-void Wait(const StreamHandle& stream);
-// `args`: the kernel's one argument. `name` is for messages.
-void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int threads,
-                  size_t shared_bytes, const void* kernel, const void* args);
-
-template <typename Args>
-void LaunchNamed(const char* name, const StreamHandle& stream, Grid grid, int threads,
-                 size_t shared_bytes, void (*kernel)(Args), const Args& args) {
-  LaunchKernel(name, stream, grid, threads, shared_bytes, reinterpret_cast<const void*>(kernel),
-               &args);
-}
-
 }  // namespace fairlead::FAIRLEAD_GPU
