@@ -145,8 +145,7 @@ absl::StatusOr<Json> RunGpuEngine(const GpuOptions& options, const GpuModel& mod
   return setup;
 }
 
-absl::StatusOr<Json> RunGpuPeers(const GpuOptions& options) {
-  Json rows = Json::array();
+absl::Status RunGpuPeers(const GpuOptions& options, Json& rows) {
   absl::Status status;
   const bool has_file = options.plan.scale == "full";
   for (const Peer& peer : options.peers) {
@@ -155,8 +154,8 @@ absl::StatusOr<Json> RunGpuPeers(const GpuOptions& options) {
   }
   for (const GpuModel& model : options.plan.models) {
     const std::string generate = StrCat(model.generate);
-    if (!options.transformers_python.empty() &&
-        (model.weights.empty() || model.weights == "bf16")) {
+    // The peer's weights are random and of bf16.
+    if (!options.transformers_python.empty() && model.weights == "bf16") {
       status.Update(AddPeerSamples(
           "transformers", model.title,
           {options.transformers_python, options.checkout + "/bench/peers/transformers_peer.py",
@@ -173,8 +172,7 @@ absl::StatusOr<Json> RunGpuPeers(const GpuOptions& options) {
       status.Update(AddPeerSamples(peer.name, model.title, command, options, rows));
     }
   }
-  if (!status.ok()) return status;
-  return rows;
+  return status;
 }
 
 absl::StatusOr<Json> CompareWithPredicted(const GpuOptions& options, const Json& engine,
@@ -190,15 +188,18 @@ absl::StatusOr<Json> CompareWithPredicted(const GpuOptions& options, const Json&
         LoadShape(options.checkout + "/bench/models/" + setup["shape"].get<std::string>());
     if (!shape.ok()) return shape.status();
     const ModelDTypes dtypes = DTypesOf(setup);
+    const int64_t step = setup["max_batched_tokens"];
     for (const Json& test : setup["tests"]) {
-      const auto row = CompareTest(test, *shape, dtypes, *measured, Arithmetic::kBF16, kLaunchUs);
+      const auto row =
+          CompareTest(test, step, *shape, dtypes, *measured, Arithmetic::kBF16, kLaunchUs);
       if (!row) continue;
       Json json = {{"title", setup["title"]}};
       json.update(ComparisonJson(*row));
       json["sheet_ms"] = nullptr;
       if (chip != nullptr) {
-        json["sheet_ms"] = CompareTest(test, *shape, dtypes, chip->sheet, Arithmetic::kBF16, 0)
-                               ->predicted.floor_ms;
+        json["sheet_ms"] =
+            CompareTest(test, step, *shape, dtypes, chip->sheet, Arithmetic::kBF16, 0)
+                ->predicted.floor_ms;
       }
       rows.push_back(std::move(json));
     }

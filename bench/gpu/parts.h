@@ -42,7 +42,8 @@ absl::StatusOr<Json> RunGpuEngine(const GpuOptions& options, const GpuModel& mod
 absl::StatusOr<Json> RunGpuServing(const GpuOptions& options, const GpuModel& model);
 // [{"who", "title", "test", median, min, max, samples}]: transformers, and commands that take
 // llama-bench's options.
-absl::StatusOr<Json> RunGpuPeers(const GpuOptions& options);
+// Appends to `rows`; what one peer fails at costs no other its samples.
+absl::Status RunGpuPeers(const GpuOptions& options, Json& rows);
 
 // [{"title", "test", "measured_ms", "floor_ms", "kernels_ms", "sheet_ms": null for an unknown
 //   chip}] of the setups, by the limits that were measured and by the chip's data sheet.

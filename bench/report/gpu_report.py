@@ -39,12 +39,12 @@ def engine_tables(result: dict) -> str:
     for setup in result["engine"]:
         title = setup["title"]
         mine = [row for row in rows if row[0] == title]
-        everyone = list(dict.fromkeys(who for _, who, _ in mine))
+        everyone = list(dict.fromkeys(["fairlead", *(who for _, who, _ in mine)]))
         lines = []
         for test in dict.fromkeys(test["test"] for _, _, test in mine):
             found = {who: row for _, who, row in mine if row["test"] == test}
             rates = [spread(found.get(who)) for who in everyone]
-            ratios = [f"{found['fairlead']['median'] / found[who]['median']:.2f}" if who in found and "fairlead" in found else ""
+            ratios = [f"{found['fairlead']['median'] / found[who]['median']:.2f}" if "fairlead" in found and found.get(who, {}).get("median") else ""
                       for who in everyone[1:]]
             lines.append([test, *rates, *ratios])
         head = ["tokens/s: median <small>min-max</small>", *everyone, *(f"ours : {who}" for who in everyone[1:])]
@@ -64,7 +64,7 @@ def against_table(result: dict) -> str:
             f"{row['measured_ms'] / row['floor_ms']:.2f}", f"{row['measured_ms'] / row['kernels_ms']:.2f}",
             f"{sheet / row['measured_ms']:.0%}" if sheet else "",
         ])
-    return table(["a step, ms", "measured", "floor", "kernels", "measured : floor", "measured : kernels", "% of the data sheet's floor"], lines)
+    return table(["a step, ms", "measured", "floor", "kernels", "measured : floor", "measured : kernels", "% of the data sheet's speed"], lines)
 
 
 def against_chart(result: dict) -> go.Figure | None:
@@ -176,7 +176,7 @@ def write(result: dict) -> str:
                       "also reads what the one before wrote, and costs a launch. The last column is by the chip's data sheet, where we know it.")
     page.section("Predicted for other chips", predicted_tables(result), note="By their data sheets, with bf16 matmuls; bench/roofline/devices.json.")
     page.section("Serving", serving_tables(result), note="By serve_bench. TTFT: from sending to the first token; TPOT: time per output token after it.")
-    page.section("Ops", ops_table(result), note="Single calls on matrices that no cache holds. The limit is the larger of the memory's and the "
+    page.section("Ops", ops_table(result), note="Single calls, on up to 64 copies of a matrix in turn: a cache may hold small matrices and the keys of attention, which then pass the limit. It is the larger of the memory's and the "
                                                 "arithmetic's time, at the best that this device's own copies and matmuls reached.")
     page.section("Limits of the device", limits_table(result), note="Before and after everything else: median and range.")
     page.section("Not measured", table(["what", "why"], [[html.escape(m["what"]), html.escape(m["why"])] for m in result["missing"]]))

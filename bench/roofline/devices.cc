@@ -110,7 +110,8 @@ const TableDevice* FindDevice(const std::vector<TableDevice>& table, std::string
     if (at == description.npos) continue;
     const size_t end = at + device.name.size();
     const bool begins = at == 0 || !IsWord(description[at - 1]);
-    if (begins && (end == description.size() || !IsWord(description[end]))) return &device;
+    // A name that goes on is another chip's: "RTX 4090 Laptop GPU", "H200 NVL", a part by MIG.
+    if (begins && (end == description.size() || description[end] == ',')) return &device;
   }
   return nullptr;
 }

@@ -12,9 +12,10 @@
 
 namespace fairlead::bench {
 
-std::optional<Comparison> CompareTest(const Json& test, const ModelConfig& model,
-                                      const ModelDTypes& dtypes, const DeviceLimits& limits,
-                                      Arithmetic arithmetic, double launch_us) {
+std::optional<Comparison> CompareTest(const Json& test, int64_t max_batched_tokens,
+                                      const ModelConfig& model, const ModelDTypes& dtypes,
+                                      const DeviceLimits& limits, Arithmetic arithmetic,
+                                      double launch_us) {
   const int64_t prompt = test.value("n_prompt", 0), generate = test.value("n_gen", 0);
   const int64_t depth = test.value("n_depth", 0), batch = test.value("batch", 1);
   const double rate = test.value("median", 0.0);
@@ -28,9 +29,21 @@ std::optional<Comparison> CompareTest(const Json& test, const ModelConfig& model
     step = {.sequences = batch, .queries = 1, .context = depth + 1 + generate / 2};
     tokens = static_cast<double>(batch);
   }
-  return Comparison{.test = test.value("test", ""),
-                    .measured_ms = tokens / rate * 1e3,
-                    .predicted = PredictStep(model, dtypes, step, limits, arithmetic, launch_us)};
+  const auto predict = [&](const StepShape& shape) {
+    return PredictStep(model, dtypes, shape, limits, arithmetic, launch_us);
+  };
+  Predicted predicted = predict(step);
+  if (prompt > 0) {
+    predicted.kernels_ms = 0;
+    for (int64_t done = 0; done < prompt;) {
+      const int64_t queries = std::min(max_batched_tokens, prompt - done);
+      done += queries;
+      predicted.kernels_ms +=
+          predict({.sequences = 1, .queries = queries, .context = depth + done}).kernels_ms;
+    }
+  }
+  return Comparison{
+      .test = test.value("test", ""), .measured_ms = tokens / rate * 1e3, .predicted = predicted};
 }
 
 Json ComparisonJson(const Comparison& comparison) {

@@ -152,32 +152,45 @@ absl::Status PrintMeasured(const Options& options, const Settings& settings) {
   if (!file) return absl::NotFoundError(StrCat(options.measured, ": cannot be read"));
   const auto json = ParseJson(std::string(std::istreambuf_iterator<char>(file), {}));
   if (!json.ok()) return json.status();
+  if (!json->is_object())
+    return absl::InvalidArgumentError(StrCat(options.measured, ": no result of engine_bench"));
   const Json setups = json->value("setups", json->value("engine", Json()));
   if (!setups.is_array() || setups.empty() || !setups[0].contains("tests"))
     return absl::InvalidArgumentError(StrCat(options.measured, ": no result of engine_bench"));
   const TableDevice& device = settings.devices[0];
+  int rows = 0;
   const std::string shape = std::filesystem::path(options.model).filename().string();
   std::printf("%-36s %12s %12s %12s %8s %8s\n", "", "measured ms", "floor ms", "kernels ms",
               ": floor", ": kernels");
   for (const Json& setup : setups) {
-    if (setup.value("shape", shape) != shape) continue;  // of another model
+    if (!setup.is_object() || !setup.contains("tests") || setup.value("shape", shape) != shape) {
+      continue;  // of another model
+    }
+    const int64_t step = setup.value("max_batched_tokens", int64_t{256});
+    if (step < 1) {
+      return absl::InvalidArgumentError(
+          StrCat(options.measured, ": max_batched_tokens ", step, "; at least 1"));
+    }
     ModelDTypes dtypes = settings.dtypes[0];
     if (const auto dtype = ParseDType(setup.value("weights", ""))) dtypes.weights = *dtype;
     if (const auto dtype = ParseDType(setup.value("kv_dtype", ""))) dtypes.kv = *dtype;
     if (const auto dtype = ParseDType(setup.value("activation_dtype", "")))
       dtypes.activations = *dtype;
     for (const Json& test : setup["tests"]) {
-      const auto row = CompareTest(test, settings.model, dtypes, settings.LimitsOf(device, options),
-                                   settings.arithmetic, options.launch_us);
+      const auto row =
+          CompareTest(test, step, settings.model, dtypes, settings.LimitsOf(device, options),
+                      settings.arithmetic, options.launch_us);
       if (!row) continue;
       const Predicted& p = row->predicted;
       std::printf("%-36s %12.3f %12.3f %12.3f %8.2f %8.2f\n",
                   StrCat(Info(dtypes.weights).name, " ", row->test).c_str(), row->measured_ms,
                   p.floor_ms, p.kernels_ms, row->measured_ms / p.floor_ms,
                   row->measured_ms / p.kernels_ms);
+      ++rows;
     }
   }
-  return absl::OkStatus();
+  if (rows > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat(options.measured, ": no test of ", shape));
 }
 
 absl::Status Run(const Options& options) {

@@ -159,9 +159,13 @@ TEST(DeviceTable, HasTheFiveAndTheirSources) {
     EXPECT_GT(device.memory_bytes, 20e9) << device.id;
   }
   EXPECT_EQ(FindDevice(*table, "NVIDIA H100 80GB HBM3, sm_90")->id, "h100-sxm");
-  EXPECT_EQ(FindDevice(*table, "AMD Instinct MI300X VF")->id, "mi300x");
-  EXPECT_EQ(FindDevice(*table, "NVIDIA L40S"), nullptr);
-  EXPECT_EQ(FindDevice(*table, "NVIDIA H100 PCIe"), nullptr);
+  EXPECT_EQ(FindDevice(*table, "AMD Instinct MI300X, gfx942")->id, "mi300x");
+  for (const char* other :
+       {"NVIDIA L40S", "NVIDIA H100 PCIe", "NVIDIA GeForce RTX 4090 Laptop GPU, sm_89",
+        "NVIDIA GeForce RTX 4090 D, sm_89", "NVIDIA H200 NVL, sm_90",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb, sm_90"}) {
+    EXPECT_EQ(FindDevice(*table, other), nullptr) << other;
+  }
 }
 
 TEST(DeviceTable, NamesWhatIsWrong) {
@@ -183,23 +187,30 @@ TEST(DeviceTable, NamesWhatIsWrong) {
 TEST(Measured, ReadsAResultOfEngineBench) {
   const Json test = {{"test", "tg64 @ d1024 b8"}, {"n_prompt", 0}, {"n_gen", 64},
                      {"n_depth", 1024},           {"batch", 8},    {"median", 1000.0}};
-  const auto decode = CompareTest(test, Model("llama-8b"), {}, kLimits, Arithmetic::kBF16, 0);
+  const auto decode = CompareTest(test, 256, Model("llama-8b"), {}, kLimits, Arithmetic::kBF16, 0);
   ASSERT_TRUE(decode.has_value());
   EXPECT_DOUBLE_EQ(decode->measured_ms, 8);
   // The context in the middle of the run is 1024 + 1 + 32: 5.003 + 8 * 1057 * 131072 / 3e12.
   EXPECT_NEAR(decode->predicted.floor_ms, 5.003 + 0.3695, 0.001);
   const Json prompt = {{"test", "pp512 @ d100"}, {"n_prompt", 512}, {"n_gen", 0},
                        {"n_depth", 100},         {"batch", 1},      {"median", 256.0}};
-  const auto prefill = CompareTest(prompt, Model("llama-8b"), {}, kLimits, Arithmetic::kBF16, 0);
+  const auto prefill =
+      CompareTest(prompt, 256, Model("llama-8b"), {}, kLimits, Arithmetic::kBF16, 0);
   ASSERT_TRUE(prefill.has_value());
   EXPECT_DOUBLE_EQ(prefill->measured_ms, 2000);
   EXPECT_NEAR(prefill->predicted.floor_ms, FloorMs(Model("llama-8b"), {}, {1, 512, 612}), 1e-9);
+  // Two steps, which read the weights each.
+  const auto kernels = [](int64_t context) {
+    return PredictStep(Model("llama-8b"), {}, {1, 256, context}, kLimits, Arithmetic::kBF16, 0)
+        .kernels_ms;
+  };
+  EXPECT_NEAR(prefill->predicted.kernels_ms, kernels(356) + kernels(612), 1e-9);
   // A mix of both is no step, and a rate of 0 no time.
   Json mixed = test, failed = test;
   mixed["n_prompt"] = 128;
   failed["median"] = 0;
-  EXPECT_FALSE(CompareTest(mixed, Model("llama-8b"), {}, kLimits, Arithmetic::kBF16, 0));
-  EXPECT_FALSE(CompareTest(failed, Model("llama-8b"), {}, kLimits, Arithmetic::kBF16, 0));
+  EXPECT_FALSE(CompareTest(mixed, 256, Model("llama-8b"), {}, kLimits, Arithmetic::kBF16, 0));
+  EXPECT_FALSE(CompareTest(failed, 256, Model("llama-8b"), {}, kLimits, Arithmetic::kBF16, 0));
 }
 
 }  // namespace
