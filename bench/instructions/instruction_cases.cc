@@ -2,11 +2,12 @@
 // instruction_cases: fixed pieces of work for valgrind's callgrind, which counts the instructions
 // inside MeasuredCase. Seconds depend on the neighbours, these counts on the code alone.
 //   instruction_cases             the names
-//   instruction_cases NAME        runs that case once after a warm-up
+//   instruction_cases NAME...     runs each of these cases once after a warm-up
 #include <cstdio>
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -112,14 +113,16 @@ int main(int argc, char** argv) {
     for (const auto& [name, make] : cases) std::puts(name.c_str());
     return 0;
   }
-  const auto found = cases.find(argv[1]);
-  if (found == cases.end()) {
-    std::fprintf(stderr, "error: there is no case '%s'; without one, the names are listed\n",
-                 argv[1]);
-    return 2;
+  for (const char* name : std::span(argv + 1, argv + argc)) {
+    const auto found = cases.find(name);
+    if (found == cases.end()) {
+      std::fprintf(stderr, "error: there is no case '%s'; without one, the names are listed\n",
+                   name);
+      return 2;
+    }
+    const std::function<void()> work = found->second();
+    work();
+    MeasuredCase(work);
   }
-  const std::function<void()> work = found->second();
-  work();
-  MeasuredCase(work);
   return 0;
 }

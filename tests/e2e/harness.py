@@ -5,6 +5,7 @@ import argparse
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ sys.argv[1:] = _rest
 # The servers' weight cache: filled by the first start of a test program, used by the others, gone with it.
 _cache = tempfile.TemporaryDirectory()
 os.environ["XDG_CACHE_HOME"] = _cache.name
+# Read once: a client that reads the system's certificates itself takes longer for them than for most requests.
+_CERTIFICATES = ssl.create_default_context()
 
 BINARY, MODEL, GOLDEN, SECONDS = _options.binary, _options.model, _options.golden, _options.seconds
 SERVE_BENCH = _options.serve_bench
@@ -77,7 +80,7 @@ class Server:
 
     def client(self, **kwargs):
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=120, **kwargs)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=120, **{"verify": _CERTIFICATES, **kwargs})
 
     def post(self, path, body, **kwargs):
         with self.client() as client:

@@ -21,8 +21,8 @@
 namespace fairlead {
 namespace {
 
-constexpr int kSlowRequests = 16;
-constexpr int kRequests = kSanitized ? kSlowRequests : 32;
+constexpr int kSlowRequests = 12;
+constexpr int kRequests = kSanitized ? 16 : 32;
 constexpr int kMaxModelLen = 128;
 constexpr int kBlockTokens = 16;
 
@@ -147,6 +147,24 @@ void ExpectSame(const std::vector<Answer>& answers, const std::vector<Answer>& e
     EXPECT_TRUE(answers[i] == expected[i]) << "request " << i;
 }
 
+// Drafts, verified in the batch or alone, change nothing either.
+void ExpectSameWithDrafts(LoadedDevice& device, const std::vector<Answer>& alone) {
+  for (const auto& [limits, num_blocks, concurrent] :
+       {std::tuple(SchedulerLimits{256, 1, 8}, 32, false),
+        std::tuple(SchedulerLimits{512, 8, 8}, 512, true),
+        std::tuple(SchedulerLimits{7, 2, 3}, 512, true),
+        std::tuple(SchedulerLimits{64, 16, 8}, 10, true)}) {
+    SCOPED_TRACE(testing::Message()
+                 << limits.max_batched_tokens << " tokens a step, " << num_blocks << " KV blocks");
+    EngineStats stats;
+    ExpectSame(device.Run(limits, num_blocks, true, concurrent, &stats), alone);
+    EXPECT_GT(stats.accepted_draft_tokens, 20);
+    EXPECT_GT(stats.draft_tokens, stats.accepted_draft_tokens);
+    EXPECT_GT(stats.prefix_hit_tokens, 0);
+    EXPECT_EQ(stats.preemptions > 0, num_blocks == 10);
+  }
+}
+
 class EngineDeviceTest : public ::testing::TestWithParam<DeviceCase> {};
 
 INSTANTIATE_TEST_SUITE_P(Devices, EngineDeviceTest, ::testing::ValuesIn(DeviceCases()),
@@ -165,23 +183,7 @@ TEST_P(EngineDeviceTest, TheAnswerDependsOnTheRequestAlone) {
   ExpectSame(device.Run({.max_batched_tokens = 64, .max_num_seqs = 16}, 10, true, true, &stats),
              alone);
   EXPECT_GT(stats.preemptions, 0);
-}
-
-TEST_P(EngineDeviceTest, DraftsChangeNothing) {
-  LoadedDevice device(GetParam());
-  const std::vector<Answer> alone = device.Alone();
-  for (const auto& [limits, num_blocks, concurrent] :
-       {std::tuple(SchedulerLimits{256, 1, 8}, 32, false),
-        std::tuple(SchedulerLimits{512, 8, 8}, 512, true),
-        std::tuple(SchedulerLimits{7, 2, 3}, 512, true),
-        std::tuple(SchedulerLimits{64, 16, 8}, 10, true)}) {
-    EngineStats stats;
-    ExpectSame(device.Run(limits, num_blocks, true, concurrent, &stats), alone);
-    EXPECT_GT(stats.accepted_draft_tokens, 20);
-    EXPECT_GT(stats.draft_tokens, stats.accepted_draft_tokens);
-    EXPECT_GT(stats.prefix_hit_tokens, 0);
-    EXPECT_EQ(stats.preemptions > 0, num_blocks == 10);
-  }
+  ExpectSameWithDrafts(device, alone);
 }
 
 TEST(EngineDevicesTest, ThreadsAndTheKindOfStreamDoNotCount) {
