@@ -138,11 +138,11 @@ TEST_F(HttpServerTest, StreamsFinishWhileItDrains) {
   std::thread drain([this] { server_->Drain(absl::InfiniteFuture()); });
   for (int i = 1; i <= kStreams; ++i) {
     const uint64_t id = engine_.WaitForRequest(i);
-    engine_.Emit(id, TokensOf("done"));
+    engine_.Emit(id, TokensOf("x"));  // one: several may come in one event or more
     engine_.Close(id, FinishReason::kLength);
   }
   for (const auto& client : clients) {
-    EXPECT_THAT(client->ReadAll(), HasSubstr("\"text\":\"done\""));
+    EXPECT_THAT(client->ReadAll(), HasSubstr("\"text\":\"x\""));
     EXPECT_THAT(client->ReadAll(), EndsWith("data: [DONE]\n\n\r\n0\r\n\r\n"));
   }
   drain.join();
