@@ -61,13 +61,12 @@ template <int kBegin, int kEnd>
 
 // The intrinsics say nothing to the compiler about the memory they read, and they want literal tile
 // numbers: 0 to 3 are sums, 4 and 5 terms of activations, 6 and 7 bytes of weights.
-template <int kPair>
-[[gnu::always_inline]] inline void MultiplyPair(const TileWork& work) {
-  const int8_t* x = work.x + kPair * kInt8SpanPairBytes;
+[[gnu::always_inline]] inline void MultiplyPair(const TileWork& work, int pair) {
+  const int8_t* x = work.x + pair * kInt8SpanPairBytes;
   _tile_loadd(4, x, 64);
-  _tile_loadd(6, work.weights->high[kPair], 64);
+  _tile_loadd(6, work.weights->high[pair], 64);
   _tile_dpbssd(0, 4, 6);
-  _tile_loadd(7, work.weights->low[kPair], 64);
+  _tile_loadd(7, work.weights->low[pair], 64);
   _tile_dpbsud(1, 4, 7);
   _tile_loadd(5, x + kInt8SpanTermBytes, 64);
   _tile_dpbssd(2, 5, 6);
@@ -96,16 +95,15 @@ template <bool kLast>
   _tile_dpbsud(3, 5, 7);
 }
 
-// Multiplies `next` while the sums of `last`, if there is one, are stored and added.
-template <bool kLast>
+// Multiplies `next` while the sums of `last` are stored and added.
 inline void RunTile(const TileWork& next, int pairs, const TileWork& last, TileSums& sums) {
-  MultiplyFirstPair<kLast>(next, sums);
-  if (pairs > 1) MultiplyPair<1>(next);
-  if constexpr (kLast) AddSums<0, 5>(sums, last);
-  if (pairs > 2) MultiplyPair<2>(next);
-  if constexpr (kLast) AddSums<5, 10>(sums, last);
-  if (pairs > 3) MultiplyPair<3>(next);
-  if constexpr (kLast) AddSums<10, kTokens>(sums, last);
+  MultiplyFirstPair<true>(next, sums);
+  if (pairs > 1) MultiplyPair(next, 1);
+  AddSums<0, 5>(sums, last);
+  if (pairs > 2) MultiplyPair(next, 2);
+  AddSums<5, 10>(sums, last);
+  if (pairs > 3) MultiplyPair(next, 3);
+  AddSums<10, kTokens>(sums, last);
 }
 
 struct AmxKernel {
@@ -115,18 +113,43 @@ struct AmxKernel {
   static constexpr bool kOneTerm = false;
   static constexpr bool kTiles = false;
 
+  using Works = TileWork[kPanels];
+
+  // The first tokens' tiles. The next pair is widened before a pair's products, so that vectors and
+  // tiles work at once.
+  template <DType kType>
+  static void RunFirst(const Stretch<kPanels>& s, const Works& works, SpanFactors* factors,
+                       SpanWeights* weights, TileSums& sums) {
+    const int pairs = (s.count + 1) / 2;
+    const auto widen = [&](int step) {
+      const int p = step / pairs, pair = step % pairs;
+      const auto source = SpanSource<kType>::Of(s, p);
+      if (pair == 0) MakeSpanFactors<kType>(source, s.count, factors[p]);
+      WidenPair<kType>(source, factors[p], pair, s.count, weights[p]);
+    };
+    const int steps = kPanels * pairs;
+    widen(0);
+    for (int step = 0; step < steps; ++step) {
+      if (step + 1 < steps) widen(step + 1);
+      asm volatile("" ::: "memory");  // weights are written before tiles read them
+      const int p = step / pairs, pair = step % pairs;
+      if (pair > 0) {
+        MultiplyPair(works[p], pair);
+      } else if (p == 0) {
+        MultiplyFirstPair<false>(works[p], sums);
+      } else {
+        MultiplyFirstPair<true>(works[p], sums);
+        AddSums<0, kTokens>(sums, works[p - 1]);
+      }
+    }
+  }
+
   template <DType kType, int>
   static void Run(const Stretch<kPanels>& s, int64_t tokens) {
     SpanFactors factors[kPanels];
     SpanWeights weights[kPanels];
-    for (int p = 0; p < kPanels; ++p) {
-      const auto source = SpanSource<kType>::Of(s, p);
-      MakeSpanFactors<kType>(source, s.count, factors[p]);
-      WidenWeights<kType>(source, factors[p], s.count, weights[p]);
-    }
     constexpr int kStride = kPanels * kPanelRows;
-    const auto work = [&](int64_t i) {
-      const int64_t first = i / kPanels * kTokens, p = i % kPanels;
+    const auto work = [&](int64_t first, int p) {
       return TileWork{.x = s.x->SpanQuads(s.token + first, s.block),
                       .weights = &weights[p],
                       .factors = &factors[p],
@@ -134,16 +157,16 @@ struct AmxKernel {
                       .sums = s.sums + first * kStride + p * kPanelRows,
                       .stride = kStride};
     };
-    asm volatile("" ::: "memory");  // the weights are written before tiles read them
-    const int64_t tiles = (tokens + kTokens - 1) / kTokens * kPanels;
-    const int pairs = (s.count + 1) / 2;
     TileSums sums;
-    TileWork last = work(0);
-    RunTile<false>(last, pairs, last, sums);
-    for (int64_t i = 1; i < tiles; ++i) {
-      const TileWork next = work(i);
-      RunTile<true>(next, pairs, last, sums);
-      last = next;
+    RunFirst<kType>(s, {work(0, 0), work(0, 1)}, factors, weights, sums);
+    const int pairs = (s.count + 1) / 2;
+    TileWork last = work(0, kPanels - 1);
+    for (int64_t first = kTokens; first < tokens; first += kTokens) {
+      for (int p = 0; p < kPanels; ++p) {
+        const TileWork next = work(first, p);
+        RunTile(next, pairs, last, sums);
+        last = next;
+      }
     }
     _tile_stored(0, sums.of[0], 64);
     _tile_stored(1, sums.of[1], 64);

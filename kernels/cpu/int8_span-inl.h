@@ -167,11 +167,13 @@ inline void WidenQuad(__m512i quad, __m512i slope, __m512i base, uint32_t* high,
                      _mm512_ternarylogic_epi32(low_bytes, even, _mm512_slli_epi16(odd, 8), kPick));
 }
 
+// Widens the blocks 2 pair and 2 pair + 1 of a span of `count`, zeros where the last is missing.
 template <DType kType>
-void WidenWeights(const SpanSource<kType>& source, const SpanFactors& factors, int count,
-                  SpanWeights& out) {
+[[gnu::always_inline]] inline void WidenPair(const SpanSource<kType>& source,
+                                             const SpanFactors& factors, int pair, int count,
+                                             SpanWeights& out) {
   constexpr int kHalfQuads = kQuads / TypeOf(kType).halves;
-  for (int b = 0; b < count; ++b) {
+  for (int b = 2 * pair; b < std::min(count, 2 * pair + 2); ++b) {
     source.Prefetch(b);
     const __m512i base = _mm512_load_si512(factors.base[b]);
     for (int half = 0; half < TypeOf(kType).halves; ++half) {
@@ -180,13 +182,13 @@ void WidenWeights(const SpanSource<kType>& source, const SpanFactors& factors, i
       for (int q = half * kHalfQuads; q < (half + 1) * kHalfQuads; ++q) {
         const int row = b % 2 * kQuads + q;
         WidenQuad(source.Quad(b, q), Pack16(slope, slope), Pack16(half_base, half_base),
-                  out.high[b / 2][row], out.low[b / 2][row]);
+                  out.high[pair][row], out.low[pair][row]);
       }
     }
   }
-  if (count % 2 != 0) {
-    std::memset(out.high[count / 2][kQuads], 0, sizeof(out.high[0]) / 2);
-    std::memset(out.low[count / 2][kQuads], 0, sizeof(out.low[0]) / 2);
+  if (count == 2 * pair + 1) {
+    std::memset(out.high[pair][kQuads], 0, sizeof(out.high[0]) / 2);
+    std::memset(out.low[pair][kQuads], 0, sizeof(out.low[0]) / 2);
   }
 }
 
