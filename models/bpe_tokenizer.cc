@@ -2,10 +2,13 @@
 #include "models/bpe_tokenizer.h"
 
 #include <algorithm>
+#include <array>
+#include <limits>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "kernels/strings.h"
+#include "models/byte_level.h"
 #include "models/detokenizer.h"
 #include "models/unicode.h"
 
@@ -37,6 +40,7 @@ class BpeTokenizer : public Tokenizer {
   int vocab_size() const override { return vocabulary_->end(); }
   std::optional<Token> bos() const override { return bos_; }
   absl::Span<const Token> stop_tokens() const override { return stop_; }
+  size_t MinTokens(std::string_view text) const override;
 
  private:
   absl::Status Init(BpeTokenizerParts parts);
@@ -44,10 +48,12 @@ class BpeTokenizer : public Tokenizer {
   std::optional<Token> Resolve(const TokenName& name) const;
   std::optional<Token> FindText(std::string_view text) const;
 
+  void FindBytesPerToken();
+
   // A part of the input without added tokens in it, as it stands in the input.
-  void EncodeText(std::string_view text, const TrustedSpans& trusted,
+  void EncodeText(std::string_view text, const TrustedSpans& trusted, size_t enough,
                   BpeModel::Workspace* workspace, std::vector<Token>* out) const;
-  void EncodeWords(std::string_view text, BpeModel::Workspace* workspace,
+  void EncodeWords(std::string_view text, size_t enough, BpeModel::Workspace* workspace,
                    std::vector<Token>* out) const;
   std::string Normalize(std::string_view text, TrustedSpans* trusted) const;
 
@@ -58,6 +64,9 @@ class BpeTokenizer : public Tokenizer {
   AddedTokenMatcher normalized_;  // matched in normalized text
   std::vector<bool> special_;     // by id
   bool nfc_ = false;
+  bool strips_ = false;  // an added token takes white space along
+  std::array<bool, 256> has_token_ = {};
+  size_t max_bytes_per_token_ = 0;  // 0: text can vanish
   PreTokenizer pre_tokenizer_;
   PostProcessor post_processor_;
   std::optional<Token> bos_;
@@ -84,7 +93,34 @@ absl::Status BpeTokenizer::Init(BpeTokenizerParts parts) {
   }
   std::sort(stop_.begin(), stop_.end());
   stop_.erase(std::unique(stop_.begin(), stop_.end()), stop_.end());
+  FindBytesPerToken();
   return absl::OkStatus();
+}
+
+// Text can vanish: bytes without a token, what a splitter drops, white space beside an added token.
+void BpeTokenizer::FindBytesPerToken() {
+  if (strips_ || !pre_tokenizer_.keeps_all()) return;
+  for (int byte = 0; byte < 256; ++byte) {
+    const char text = static_cast<char>(byte);
+    std::string spelling;
+    AppendByteLevel({&text, 1}, &spelling);
+    has_token_[byte] = vocabulary_->Find(spelling).has_value();
+  }
+  for (Token token = 0; token < vocabulary_->end(); ++token) {
+    max_bytes_per_token_ = std::max(max_bytes_per_token_, vocabulary_->Bytes(token).size());
+  }
+}
+
+size_t BpeTokenizer::MinTokens(std::string_view text) const {
+  if (max_bytes_per_token_ == 0) return 0;
+  // Normalized text is other text: only ASCII is sure to stay, but for letters that marks follow.
+  const auto stays = [this](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return has_token_[byte] && (!nfc_ || byte < 0x80);
+  };
+  const auto bytes = static_cast<size_t>(std::count_if(text.begin(), text.end(), stays));
+  const auto marks = nfc_ ? (text.size() - bytes) / 2 : 0;  // of at least two bytes each
+  return (bytes - std::min(bytes, marks)) / max_bytes_per_token_;
 }
 
 absl::Status BpeTokenizer::AddTokens(std::vector<AddedToken> added) {
@@ -104,6 +140,7 @@ absl::Status BpeTokenizer::AddTokens(std::vector<AddedToken> added) {
       added_id_[token.text] = known ? *known : static_cast<Token>(next_id++);
     }
     if (last[token.text] != i) continue;
+    strips_ |= token.lstrip || token.rstrip;
     token.id = added_id_[token.text];
     // Without a normalizer both kinds see the same text, but those that are not normalized go
     // first.
@@ -139,18 +176,21 @@ std::vector<Token> BpeTokenizer::Encode(absl::Span<const TextPiece> pieces,
   plain_.Split(text, trusted, &segment);
   std::vector<Token> out;
   BpeModel::Workspace workspace;
+  const size_t enough =
+      options.enough_tokens > 0 ? options.enough_tokens : std::numeric_limits<size_t>::max();
   for (const Segment& s : segment) {
+    if (out.size() > enough) break;
     if (s.token) {
       out.push_back(*s.token);
     } else {
       EncodeText(std::string_view(text).substr(s.span.begin, s.span.size()),
-                 trusted.Slice(s.span.begin, s.span.end), &workspace, &out);
+                 trusted.Slice(s.span.begin, s.span.end), enough, &workspace, &out);
     }
   }
   return post_processor_.Apply(std::move(out), options.add_special_tokens);
 }
 
-void BpeTokenizer::EncodeText(std::string_view text, const TrustedSpans& trusted,
+void BpeTokenizer::EncodeText(std::string_view text, const TrustedSpans& trusted, size_t enough,
                               BpeModel::Workspace* workspace, std::vector<Token>* out) const {
   std::string normalized;
   TrustedSpans spans = trusted;
@@ -161,18 +201,21 @@ void BpeTokenizer::EncodeText(std::string_view text, const TrustedSpans& trusted
   std::vector<Segment> segment;
   normalized_.Split(text, spans, &segment);
   for (const Segment& s : segment) {
+    if (out->size() > enough) return;
     if (s.token) {
       out->push_back(*s.token);
     } else {
-      EncodeWords(text.substr(s.span.begin, s.span.size()), workspace, out);
+      EncodeWords(text.substr(s.span.begin, s.span.size()), enough, workspace, out);
     }
   }
 }
 
-void BpeTokenizer::EncodeWords(std::string_view text, BpeModel::Workspace* workspace,
+void BpeTokenizer::EncodeWords(std::string_view text, size_t enough, BpeModel::Workspace* workspace,
                                std::vector<Token>* out) const {
   const Words words = pre_tokenizer_.Split(text);
-  for (size_t i = 0; i < words.span.size(); ++i) bpe_->Encode(words.word(i), workspace, out);
+  for (size_t i = 0; i < words.span.size() && out->size() <= enough; ++i) {
+    bpe_->Encode(words.word(i), workspace, out);
+  }
 }
 
 // NFC changes lengths, and may mix what stands on both sides of the edge of a trusted span. Each

@@ -74,6 +74,7 @@ class PreTokenizer::Step {
  public:
   virtual ~Step() = default;
   virtual void Apply(Words* words) const = 0;
+  virtual bool keeps_all() const { return true; }
 };
 
 namespace {
@@ -98,6 +99,7 @@ class SplitStep : public PreTokenizer::Step {
     }
     words->span = std::move(out);
   }
+  bool keeps_all() const override { return behavior_ != SplitBehavior::kRemoved; }
 
  private:
   // Matches (relative to the word) and the gaps between them, as spans of the text.
@@ -279,6 +281,11 @@ absl::StatusOr<PreTokenizer> PreTokenizer::FromPatterns(
   out.step_.push_back(std::make_unique<ByteAlphabetStep>());
   out.byte_level_ = true;
   return out;
+}
+
+bool PreTokenizer::keeps_all() const {
+  return std::all_of(step_.begin(), step_.end(),
+                     [](const auto& step) { return step->keeps_all(); });
 }
 
 Words PreTokenizer::Split(std::string_view text) const {

@@ -58,6 +58,8 @@ class PreTokenizer {
 
   // Whether words come out in the byte-level alphabet.
   bool byte_level() const { return byte_level_; }
+  // Whether every byte of the text is in a word.
+  bool keeps_all() const;
 
  private:
   std::vector<std::unique_ptr<Step>> step_;

@@ -27,6 +27,8 @@ struct TextPiece {
 struct EncodeOptions {
   bool add_special_tokens = true;  // what the file's post-processor adds (bos, eos ...)
   bool parse_special = true;       // recognise special-token text in trusted pieces
+  // Encoding may end once there are more tokens than this; 0: never.
+  size_t enough_tokens = 0;
 };
 
 class Tokenizer {
@@ -53,6 +55,8 @@ class Tokenizer {
   virtual bool IsSpecial(Token token) const = 0;
   // One past the highest id that has a token.
   virtual int vocab_size() const = 0;
+  // At least so many tokens come of the text, which is not tokenized to tell.
+  virtual size_t MinTokens(std::string_view) const { return 0; }
 
   virtual std::optional<Token> bos() const = 0;
   // Every id that ends a turn by the model's own files (eos, eot, eom, generation_config's list),

@@ -176,6 +176,7 @@ class EngineImpl final : public Engine {
   void Drain(absl::Time deadline) override;
   EngineStats stats() const override { return published_.Load(inbox_.num_held()); }
   int max_model_len() const override { return options_.max_model_len; }
+  int max_requests() const override { return options_.max_queue + options_.scheduler.max_num_seqs; }
 
  private:
   absl::Status CheckRequest(const EngineRequest& request) const;

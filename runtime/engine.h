@@ -63,6 +63,8 @@ class Engine {
   // Thread-safe, lock-free.
   virtual EngineStats stats() const = 0;
   virtual int max_model_len() const = 0;
+  // Running and waiting ones together.
+  virtual int max_requests() const = 0;
 };
 
 }  // namespace fairlead

@@ -53,6 +53,14 @@ absl::Status FieldError(std::string_view param, std::string_view message, std::s
   return WithDetail(absl::InvalidArgumentError({message.data(), message.size()}), param, code);
 }
 
+absl::Status RenameField(const absl::Status& status, std::string_view from, std::string_view to) {
+  if (ErrorParam(status) != from) return status;
+  std::string message(status.message());
+  if (const size_t at = message.find(from); at != std::string::npos)
+    message.replace(at, from.size(), to);
+  return WithDetail(absl::Status(status.code(), message), to, ErrorCode(status));
+}
+
 std::string ErrorParam(const absl::Status& status) { return Payload(status, kParamUrl); }
 std::string ErrorCode(const absl::Status& status) { return Payload(status, kCodeUrl); }
 

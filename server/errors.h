@@ -17,6 +17,9 @@ namespace fairlead {
 absl::Status FieldError(std::string_view param, std::string_view message,
                         std::string_view code = "");
 absl::Status WithDetail(absl::Status status, std::string_view param, std::string_view code);
+// An error about the field `from` as one about `to`, also where its message names it first; others
+// as they are.
+absl::Status RenameField(const absl::Status& status, std::string_view from, std::string_view to);
 std::string ErrorParam(const absl::Status& status);
 std::string ErrorCode(const absl::Status& status);
 

@@ -19,6 +19,9 @@ namespace fairlead {
 namespace {
 
 constexpr size_t kMaxQueuedWork = 4096;
+// Requests with more bytes than this take longer than a step of the engine to prepare.
+constexpr size_t kLargeRequest = 64 << 10;
+constexpr int kLargeNiceness = 10;
 
 absl::Status BusyError() {
   return WithDetail(absl::ResourceExhaustedError(absl::StrCat(
@@ -34,7 +37,8 @@ class GenerateService::Impl {
       : model(std::move(model)),
         engine_(engine),
         metrics_(metrics),
-        work(service_threads, kMaxQueuedWork) {}
+        work_("prepare", service_threads, kMaxQueuedWork),
+        large_work_("prepare large", 1, kMaxQueuedWork, kLargeNiceness) {}
 
   ~Impl() {
     std::unique_lock<std::mutex> lock(mutex_);
@@ -53,9 +57,18 @@ class GenerateService::Impl {
                                                [this, id] { Forget(id); });
       active_.emplace(id, active);
     }
+    const int n = request.has_n() ? request.n() : 1;
+    if (n > max_requests() && n <= kMaxChoices) {
+      active->Refuse(FieldError("n", absl::StrCat("n is ", n, "; this server holds at most ",
+                                                  max_requests(), " choices at once")));
+      return id;
+    }
     if (request.request_id().empty())
       request.set_request_id(absl::StrCat("req-", absl::Hex(id, absl::kZeroPad8)));
-    const bool posted = work.TryPost([this, active, request = std::move(request)] {
+    const size_t bytes = request.ByteSizeLong();
+    const bool posted = Post(bytes, [this, active, request = std::move(request)] {
+      if (active->cancelled())
+        return active->Refuse(absl::CancelledError("the request was cancelled"));
       absl::StatusOr<PreparedRequest> prepared = absl::InternalError("not prepared");
       try {
         prepared = PrepareRequest(model, engine_.max_model_len(), request);
@@ -83,7 +96,12 @@ class GenerateService::Impl {
     active->Cancel();
   }
 
+  bool Post(size_t bytes, std::function<void()> work) {
+    return (bytes > kLargeRequest ? large_work_ : work_).TryPost(std::move(work));
+  }
+
   int max_model_len() const { return engine_.max_model_len(); }
+  int max_requests() const { return engine_.max_requests(); }
 
   const ServedModel model;
 
@@ -104,9 +122,7 @@ class GenerateService::Impl {
   std::unordered_map<uint64_t, std::shared_ptr<ActiveRequest>> active_;
   uint64_t next_id_ = 1;
   Delivery delivery_;
-
- public:
-  WorkQueue work;  // last: its threads end first
+  WorkQueue work_, large_work_;  // last: their threads end first
 };
 
 GenerateService::GenerateService(ServedModel model, Engine& engine, Metrics& metrics,
@@ -121,9 +137,11 @@ uint64_t GenerateService::Start(pb::GenerateRequest request, const Principal& pr
 
 void GenerateService::Cancel(uint64_t id) { impl_->Cancel(id); }
 
-absl::Status GenerateService::Run(std::function<void()> work) {
-  return impl_->work.TryPost(std::move(work)) ? absl::OkStatus() : BusyError();
+absl::Status GenerateService::Run(size_t bytes, std::function<void()> work) {
+  return impl_->Post(bytes, std::move(work)) ? absl::OkStatus() : BusyError();
 }
+
+int GenerateService::max_requests() const { return impl_->max_requests(); }
 
 const ServedModel& GenerateService::model() const { return impl_->model; }
 

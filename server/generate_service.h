@@ -49,7 +49,8 @@ struct ServedModel {
 
 class GenerateService {
  public:
-  // service_threads render templates and tokenize; one more delivers events.
+  // service_threads render templates and tokenize, and one more what is large; another delivers
+  // events.
   GenerateService(ServedModel model, Engine& engine, Metrics& metrics, int service_threads);
   ~GenerateService();  // after Engine::Drain; waits for the last OnDone
 
@@ -65,8 +66,12 @@ class GenerateService {
   pb::ListModelsResponse ListModels() const;
   const ServedModel& model() const;
 
-  // Runs `work` on a service thread. The queue is bounded: kResourceExhausted when it is full.
-  absl::Status Run(std::function<void()> work);
+  // Runs `work` for a request of so many bytes on a service thread; large requests have one of
+  // their own, so that small ones do not wait for them. The queues are bounded: kResourceExhausted
+  // when one is full.
+  absl::Status Run(size_t bytes, std::function<void()> work);
+  // Choices that run or wait at most.
+  int max_requests() const;
 
  private:
   class Impl;

@@ -78,8 +78,11 @@ std::shared_ptr<GrpcCall> Unary(typename UnaryCall<Request, Response>::Handler h
   return std::make_shared<UnaryCall<Request, Response>>(std::move(handler), std::move(run));
 }
 
-std::function<absl::Status(std::function<void()>)> OnServiceThreads(GenerateService& service) {
-  return [&service](std::function<void()> work) { return service.Run(std::move(work)); };
+std::function<absl::Status(size_t, std::function<void()>)> OnServiceThreads(
+    GenerateService& service) {
+  return [&service](size_t bytes, std::function<void()> work) {
+    return service.Run(bytes, std::move(work));
+  };
 }
 
 void AddInference(std::map<std::string, Method, std::less<>>& methods) {

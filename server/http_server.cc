@@ -129,18 +129,20 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
     closed_.wait_for(lock, std::chrono::seconds(5), [this] { return num_connections_ == 0; });
   }
 
-  bool IsPublic(std::string_view path) const override { return routes_.IsPublic(path); }
+  bool IsPublic(std::string_view method, std::string_view path) const override {
+    return routes_.IsPublic(method, path);
+  }
 
-  std::optional<Principal> Authenticate(std::string_view path,
+  std::optional<Principal> Authenticate(std::string_view method, std::string_view path,
                                         std::string_view authorization) override {
-    if (routes_.IsPublic(path)) return Principal{"anonymous", 0};
+    if (IsPublic(method, path)) return Principal{"anonymous", 0};
     std::optional<Principal> principal = keys_.Authenticate(authorization);
     if (!principal) metrics_.AuthDenied("http");
     return principal;
   }
 
   void Handle(HttpRequest request, std::shared_ptr<HttpExchange> exchange) override {
-    if (draining_ && !routes_.IsPublic(request.path)) {
+    if (draining_ && !IsPublic(request.method, request.path)) {
       exchange->Respond(ErrorResponse(
           WithDetail(absl::UnavailableError("the server is shutting down"), "", "draining")));
       return;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/openai_request.h"
 
-#include <cstdlib>
+#include <algorithm>
 #include <limits>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "kernels/strings.h"
 #include "server/errors.h"
@@ -44,7 +45,17 @@ void RefuseUnsupported(JsonFields& fields) {
   }
 }
 
-void ReadStop(JsonFields& fields, pb::StopConditions& stop) {
+// Fields that change nothing here; a wrong type is an error all the same.
+void CheckUnused(JsonFields& fields) {
+  for (const char* name : {"user", "service_tier", "reasoning_effort", "verbosity",
+                           "prompt_cache_key", "prompt_cache_retention", "safety_identifier"}) {
+    fields.String(name);
+  }
+  for (const char* name : {"store", "parallel_tool_calls"}) fields.Bool(name);
+  fields.Object("metadata");
+}
+
+void ReadStop(JsonFields& fields, OpenAiRequest& out, pb::StopConditions& stop) {
   if (const Json* value = fields.Find("stop")) {
     if (value->is_string()) {
       if (!value->get_ref<const std::string&>().empty()) stop.add_stop(value->get<std::string>());
@@ -69,7 +80,10 @@ void ReadStop(JsonFields& fields, pb::StopConditions& stop) {
   stop.set_include_stop_str_in_output(fields.Bool("include_stop_str_in_output").value_or(false));
   if (const auto min_tokens = fields.Int("min_tokens")) stop.set_min_tokens(*min_tokens);
   if (const auto max_tokens = fields.Int("max_tokens")) stop.set_max_tokens(*max_tokens);
-  if (const auto max_tokens = fields.Int("max_completion_tokens")) stop.set_max_tokens(*max_tokens);
+  if (const auto max_tokens = fields.Int("max_completion_tokens")) {
+    stop.set_max_tokens(*max_tokens);
+    out.renamed.emplace_back("max_tokens", "max_completion_tokens");
+  }
 }
 
 void ReadSampling(JsonFields& fields, pb::SamplingParams& sampling) {
@@ -90,7 +104,9 @@ void ReadSampling(JsonFields& fields, pb::SamplingParams& sampling) {
   }
   for (const auto& [key, value] : biases->items()) {
     int32_t token = 0;
-    if (!absl::SimpleAtoi(key, &token))
+    // SimpleAtoi allows white space and signs.
+    const bool digits = !key.empty() && std::all_of(key.begin(), key.end(), absl::ascii_isdigit);
+    if (!digits || !absl::SimpleAtoi(key, &token))
       return fields.Fail("logit_bias", "must map token ids to numbers");
     const auto bias = JsonFields(*biases).Float(key);
     if (!bias) return fields.Fail("logit_bias", "must map token ids to finite numbers");
@@ -113,7 +129,8 @@ void ReadStreaming(JsonFields& fields, OpenAiRequest& out) {
 // What chat and completions have in common.
 void ReadCommon(JsonFields& fields, OpenAiRequest& out, pb::GenerateRequest& request) {
   RefuseUnsupported(fields);
-  ReadStop(fields, *request.mutable_stop());
+  CheckUnused(fields);
+  ReadStop(fields, out, *request.mutable_stop());
   ReadSampling(fields, *request.mutable_sampling());
   ReadStreaming(fields, out);
   request.set_model(fields.String("model").value_or(""));
@@ -237,8 +254,13 @@ absl::Status ReadChat(JsonFields& fields, pb::ChatInput& chat) {
       return status;
   }
   ReadTools(fields, chat);
-  if (const Json* documents = fields.Array("documents"))
+  if (const Json* documents = fields.Array("documents")) {
+    for (const Json& document : *documents) {
+      if (!document.is_object() && !document.is_string())
+        fields.Fail("documents", "must be an array of objects or strings");
+    }
     chat.set_documents_json(DumpJson(*documents));
+  }
   if (const Json* variables = fields.Object("chat_template_kwargs")) {
     chat.set_template_variables_json(DumpJson(*variables));
   }
@@ -312,6 +334,7 @@ absl::StatusOr<OpenAiRequest> ParseChatRequest(const Json& body) {
   out.logprobs = fields.Bool("logprobs").value_or(false);
   if (const auto top = fields.Int("top_logprobs")) {
     out.top_logprobs = *top;
+    out.renamed.emplace_back("logprobs", "top_logprobs");
     if (*top != 0 && !out.logprobs)
       fields.Fail("top_logprobs", "is only allowed with logprobs: true");
   }
@@ -355,6 +378,8 @@ absl::StatusOr<pb::TokenizeRequest> ParseTokenizeRequest(const Json& body) {
   request.set_return_token_strs(fields.Bool("return_token_strs").value_or(false));
   if (!fields.status().ok()) return fields.status();
   if (fields.Find("messages") != nullptr) {
+    if (fields.Find("prompt") != nullptr)
+      return FieldError("prompt", "prompt and messages exclude each other");
     if (absl::Status status = ReadChat(fields, *request.mutable_chat()); !status.ok())
       return status;
     return request;

@@ -6,6 +6,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -29,6 +30,8 @@ struct OpenAiRequest {
   bool echo = false;
   bool return_token_ids = false;
   bool tokens_as_ids = false;  // logprobs name tokens "token_id:123"
+  // Fields that a later error is to name as the client did: the service's name, the client's.
+  std::vector<std::pair<std::string, std::string>> renamed;
 };
 
 absl::StatusOr<OpenAiRequest> ParseChatRequest(const Json& body);

@@ -116,17 +116,37 @@ absl::Status ReadStop(const pb::StopConditions& in, const ServedModel& model,
   return absl::OkStatus();
 }
 
+absl::Status TooLong(bool is_chat, const std::string& prompt, int max_model_len) {
+  return FieldError(is_chat ? "messages" : "prompt",
+                    absl::StrCat("the prompt has ", prompt, " tokens; this server's context is ",
+                                 max_model_len, " tokens, prompt and output together"),
+                    "context_length_exceeded");
+}
+
+// Tokens of a prompt that are counted exactly for an error message.
+size_t EnoughTokens(int max_model_len) {
+  constexpr size_t kExact = 64 << 10;
+  return std::max(kExact, 4 * static_cast<size_t>(max_model_len));
+}
+
+// Whether a text is too long whatever its tokens: megabytes need not be tokenized to say so.
+absl::Status CheckBytes(const ServedModel& model, std::string_view text, bool is_chat,
+                        int max_model_len) {
+  const size_t tokens = model.tokenizer->MinTokens(text);
+  if (tokens <= static_cast<size_t>(max_model_len)) return absl::OkStatus();
+  return TooLong(is_chat, absl::StrCat(text.size(), " bytes, at least ", tokens), max_model_len);
+}
+
 absl::Status ReadLengths(const pb::GenerateRequest& in, int max_model_len, PreparedRequest& out) {
-  const int prompt_tokens = static_cast<int>(out.engine.prompt.size());
   const bool is_chat = in.has_chat();
+  if (const size_t enough = EnoughTokens(max_model_len);
+      !in.has_prompt_tokens() && out.engine.prompt.size() > enough)
+    return TooLong(is_chat, absl::StrCat("more than ", enough), max_model_len);
+  const int prompt_tokens = static_cast<int>(out.engine.prompt.size());
   // A prompt that fills the context can still be scored (max_tokens 0), never continued.
   const int room = max_model_len - prompt_tokens;
   if (room < 0 || (room == 0 && !(in.stop().has_max_tokens() && in.stop().max_tokens() == 0))) {
-    return FieldError(
-        is_chat ? "messages" : "prompt",
-        absl::StrCat("the prompt has ", prompt_tokens, " tokens; this server's context is ",
-                     max_model_len, " tokens, prompt and output together"),
-        "context_length_exceeded");
+    return TooLong(is_chat, absl::StrCat(prompt_tokens), max_model_len);
   }
   if (in.stop().has_max_tokens()) {
     const int max_tokens = in.stop().max_tokens();
@@ -184,7 +204,7 @@ absl::Status ReadOutput(const pb::OutputOptions& in, const ServedModel& model,
   return absl::OkStatus();
 }
 
-absl::Status ReadPrompt(const pb::GenerateRequest& in, const ServedModel& model,
+absl::Status ReadPrompt(const pb::GenerateRequest& in, const ServedModel& model, int max_model_len,
                         PreparedRequest& out) {
   std::string text;
   switch (in.input_case()) {
@@ -193,10 +213,13 @@ absl::Status ReadPrompt(const pb::GenerateRequest& in, const ServedModel& model,
         return FieldError("prompt", "the server runs with --skip-tokenizer: send token ids");
       }
       if (in.prompt().empty()) return FieldError("prompt", "prompt is empty");
+      if (absl::Status status = CheckBytes(model, in.prompt(), false, max_model_len); !status.ok())
+        return status;
       text = in.prompt();
       out.engine.prompt = model.tokenizer->Encode(
           text, {.add_special_tokens = in.has_add_special_tokens() ? in.add_special_tokens() : true,
-                 .parse_special = in.has_parse_special() ? in.parse_special() : true});
+                 .parse_special = in.has_parse_special() ? in.parse_special() : true,
+                 .enough_tokens = EnoughTokens(max_model_len)});
       break;
     }
     case pb::GenerateRequest::kPromptTokens: {
@@ -215,7 +238,7 @@ absl::Status ReadPrompt(const pb::GenerateRequest& in, const ServedModel& model,
       break;
     }
     case pb::GenerateRequest::kChat: {
-      auto chat = RenderChat(model, in.chat(), in.add_special_tokens());
+      auto chat = RenderChat(model, in.chat(), in.add_special_tokens(), max_model_len);
       if (!chat.ok()) return chat.status();
       text = std::move(chat->text);
       out.engine.prompt = std::move(chat->tokens);
@@ -256,7 +279,9 @@ absl::StatusOr<Json> TemplateVariables(const ServedModel& model, const pb::ChatI
     Json entry = {{"role", message.role()}};
     entry["content"] = message.has_content() ? Json(message.content()) : Json(nullptr);
     if (!message.extra_json().empty()) {
-      auto extra = ParseField(message.extra_json(), "messages", Json::value_t::object, "object");
+      auto extra = ParseField(message.extra_json(),
+                              absl::StrCat("messages[", messages.size(), "].extra_json"),
+                              Json::value_t::object, "object");
       if (!extra.ok()) return extra.status();
       constexpr size_t kMaxMessageKeys = 64;  // each is looked for among the others
       if (extra->size() > kMaxMessageKeys) {
@@ -328,7 +353,7 @@ absl::Status CheckModelName(const ServedModel& model, const std::string& name) {
 }
 
 absl::StatusOr<ChatPrompt> RenderChat(const ServedModel& model, const pb::ChatInput& chat,
-                                      bool add_special_tokens) {
+                                      bool add_special_tokens, int max_model_len) {
   if (chat.messages_size() == 0) return FieldError("messages", "messages is empty");
   if (model.tokenizer == nullptr) {
     return FieldError("messages",
@@ -349,8 +374,13 @@ absl::StatusOr<ChatPrompt> RenderChat(const ServedModel& model, const pb::ChatIn
     if (absl::Status status = LeaveFinalMessageOpen(chat, *rendered); !status.ok()) return status;
   }
   ChatPrompt prompt;
-  prompt.tokens = model.tokenizer->Encode(
-      rendered->Pieces(), {.add_special_tokens = add_special_tokens, .parse_special = true});
+  EncodeOptions options = {.add_special_tokens = add_special_tokens, .parse_special = true};
+  if (max_model_len > 0) {
+    if (absl::Status status = CheckBytes(model, rendered->text, true, max_model_len); !status.ok())
+      return status;
+    options.enough_tokens = EnoughTokens(max_model_len);
+  }
+  prompt.tokens = model.tokenizer->Encode(rendered->Pieces(), options);
   prompt.text = std::move(rendered->text);
   return prompt;
 }
@@ -370,7 +400,7 @@ absl::StatusOr<PreparedRequest> PrepareRequest(const ServedModel& model, int max
   absl::Status status =
       ReadSampling(request.sampling(), model.vocab_size, prepared.engine.sampling);
   if (status.ok()) status = ReadStop(request.stop(), model, prepared);
-  if (status.ok()) status = ReadPrompt(request, model, prepared);
+  if (status.ok()) status = ReadPrompt(request, model, max_model_len, prepared);
   if (status.ok()) status = ReadLengths(request, max_model_len, prepared);
   if (status.ok()) status = ReadOutput(request.output(), model, prepared);
   if (!status.ok()) return status;

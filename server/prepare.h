@@ -32,12 +32,13 @@ absl::Status CheckModelName(const ServedModel& model, const std::string& name);
 absl::StatusOr<PreparedRequest> PrepareRequest(const ServedModel& model, int max_model_len,
                                                const pb::GenerateRequest& request);
 
-// The prompt's token ids of a chat, and its text.
+// The prompt's token ids of a chat, and its text. max_model_len: where a prompt that is much longer
+// is refused or cut, 0: nowhere.
 struct ChatPrompt {
   std::string text;
   std::vector<Token> tokens;
 };
 absl::StatusOr<ChatPrompt> RenderChat(const ServedModel& model, const pb::ChatInput& chat,
-                                      bool add_special_tokens);
+                                      bool add_special_tokens, int max_model_len = 0);
 
 }  // namespace fairlead

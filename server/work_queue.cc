@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/work_queue.h"
 
+#include <sys/resource.h>
+
 #include <utility>
 
 #include "kernels/thread_name.h"
 
 namespace fairlead {
 
-WorkQueue::WorkQueue(int threads, size_t max_queued) : max_queued_(max_queued) {
+WorkQueue::WorkQueue(const char* name, int threads, size_t max_queued, int niceness)
+    : name_(name), max_queued_(max_queued), niceness_(niceness) {
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
 }
 
@@ -31,7 +34,8 @@ bool WorkQueue::TryPost(std::function<void()> work) {
 }
 
 void WorkQueue::Loop() {
-  SetThreadName("prepare");
+  SetThreadName(name_);
+  if (niceness_ > 0) setpriority(PRIO_PROCESS, 0, niceness_);  // of this thread; it may be refused
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
     ready_.wait(lock, [this] { return stop_ || !queue_.empty(); });

@@ -15,7 +15,8 @@ namespace fairlead {
 
 class WorkQueue {
  public:
-  WorkQueue(int threads, size_t max_queued);
+  // name: of the threads. niceness: added to theirs (nice(2)), so that they stand back.
+  WorkQueue(const char* name, int threads, size_t max_queued, int niceness = 0);
   ~WorkQueue();  // runs what is queued, then joins
 
   // False when the queue is full: `work` has not been taken.
@@ -24,7 +25,9 @@ class WorkQueue {
  private:
   void Loop();
 
+  const char* const name_;
   const size_t max_queued_;
+  const int niceness_;
   std::mutex mutex_;
   std::condition_variable ready_;
   std::deque<std::function<void()>> queue_;

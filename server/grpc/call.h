@@ -119,7 +119,8 @@ template <typename Request, typename Response>
 class UnaryCall final : public QueuedCall {
  public:
   using Handler = std::function<absl::StatusOr<Response>(const Request&)>;
-  using Run = std::function<absl::Status(std::function<void()>)>;
+  // What runs work for a request of so many bytes.
+  using Run = std::function<absl::Status(size_t, std::function<void()>)>;
 
   explicit UnaryCall(Handler handler, Run run = nullptr)
       : handler_(std::move(handler)), run_(std::move(run)) {}
@@ -129,7 +130,8 @@ class UnaryCall final : public QueuedCall {
     if (absl::Status status = ParseRequest(bytes, parsed_); !status.ok()) return Finish(status);
     if (!run_) return Answer();
     const auto self = std::static_pointer_cast<UnaryCall>(shared_from_this());
-    if (absl::Status status = run_([self] { self->Answer(); }); !status.ok()) Finish(status);
+    const absl::Status status = run_(parsed_.ByteSizeLong(), [self] { self->Answer(); });
+    if (!status.ok()) Finish(status);
   }
 
   void Answer() {

@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "models/json.h"
 #include "server/errors.h"
+#include "server/http/target.h"
 
 namespace fairlead {
 namespace {
@@ -31,8 +32,8 @@ using boost::system::error_code;
 using TlsStream = asio::ssl::stream<tcp::socket>;
 
 constexpr size_t kReadChunk = 16 << 10;
-// While a request is answered, at most this much of the next ones is read ahead.
-constexpr size_t kMaxReadAhead = 64 << 10;
+// At most this much of an answer may wait for its client before nothing more is read from it.
+constexpr size_t kMaxUnread = 64 << 10;
 // What a request to a public path, which needs no key, may carry.
 constexpr size_t kMaxPublicBody = 4 << 10;
 
@@ -156,6 +157,8 @@ class Connection : public ConnectionHandle,
   void Parse();
   bool ParseHeader();
   void StartRequest();
+  size_t max_read_ahead() const { return limits_.max_header_bytes + limits_.max_body_bytes; }
+  bool SkipEmptyLines();
   void Refuse(int status, std::string_view message, HttpHeaders headers = {});
   void Send(std::string data);
   void Flush();
@@ -254,11 +257,11 @@ void Connection<Stream>::ArmReadTimer(std::chrono::milliseconds timeout) {
 }
 
 // One read is always under way, also while a request is answered: that is how a client's leaving is
-// noticed.
+// noticed. So of the next requests as much is taken in as the largest one may have.
 template <typename Stream>
 void Connection<Stream>::Read() {
-  if (reading_ || closed_ || (busy_ && buffer_.size() >= kMaxReadAhead) ||
-      unsent_.size() > kMaxReadAhead)
+  if (reading_ || closed_ || (busy_ && buffer_.size() >= max_read_ahead()) ||
+      unsent_.size() > kMaxUnread)
     return;
   reading_ = true;
   stream_.async_read_some(asio::buffer(received_),
@@ -289,9 +292,9 @@ void Connection<Stream>::OnRead(error_code error, size_t bytes) {
 template <typename Stream>
 void Connection<Stream>::Parse() {
   if (close_after_write_) return buffer_.consume(buffer_.size());
-  if (unsent_.size() > kMaxReadAhead) return;  // until the client has read its answers
+  if (unsent_.size() > kMaxUnread) return;  // until the client has read its answers
   if (!parser_) {
-    if (buffer_.size() == 0) return;
+    if (!SkipEmptyLines()) return;
     parser_.emplace();
     path_.clear();
     parser_->eager(true);
@@ -328,14 +331,25 @@ void Connection<Stream>::Parse() {
   if (parser_->is_done()) StartRequest();
 }
 
+// Those before a request line are to be ignored (RFC 9112, section 2.2). False where nothing else
+// has come.
+template <typename Stream>
+bool Connection<Stream>::SkipEmptyLines() {
+  const auto text = [this] {
+    return std::string_view(static_cast<const char*>(buffer_.data().data()), buffer_.size());
+  };
+  while (text().substr(0, 2) == "\r\n") buffer_.consume(2);
+  return !text().empty() && text() != "\r";
+}
+
 template <typename Stream>
 bool Connection<Stream>::ParseHeader() {
   header_done_ = true;
   const auto& message = parser_->get();
-  const std::string target = View(message.target());
-  path_ = target.substr(0, target.find('?'));
+  const std::string method = View(message.method_string());
+  path_ = PathOfTarget(View(message.target()));
   std::optional<Principal> principal =
-      handler_.Authenticate(path_, View(message[http::field::authorization]));
+      handler_.Authenticate(method, path_, View(message[http::field::authorization]));
   if (!principal) {
     Refuse(401, "a valid API key is required: Authorization: Bearer <key>",
            {{"WWW-Authenticate", "Bearer"}});
@@ -343,12 +357,27 @@ bool Connection<Stream>::ParseHeader() {
   }
   principal_ = *std::move(principal);
   // Two readings of where a body ends let one request hide in another.
-  if (message.count(http::field::transfer_encoding) > 0 &&
-      (!parser_->chunked() || message.version() < 11)) {
+  const std::string transfer = View(message[http::field::transfer_encoding]);
+  if (const size_t transfers = message.count(http::field::transfer_encoding);
+      transfers > 0 &&
+      (transfers > 1 || !absl::EqualsIgnoreCase(transfer, "chunked") || message.version() < 11)) {
     Refuse(400, "Transfer-Encoding: only chunked, in HTTP/1.1, is understood");
     return false;
   }
-  const size_t max_body = handler_.IsPublic(path_) ? kMaxPublicBody : limits_.max_body_bytes;
+  if (message.count(http::field::host) > 1) {
+    Refuse(400, "a request has one Host");
+    return false;
+  }
+  const std::string coding = View(message[http::field::content_encoding]);
+  if (!coding.empty() && !absl::EqualsIgnoreCase(coding, "identity")) {
+    Refuse(415,
+           absl::StrCat("Content-Encoding: ", coding.substr(0, 64),
+                        " is not understood; allowed: identity"),
+           {{"Accept-Encoding", "identity"}});
+    return false;
+  }
+  // Whatever the method: nothing at a public path wants a body.
+  const size_t max_body = handler_.IsPublic("GET", path_) ? kMaxPublicBody : limits_.max_body_bytes;
   const auto length = parser_->content_length();
   if (length && *length > max_body) {
     Refuse(413, absl::StrCat("the body has ", *length, " bytes; at most ", max_body));
@@ -462,6 +491,7 @@ void Connection<Stream>::FinishRequest() {
   on_abandoned_ = nullptr;
   head_only_ = false;
   parser_.reset();
+  if (buffer_.size() == 0 && buffer_.capacity() > kMaxUnread) buffer_.shrink_to_fit();
   if (!keep_alive_ || last_request_ || handler_.draining()) {
     close_after_write_ = true;
     if (!writing_) EndConnection();

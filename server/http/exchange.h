@@ -55,12 +55,12 @@ class HttpExchange {
 class HttpHandler {
  public:
   virtual ~HttpHandler() = default;
-  // Before the body is read: nullopt with 401 as the answer, or the caller. Public paths need no
-  // key.
-  virtual std::optional<Principal> Authenticate(std::string_view path,
+  // Before the body is read: nullopt with 401 as the answer, or the caller. Public requests need
+  // no key.
+  virtual std::optional<Principal> Authenticate(std::string_view method, std::string_view path,
                                                 std::string_view authorization) = 0;
-  // Open to everybody: its requests need no body worth the name.
-  virtual bool IsPublic(std::string_view path) const = 0;
+  // Open to everybody: such requests need no body worth the name. HEAD counts as GET.
+  virtual bool IsPublic(std::string_view method, std::string_view path) const = 0;
   virtual void Handle(HttpRequest request, std::shared_ptr<HttpExchange> exchange) = 0;
   // Every answer is counted once; `path` may be anything a client sent.
   virtual void Answered(std::string_view path, int status) = 0;

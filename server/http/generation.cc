@@ -93,8 +93,9 @@ void HttpGeneration::OnEvent(int prompt_index, const pb::GenerateEvent& event) {
 }
 
 // With mutex_ held.
-void HttpGeneration::Fail(const absl::Status& status) {
+void HttpGeneration::Fail(absl::Status status) {
   over_ = true;
+  for (const auto& [ours, theirs] : request_.renamed) status = RenameField(status, ours, theirs);
   if (streaming_) {
     exchange_->Write(OpenAiAnswer::ErrorChunks(ErrorBody(status)));
     exchange_->EndStream();

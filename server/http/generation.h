@@ -33,7 +33,7 @@ class HttpGeneration : public std::enable_shared_from_this<HttpGeneration> {
   void OnEvent(int prompt_index, const pb::GenerateEvent& event);
   void OnDone(int prompt_index, const absl::Status& status);
   void CancelAll();
-  void Fail(const absl::Status& status);
+  void Fail(absl::Status status);
   void Stream(const std::string& chunks);
 
   GenerateService& service_;

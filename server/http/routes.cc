@@ -32,8 +32,9 @@ Json ModelJson(const pb::ModelInfo& info) {
 // Parses the body and calls `work` with it on a service thread, since both may take long.
 template <typename F>
 void WithJson(const RouteContext& context, HttpRequest request, ExchangePtr exchange, F work) {
+  const size_t bytes = request.body.size();
   const absl::Status posted = context.service.Run(
-      [request = std::move(request), exchange, work = std::move(work)]() mutable {
+      bytes, [request = std::move(request), exchange, work = std::move(work)]() mutable {
         auto body = ParseJson(request.body);
         if (!body.ok()) return exchange->Respond(ErrorResponse(body.status()));
         try {
@@ -45,6 +46,18 @@ void WithJson(const RouteContext& context, HttpRequest request, ExchangePtr exch
   if (!posted.ok()) exchange->Respond(ErrorResponse(posted));
 }
 
+// What could never be held at once is no matter of a full queue.
+absl::Status CheckChoices(const OpenAiRequest& request, int max_requests) {
+  const int64_t prompts = static_cast<int64_t>(request.prompts.size());
+  const pb::GenerateRequest& first = request.prompts.front();
+  const int64_t n = first.has_n() ? first.n() : 1;
+  if (prompts * n <= max_requests) return absl::OkStatus();
+  return FieldError(prompts > 1 ? "prompt" : "n",
+                    absl::StrCat("the request has ", prompts, " prompts and n is ", n, ": ",
+                                 prompts * n, " choices; this server holds at most ", max_requests,
+                                 " at once (--max-num-seqs and --max-queue)"));
+}
+
 template <typename Parse>
 void StartGeneration(const RouteContext& context, HttpRequest request, ExchangePtr exchange,
                      Parse parse) {
@@ -53,6 +66,9 @@ void StartGeneration(const RouteContext& context, HttpRequest request, ExchangeP
       [&context, parse](const Json& body, const HttpRequest& request, const ExchangePtr& exchange) {
         auto parsed = parse(body);
         if (!parsed.ok()) return exchange->Respond(ErrorResponse(parsed.status()));
+        if (absl::Status status = CheckChoices(*parsed, context.service.max_requests());
+            !status.ok())
+          return exchange->Respond(ErrorResponse(status));
         static std::atomic<uint64_t> counter{0};
         std::string id = request.request_id;
         if (id.empty()) {
@@ -178,9 +194,10 @@ bool Matches(std::string_view pattern, std::string_view path) {
 
 absl::Span<const RouteTable::Route> RouteTable::Routes() { return kRoutes; }
 
-bool RouteTable::IsPublic(std::string_view path) const {
+bool RouteTable::IsPublic(std::string_view method, std::string_view path) const {
+  if (method == "HEAD") method = "GET";
   for (const Route& route : kRoutes) {
-    if (Matches(route.path, path)) return route.is_public;
+    if (method == route.method && Matches(route.path, path)) return route.is_public;
   }
   return false;
 }

@@ -40,7 +40,7 @@ class RouteTable {
   explicit RouteTable(RouteContext context) : context_(std::move(context)) {}
 
   static absl::Span<const Route> Routes();
-  bool IsPublic(std::string_view path) const;
+  bool IsPublic(std::string_view method, std::string_view path) const;
   // 404 for an unknown path, 405 for a known path with another method.
   void Dispatch(HttpRequest request, std::shared_ptr<HttpExchange> exchange) const;
   // The route's path, or "unknown": a label that clients cannot make up.

@@ -89,6 +89,16 @@ class BadRequestTest(unittest.TestCase):
         error = self.expect(400, COMPLETE, {"prompt": [1] * 8000, "max_tokens": 193}, param="max_tokens", words=["8000", "193", "8192"])
         self.assertEqual(error["code"], "context_length_exceeded")
         self.expect(400, COMPLETE, {"prompt": [1] * 8192}, words=["8192"])
+        self.expect(400, COMPLETE, {"prompt": [1] * 100000}, param="prompt", words=["100000", "8192"])
+        self.expect(400, COMPLETE, {"prompt": "ab" * 10**7}, param="prompt", words=["20000000 bytes", "at least", "8192"])
+        self.expect(400, CHAT, {"messages": [{"role": "user", "content": "word " * 10**6}]}, param="messages", words=["8192"])
+        self.expect(400, COMPLETE, {"prompt": "\u00ad" * 10**6}, param="prompt", words=["8192"])
+        self.expect(400, CHAT, {"messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 9000},
+                    param="max_completion_tokens", words=["9000", "8192"])
+
+    def test_more_choices_than_the_server_holds(self):
+        self.expect(400, COMPLETE, {"prompt": ["x"] * 600, "max_tokens": 1}, param="prompt", words=["600", "576"])
+        self.expect(400, COMPLETE, {"prompt": ["x"] * 5, "n": 128, "max_tokens": 1}, param="prompt", words=["640", "576"])
 
     def test_unknown_things(self):
         self.assertEqual(self.expect(404, COMPLETE, {"prompt": "x", "model": "nobody"})["code"], "model_not_found")

@@ -7,13 +7,14 @@ import openai
 
 import harness
 
+MODEL = "org/tiny model:v1"  # names are escaped in paths
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 class OpenAiClientTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = harness.Server("--served-model-name", "tiny")
+        cls.server = harness.Server("--served-model-name", MODEL)
         cls.client = openai.OpenAI(base_url=cls.server.url + "/v1", api_key="none", max_retries=0)
 
     @classmethod
@@ -21,15 +22,15 @@ class OpenAiClientTest(unittest.TestCase):
         cls.server.__exit__()
 
     def chat(self, **kwargs):
-        return self.client.chat.completions.create(model="tiny", messages=QUESTION, **{"temperature": 0, "max_tokens": 16, **kwargs})
+        return self.client.chat.completions.create(model=MODEL, messages=QUESTION, **{"temperature": 0, "max_tokens": 16, **kwargs})
 
     def complete(self, prompt, **kwargs):
-        return self.client.completions.create(model="tiny", prompt=prompt, **{"temperature": 0, "max_tokens": 8, **kwargs})
+        return self.client.completions.create(model=MODEL, prompt=prompt, **{"temperature": 0, "max_tokens": 8, **kwargs})
 
     def test_models(self):
         models = self.client.models.list().data
-        self.assertEqual([m.id for m in models], ["tiny"])
-        self.assertEqual(self.client.models.retrieve("tiny").id, "tiny")
+        self.assertEqual([m.id for m in models], [MODEL])
+        self.assertEqual(self.client.models.retrieve(MODEL).id, MODEL)
         with self.assertRaises(openai.NotFoundError):
             self.client.models.retrieve("other")
 
@@ -57,10 +58,10 @@ class OpenAiClientTest(unittest.TestCase):
 
     def test_content_parts_and_developer_role(self):
         parts = [{"type": "text", "text": "What is the capital"}, {"type": "text", "text": "of France?"}]
-        answer = self.client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": parts}], max_tokens=4)
+        answer = self.client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": parts}], max_tokens=4)
         self.assertGreater(len(answer.choices[0].message.content), 0)
         with self.assertRaises(openai.BadRequestError):
-            self.client.chat.completions.create(model="tiny", messages=[
+            self.client.chat.completions.create(model=MODEL, messages=[
                 {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/y.png"}}]}])
 
     def test_chat_logprobs(self):
@@ -90,7 +91,7 @@ class OpenAiClientTest(unittest.TestCase):
         self.assertEqual([c.text for c in lists.choices], [by_text, by_text])
 
     def test_completion_default_is_16_tokens(self):
-        answer = self.client.completions.create(model="tiny", prompt="Once upon a time", temperature=0)
+        answer = self.client.completions.create(model=MODEL, prompt="Once upon a time", temperature=0)
         self.assertEqual(answer.usage.completion_tokens, 16)
         self.assertEqual(answer.choices[0].finish_reason, "length")
 
@@ -146,7 +147,7 @@ class OpenAiClientTest(unittest.TestCase):
         for kwargs, param in [({"temperature": 3}, "temperature"), ({"top_p": 0}, "top_p"), ({"n": 129}, "n"),
                               ({"max_tokens": 0}, "max_tokens"), ({"max_tokens": 9000}, "max_tokens"),
                               ({"stop": [str(i) for i in range(17)]}, "stop"),
-                              ({"logprobs": True, "top_logprobs": 21}, "logprobs"),
+                              ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"), ({"max_completion_tokens": -7}, "max_completion_tokens"),
                               ({"logit_bias": {"99999999": 1}}, "logit_bias"), ({"presence_penalty": 5}, "presence_penalty")]:
             with self.assertRaises(openai.BadRequestError, msg=kwargs) as caught:
                 self.chat(**kwargs)

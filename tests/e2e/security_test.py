@@ -18,7 +18,8 @@ from grpc_client_test import Client
 
 ROUTES = [("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("GET", "/v1/models"), ("GET", "/v1/models/x"),
           ("POST", "/tokenize"), ("POST", "/detokenize"), ("GET", "/metrics"), ("GET", "/config"), ("GET", "/no/such/path"),
-          ("DELETE", "/v1/models"), ("GET", "/"), ("GET", "//health"), ("GET", "/health/"), ("GET", "/ready/../v1/models")]
+          ("DELETE", "/v1/models"), ("GET", "/"), ("GET", "//health"), ("GET", "/health/"), ("GET", "/ready/../v1/models"),
+          ("DELETE", "/health"), ("POST", "/version")]
 PUBLIC = ["/health", "/ready", "/version"]
 
 

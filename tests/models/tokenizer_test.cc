@@ -220,6 +220,74 @@ TEST(Encode, KeepsEveryByteOfAMegabyte) {
   }
 }
 
+// The golden tokenizer of this kind, no added token of which takes white space along.
+Json GoldenWithoutStripping(const std::string& kind) {
+  Json file = ReadGolden("tokenizers/" + kind + "/tokenizer.json");
+  for (Json& token : file["added_tokens"]) token["lstrip"] = token["rstrip"] = false;
+  return file;
+}
+
+// A bound that holds for every text, whatever the normalizer and the pre-tokenizer do.
+TEST(MinTokens, IsNoMoreThanThereAre) {
+  for (const std::string kind : {"bpe-gpt2", "bpe-llama3", "bpe-qwen2", "bpe-smollm"}) {
+    SCOPED_TRACE(kind);
+    const auto tokenizer = LoadText(DumpJson(GoldenWithoutStripping(kind)));
+    ASSERT_NE(tokenizer, nullptr);
+    std::string longest;
+    for (Token id = 0; id < tokenizer->vocab_size(); ++id) {
+      if (tokenizer->Bytes(id).size() > longest.size()) longest = tokenizer->Bytes(id);
+    }
+    std::vector<std::string> texts = {"", longest, "e\u0301", "\u212A\u0327", "  \n\n"};
+    const Json cases = ReadGolden("tokenizers/" + kind + "/cases.json");
+    for (const Json& text : cases["encode"]) texts.push_back(Text(text["text"]));
+    for (const std::string& text : texts) {
+      std::string many;
+      for (int i = 0; i < 50; ++i) many += text;
+      EXPECT_LE(tokenizer->MinTokens(many), tokenizer->Encode(many, WithoutSpecial()).size())
+          << text;
+    }
+    EXPECT_EQ(tokenizer->MinTokens(std::string(1 << 16, 'a')), (1 << 16) / longest.size());
+  }
+}
+
+TEST(MinTokens, IsNothingWhereTextCanVanish) {
+  const std::string text(1 << 16, 'a');
+  Json file = GoldenWithoutStripping("bpe-smollm");
+  Json strips = file;
+  strips["added_tokens"][0]["lstrip"] = true;
+  EXPECT_EQ(LoadText(DumpJson(strips))->MinTokens(text), 0u);
+  Json removes = file;
+  Json& steps = removes["pre_tokenizer"]["pretokenizers"];
+  const Json drop_a = {{"type", "Split"},
+                       {"pattern", {{"String", "a"}}},
+                       {"behavior", "Removed"},
+                       {"invert", false}};
+  steps.insert(steps.begin(), drop_a);
+  EXPECT_EQ(LoadText(DumpJson(removes))->MinTokens(text), 0u);
+  // Bytes without a token do not count.
+  Json lacks = file;
+  lacks["model"]["vocab"].erase("a");
+  Json& merges = lacks["model"]["merges"];
+  merges = Json::array();
+  EXPECT_EQ(LoadText(DumpJson(lacks))->MinTokens(text), 0u);
+}
+
+TEST(Encode, EndsWhenThereAreEnoughTokens) {
+  const auto tokenizer = LoadGolden("bpe-smollm");
+  ASSERT_NE(tokenizer, nullptr);
+  std::string text;
+  for (int i = 0; i < 10000; ++i) text += "word ";
+  const std::vector<Token> all = tokenizer->Encode(text, WithoutSpecial());
+  EncodeOptions options = WithoutSpecial();
+  options.enough_tokens = 100;
+  const std::vector<Token> some = tokenizer->Encode(text, options);
+  EXPECT_GT(some.size(), 100u);
+  EXPECT_LT(some.size(), 120u);
+  EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin()));
+  options.enough_tokens = all.size();
+  EXPECT_EQ(tokenizer->Encode(text, options), all);
+}
+
 TEST(Decode, IdsWithoutATokenAreNothing) {
   const auto tokenizer = LoadGolden("bpe-gpt2");
   ASSERT_NE(tokenizer, nullptr);

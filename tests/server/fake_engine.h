@@ -43,6 +43,7 @@ class FakeEngine : public Engine {
   void Drain(absl::Time deadline) override;
   EngineStats stats() const override;
   int max_model_len() const override { return max_model_len_; }
+  int max_requests() const override { return 64; }
 
  private:
   struct Active {
@@ -67,7 +68,7 @@ class FakeEngine : public Engine {
   std::optional<std::vector<Token>> answer_;
   absl::Status refusal_;
   bool draining_ = false;
-  WorkQueue thread_{1, 1 << 20};  // last: ends first
+  WorkQueue thread_{"fake engine", 1, 1 << 20};  // last: ends first
 };
 
 }  // namespace fairlead

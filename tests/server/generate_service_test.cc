@@ -166,6 +166,39 @@ TEST_F(GenerateServiceTest, RefusalsComeBeforeAnyEvent) {
               HasSubstr("fairlead_requests_finished_total{reason=\"rejected\"} 2"));
 }
 
+// No client can be told to try that again later.
+TEST_F(GenerateServiceTest, MoreChoicesThanTheServerHoldsAreAnError) {
+  pb::GenerateRequest request = Prompt(1);
+  request.set_n(service_->max_requests() + 1);
+  const auto sink = std::make_shared<Collector>();
+  Start(request, sink);
+  const absl::Status status = sink->Wait();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ErrorParam(status), "n");
+  EXPECT_THAT(status.message(), HasSubstr("65"));
+  EXPECT_THAT(status.message(), HasSubstr("64"));
+}
+
+TEST_F(GenerateServiceTest, SmallRequestsDoNotWaitForLargeOnes) {
+  OnceEvent started, release, ended;
+  // All that is large runs on one thread; while it is held, the others go on.
+  ASSERT_TRUE(service_
+                  ->Run(size_t{1} << 20,
+                        [&] {
+                          started.Notify();
+                          release.Wait();
+                        })
+                  .ok());
+  started.Wait();
+  ASSERT_TRUE(service_->Run(size_t{1} << 20, [&] { ended.Notify(); }).ok());
+  engine_.AnswerWith(TokensOf("ab"));
+  const auto small = std::make_shared<Collector>();
+  Start(Prompt(2), small);
+  EXPECT_TRUE(small->Wait().ok());
+  release.Notify();
+  ended.Wait();
+}
+
 TEST_F(GenerateServiceTest, ManyClientsAtOnce) {
   engine_.AnswerWith(TokensOf("abcdefgh"));
   constexpr int kThreads = 4, kRequests = 50;

@@ -50,13 +50,13 @@ class Counter {
 
 class TestHandler : public HttpHandler {
  public:
-  std::optional<Principal> Authenticate(std::string_view path,
+  std::optional<Principal> Authenticate(std::string_view, std::string_view path,
                                         std::string_view authorization) override {
     if (path == "/open" || authorization == "Bearer good") return Principal{"test", 1};
     return std::nullopt;
   }
 
-  bool IsPublic(std::string_view path) const override { return path == "/open"; }
+  bool IsPublic(std::string_view, std::string_view path) const override { return path == "/open"; }
 
   void Handle(HttpRequest request, std::shared_ptr<HttpExchange> exchange) override {
     if (request.path == "/hang") {
@@ -291,6 +291,37 @@ TEST_F(HttpConnectionTest, LeavingIsNoticed) {
   EXPECT_TRUE(handler_.abandoned.WaitFor(1));
   const std::lock_guard<std::mutex> lock(handler_.mutex);
   handler_.held.clear();
+}
+
+// What it sent ahead, up to a whole request, does not hide that it left.
+TEST_F(HttpConnectionTest, AClientThatLeftUnreadBytesIsNoticed) {
+  {
+    tcp::socket socket = Connect();
+    Send(socket, absl::StrCat("GET /hang HTTP/1.1\r\n", kKey, "\r\n"));
+    ASSERT_TRUE(handler_.handled.WaitFor(1));
+    Send(socket, std::string(limits_.max_body_bytes, 'x'));
+  }
+  EXPECT_TRUE(handler_.abandoned.WaitFor(1));
+}
+
+TEST_F(HttpConnectionTest, TargetsAndEmptyLines) {
+  EXPECT_THAT(
+      Ask(absl::StrCat("GET http://x/a%20b?c HTTP/1.1\r\nConnection: close\r\n", kKey, "\r\n")),
+      testing::EndsWith("\r\n\r\nGET /a b 0"));
+  tcp::socket socket = Connect();
+  for (const char* part : {"\r", "\n\r\n", "\r\nGET /d HTTP/1.1\r\n"}) Send(socket, part);
+  Send(socket, absl::StrCat(kKey, "\r\n"));
+  std::string rest;
+  EXPECT_THAT(ReadOne(socket, rest), testing::EndsWith("GET /d 0"));
+}
+
+TEST_F(HttpConnectionTest, WhatIsNotUnderstoodIsRefused) {
+  const auto refused = [this](const char* field) {
+    return Ask(absl::StrCat("POST /b HTTP/1.1\r\n", field, kKey, "\r\n")).substr(0, 12);
+  };
+  EXPECT_EQ(refused("Transfer-Encoding: gzip, chunked\r\n"), "HTTP/1.1 400");
+  EXPECT_EQ(refused("Host: a\r\nHost: b\r\n"), "HTTP/1.1 400");
+  EXPECT_EQ(refused("Content-Encoding: gzip\r\nContent-Length: 1\r\n"), "HTTP/1.1 415");
 }
 
 TEST_F(HttpConnectionTest, SlowHeaderTimesOut) {

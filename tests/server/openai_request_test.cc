@@ -125,6 +125,13 @@ TEST(OpenAiChatRequest, ErrorsNameTheField) {
       {start + R"("functions": [{}]})", "functions"},
       {start + R"("chat_template": "x"})", "chat_template"},
       {start + R"("prompt_logprobs": 1, "stream": true})", "prompt_logprobs"},
+      {start + R"("logit_bias": {" 5": 1}})", "logit_bias"},
+      {start + R"("user": {}})", "user"},
+      {start + R"("store": "x"})", "store"},
+      {start + R"("metadata": "x"})", "metadata"},
+      {start + R"("parallel_tool_calls": 1})", "parallel_tool_calls"},
+      {start + R"("reasoning_effort": {}})", "reasoning_effort"},
+      {start + R"("documents": [1.5]})", "documents"},
   };
   for (const auto& [text, field] : cases) {
     const auto request = Chat(text);

@@ -195,7 +195,7 @@ TEST_F(PrepareTest, BadJsonInsideAChatNamesItsField) {
       {"tools", [](auto& c) { c.set_tools_json("{}"); }},
       {"documents", [](auto& c) { c.set_documents_json("1"); }},
       {"chat_template_kwargs", [](auto& c) { c.set_template_variables_json("[]"); }},
-      {"messages", [](auto& c) { c.mutable_messages(0)->set_extra_json("[]"); }},
+      {"messages[0].extra_json", [](auto& c) { c.mutable_messages(0)->set_extra_json("[]"); }},
   };
   for (const auto& [field, spoil] : cases) {
     pb::GenerateRequest request = Chat();
