@@ -2,6 +2,7 @@
 #include "models/registry.h"
 
 #include <array>
+#include <cstring>
 
 #include "kernels/check.h"
 #include "kernels/strings.h"
@@ -66,6 +67,16 @@ absl::Status CheckAllowed(const ModelConfig& config, const Architecture& row) {
       StrCat("architecture ", row.name, " with ", refused, " is not supported"));
 }
 
+// A head that differs from the embedding table counts even where the config says that they are one
+// (transformers 5, tie_weights); the same values twice are no such head.
+bool HasHeadOfItsOwn(const WeightSource& source) {
+  const WeightInfo* head = source.Find("lm_head.weight");
+  const WeightInfo* table = source.Find("model.embed_tokens.weight");
+  if (head == nullptr || table == nullptr) return false;
+  return head->dtype != table->dtype || head->dim != table->dim ||
+         std::memcmp(head->data, table->data, head->bytes) != 0;
+}
+
 }  // namespace
 
 absl::Span<const Architecture> Architectures() { return kArchitectures; }
@@ -104,6 +115,7 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const WeightSource& source) {
   if (absl::Status allowed = CheckAllowed(*config, *row); !allowed.ok()) {
     return WithPath(allowed, source.path());
   }
+  if (HasHeadOfItsOwn(source)) config->tied_head = false;
   return config;
 }
 

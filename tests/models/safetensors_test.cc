@@ -314,5 +314,24 @@ TEST_F(FolderTest, TruncatedShardNamesTheFile) {
               AllOf(HasSubstr("one.safetensors: tensor \"a\""), HasSubstr("3 bytes of data")));
 }
 
+// As transformers 5 has it: only what is equal is tied, whatever the config says.
+TEST(TiedHead, IsOnlyWhatEqualsTheTable) {
+  Json config = ParseJson(ReadWholeFile(GoldenPath("llama-gqa/config.json"))).value();
+  config["tie_word_embeddings"] = true;
+  const std::string header =
+      R"({"lm_head.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+      R"("model.embed_tokens.weight":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})";
+  for (const auto& [data, tied] : {std::pair("abcdabcd", true), std::pair("abcdabce", false)}) {
+    const TemporaryFolder folder;
+    folder.Write("config.json", DumpJson(config));
+    folder.Write("model.safetensors", SafetensorsFile(header, data));
+    const auto source = OpenWeights(folder.path());
+    ASSERT_TRUE(source.ok()) << source.status();
+    const auto read = LoadModelConfig(**source);
+    ASSERT_TRUE(read.ok()) << read.status();
+    EXPECT_EQ(read->tied_head, tied) << data;
+  }
+}
+
 }  // namespace
 }  // namespace fairlead
