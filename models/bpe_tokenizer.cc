@@ -65,6 +65,7 @@ class BpeTokenizer : public Tokenizer {
   std::vector<bool> special_;     // by id
   bool nfc_ = false;
   bool strips_ = false;  // an added token takes white space along
+  size_t longest_ = 0;   // bytes of the longest token
   std::array<bool, 256> has_token_ = {};
   size_t max_bytes_per_token_ = 0;  // 0: text can vanish
   PreTokenizer pre_tokenizer_;
@@ -83,6 +84,10 @@ absl::Status BpeTokenizer::Init(BpeTokenizerParts parts) {
   if (!bpe.ok()) return bpe.status();
   bpe_ = *std::move(bpe);
   nfc_ = parts.normalize_nfc;
+  // Before added tokens take ids of the model's: merges still make those.
+  for (Token token = 0; token < vocabulary_->end(); ++token) {
+    longest_ = std::max(longest_, vocabulary_->Bytes(token).size());
+  }
   absl::Status status = AddTokens(std::move(parts.added));
   if (!status.ok()) return status;
   pre_tokenizer_ = std::move(parts.pre_tokenizer);
@@ -106,9 +111,7 @@ void BpeTokenizer::FindBytesPerToken() {
     AppendByteLevel({&text, 1}, &spelling);
     has_token_[byte] = vocabulary_->Find(spelling).has_value();
   }
-  for (Token token = 0; token < vocabulary_->end(); ++token) {
-    max_bytes_per_token_ = std::max(max_bytes_per_token_, vocabulary_->Bytes(token).size());
-  }
+  max_bytes_per_token_ = longest_;
 }
 
 size_t BpeTokenizer::MinTokens(std::string_view text) const {
@@ -148,6 +151,7 @@ absl::Status BpeTokenizer::AddTokens(std::vector<AddedToken> added) {
     absl::Status status = (token.normalized ? normalized_ : plain_).Add(token, text);
     if (!status.ok()) return status;
     vocabulary_->SetAdded(token.id, text);
+    longest_ = std::max({longest_, token.text.size(), text.size()});
     if (static_cast<size_t>(token.id) >= special_.size()) special_.resize(token.id + 1);
     special_[token.id] = token.special;
   }

@@ -75,6 +75,7 @@ class PreTokenizer::Step {
   virtual ~Step() = default;
   virtual void Apply(Words* words) const = 0;
   virtual bool keeps_all() const { return true; }
+  virtual bool is_alphabet() const { return false; }
 };
 
 namespace {
@@ -159,6 +160,7 @@ class PrefixSpaceStep : public PreTokenizer::Step {
 
 class ByteAlphabetStep : public PreTokenizer::Step {
  public:
+  bool is_alphabet() const override { return true; }
   void Apply(Words* words) const override {
     Words out;
     out.text.reserve(words->text.size() * 3 / 2);
@@ -284,8 +286,10 @@ absl::StatusOr<PreTokenizer> PreTokenizer::FromPatterns(
 }
 
 bool PreTokenizer::keeps_all() const {
-  return std::all_of(step_.begin(), step_.end(),
-                     [](const auto& step) { return step->keeps_all(); });
+  const auto alphabets = std::count_if(step_.begin(), step_.end(),
+                                       [](const auto& step) { return step->is_alphabet(); });
+  return alphabets == 1 && std::all_of(step_.begin(), step_.end(),
+                                       [](const auto& step) { return step->keeps_all(); });
 }
 
 Words PreTokenizer::Split(std::string_view text) const {

@@ -58,7 +58,7 @@ class PreTokenizer {
 
   // Whether words come out in the byte-level alphabet.
   bool byte_level() const { return byte_level_; }
-  // Whether every byte of the text is in a word.
+  // Whether every byte of the text is in a word, as one character of the alphabet.
   bool keeps_all() const;
 
  private:

@@ -167,8 +167,9 @@ absl::Status ReadLengths(const pb::GenerateRequest& in, int max_model_len, Prepa
   }
   const int min_tokens = in.stop().min_tokens();
   if (min_tokens < 0 || min_tokens > out.engine.max_tokens) {
-    return RangeError("min_tokens", min_tokens,
-                      absl::StrCat("0 to max_tokens (", out.engine.max_tokens, ")"));
+    return RangeError(
+        "min_tokens", min_tokens,
+        absl::StrCat("0 to the most tokens to generate (", out.engine.max_tokens, ")"));
   }
   out.engine.min_tokens = min_tokens;
   return absl::OkStatus();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/work_queue.h"
 
-#include <sys/resource.h>
+#include <unistd.h>
 
 #include <utility>
 
@@ -35,7 +35,8 @@ bool WorkQueue::TryPost(std::function<void()> work) {
 
 void WorkQueue::Loop() {
   SetThreadName(name_);
-  if (niceness_ > 0) setpriority(PRIO_PROCESS, 0, niceness_);  // of this thread; it may be refused
+  // Of this thread; a refusal costs little.
+  if (niceness_ > 0) (void)!nice(niceness_);
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
     ready_.wait(lock, [this] { return stop_ || !queue_.empty(); });

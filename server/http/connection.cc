@@ -159,6 +159,9 @@ class Connection : public ConnectionHandle,
   void StartRequest();
   size_t max_read_ahead() const { return limits_.max_header_bytes + limits_.max_body_bytes; }
   bool SkipEmptyLines();
+  void ShrinkBuffer() {
+    if (buffer_.size() == 0 && buffer_.capacity() > kMaxUnread) buffer_.shrink_to_fit();
+  }
   void Refuse(int status, std::string_view message, HttpHeaders headers = {});
   void Send(std::string data);
   void Flush();
@@ -257,12 +260,13 @@ void Connection<Stream>::ArmReadTimer(std::chrono::milliseconds timeout) {
 }
 
 // One read is always under way, also while a request is answered: that is how a client's leaving is
-// noticed. So of the next requests as much is taken in as the largest one may have.
+// noticed. So of the next requests as much is taken in then as the largest one may have; else no
+// more than a header may have waits to be understood.
 template <typename Stream>
 void Connection<Stream>::Read() {
-  if (reading_ || closed_ || (busy_ && buffer_.size() >= max_read_ahead()) ||
-      unsent_.size() > kMaxUnread)
-    return;
+  const size_t enough =
+      busy_ ? max_read_ahead() : std::max(kMaxUnread, 2 * limits_.max_header_bytes);
+  if (reading_ || closed_ || buffer_.size() >= enough || unsent_.size() > kMaxUnread) return;
   reading_ = true;
   stream_.async_read_some(asio::buffer(received_),
                           [self = this->shared_from_this()](error_code error, size_t bytes) {
@@ -311,7 +315,14 @@ void Connection<Stream>::Parse() {
     if (!header_done_) parser_->eager(false);
     const size_t used = parser_->put(buffer_.data(), error);
     buffer_.consume(used);
-    if (error == http::error::need_more) return;
+    if (error == http::error::need_more) {
+      // Of a body only the lines between its chunks can wait.
+      if (header_done_ && buffer_.size() > limits_.max_header_bytes) {
+        return Refuse(400, absl::StrCat("a line of the chunked body is longer than ",
+                                        limits_.max_header_bytes, " bytes"));
+      }
+      return;
+    }
     if (error == http::error::body_limit) {
       return Refuse(413,
                     absl::StrCat("the body is larger than ", limits_.max_body_bytes, " bytes"));
@@ -369,7 +380,8 @@ bool Connection<Stream>::ParseHeader() {
     return false;
   }
   const std::string coding = View(message[http::field::content_encoding]);
-  if (!coding.empty() && !absl::EqualsIgnoreCase(coding, "identity")) {
+  if (message.count(http::field::content_encoding) > 1 ||
+      (!coding.empty() && !absl::EqualsIgnoreCase(coding, "identity"))) {
     Refuse(415,
            absl::StrCat("Content-Encoding: ", coding.substr(0, 64),
                         " is not understood; allowed: identity"),
@@ -400,6 +412,7 @@ void Connection<Stream>::StartRequest() {
   read_timer_.cancel();
   auto message = parser_->release();
   parser_.reset();
+  ShrinkBuffer();
   HttpRequest request;
   request.method = View(message.method_string());
   request.path = path_;
@@ -491,7 +504,7 @@ void Connection<Stream>::FinishRequest() {
   on_abandoned_ = nullptr;
   head_only_ = false;
   parser_.reset();
-  if (buffer_.size() == 0 && buffer_.capacity() > kMaxUnread) buffer_.shrink_to_fit();
+  ShrinkBuffer();
   if (!keep_alive_ || last_request_ || handler_.draining()) {
     close_after_write_ = true;
     if (!writing_) EndConnection();

@@ -250,6 +250,27 @@ TEST(MinTokens, IsNoMoreThanThereAre) {
   }
 }
 
+// Added tokens count with the bytes of their text, and do not hide the model's own token whose id
+// they took.
+TEST(MinTokens, KnowsTheLongestToken) {
+  Json file = GoldenWithoutStripping("bpe-smollm");
+  std::string long_text;
+  for (int i = 0; i < 100; ++i) long_text += "\u00e9";
+  file["added_tokens"].push_back({{"id", 9999},
+                                  {"content", long_text},
+                                  {"single_word", false},
+                                  {"lstrip", false},
+                                  {"rstrip", false},
+                                  {"normalized", false},
+                                  {"special", true}});
+  const auto tokenizer = LoadText(DumpJson(file));
+  ASSERT_NE(tokenizer, nullptr);
+  std::string text;
+  for (int i = 0; i < 100; ++i) text += long_text;
+  EXPECT_EQ(tokenizer->Encode(text, WithoutSpecial()).size(), 100u);
+  EXPECT_LE(tokenizer->MinTokens(text), 100u);
+}
+
 TEST(MinTokens, IsNothingWhereTextCanVanish) {
   const std::string text(1 << 16, 'a');
   Json file = GoldenWithoutStripping("bpe-smollm");

@@ -295,6 +295,7 @@ TEST_F(HttpConnectionTest, LeavingIsNoticed) {
 
 // What it sent ahead, up to a whole request, does not hide that it left.
 TEST_F(HttpConnectionTest, AClientThatLeftUnreadBytesIsNoticed) {
+  limits_.max_body_bytes = 1 << 20;
   {
     tcp::socket socket = Connect();
     Send(socket, absl::StrCat("GET /hang HTTP/1.1\r\n", kKey, "\r\n"));
@@ -313,6 +314,15 @@ TEST_F(HttpConnectionTest, TargetsAndEmptyLines) {
   Send(socket, absl::StrCat(kKey, "\r\n"));
   std::string rest;
   EXPECT_THAT(ReadOne(socket, rest), testing::EndsWith("GET /d 0"));
+}
+
+TEST_F(HttpConnectionTest, AnEndlessLineBetweenChunksIsRefused) {
+  const std::string head =
+      absl::StrCat("POST /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", kKey, "\r\n");
+  EXPECT_THAT(Ask(absl::StrCat(head, "1;a=", std::string(100'000, 'a'))),
+              StartsWith("HTTP/1.1 400"));
+  EXPECT_THAT(Ask(absl::StrCat(head, "1\r\nx\r\n0\r\nT: ", std::string(100'000, 'a'))),
+              StartsWith("HTTP/1.1 400"));
 }
 
 TEST_F(HttpConnectionTest, WhatIsNotUnderstoodIsRefused) {
