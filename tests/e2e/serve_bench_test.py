@@ -384,8 +384,12 @@ class FakeServerTest(unittest.TestCase):
             handler.write(USAGE + "data: [DONE]\n\n")
             handler.wfile.write(b"0\r\n\r\n")
 
+        # Every request is there before one ends: which are cancelled depends on the order in which they start.
+        all_there = threading.Barrier(30, timeout=60)
+
         def tokens_then(wait):
             def behaviour(handler, body):
+                all_there.wait()
                 try:  # the hang-up may come while it writes
                     handler.start_stream()
                     for _ in range(body["max_tokens"]):
