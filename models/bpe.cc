@@ -140,7 +140,9 @@ void BpeModel::MergeSymbols(Workspace* workspace) const {
     if (const auto found = candidate(static_cast<int32_t>(i))) heap.push_back(*found);
   }
   std::make_heap(heap.begin(), heap.end(), After);
-  while (!heap.empty()) {
+  constexpr size_t kLookEvery = 4096;  // merges
+  for (size_t n = 1; !heap.empty(); ++n) {
+    if (n % kLookEvery == 0 && workspace->cancelled != nullptr && *workspace->cancelled) return;
     const Workspace::Candidate top = heap.front();
     std::pop_heap(heap.begin(), heap.end(), After);
     heap.pop_back();

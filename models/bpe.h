@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -49,6 +50,7 @@ class BpeModel {
     };
     std::vector<Symbol> symbol;
     std::vector<Candidate> heap;
+    const std::atomic<bool>* cancelled = nullptr;  // once true, a word may come out half merged
   };
 
   // kInvalidArgument: a rule whose parts or whose result is not in the vocabulary.

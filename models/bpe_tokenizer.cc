@@ -180,6 +180,7 @@ std::vector<Token> BpeTokenizer::Encode(absl::Span<const TextPiece> pieces,
   plain_.Split(text, trusted, &segment);
   std::vector<Token> out;
   BpeModel::Workspace workspace;
+  workspace.cancelled = options.cancelled;
   const size_t enough =
       options.enough_tokens > 0 ? options.enough_tokens : std::numeric_limits<size_t>::max();
   for (const Segment& s : segment) {
@@ -217,7 +218,9 @@ void BpeTokenizer::EncodeText(std::string_view text, const TrustedSpans& trusted
 void BpeTokenizer::EncodeWords(std::string_view text, size_t enough, BpeModel::Workspace* workspace,
                                std::vector<Token>* out) const {
   const Words words = pre_tokenizer_.Split(text);
+  const std::atomic<bool>* cancelled = workspace->cancelled;
   for (size_t i = 0; i < words.span.size() && out->size() <= enough; ++i) {
+    if (cancelled != nullptr && *cancelled) return;
     bpe_->Encode(words.word(i), workspace, out);
   }
 }

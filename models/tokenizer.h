@@ -2,6 +2,7 @@
 // Text to token ids and back. Immutable after loading: every method may be called from any thread.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -29,6 +30,8 @@ struct EncodeOptions {
   bool parse_special = true;       // recognise special-token text in trusted pieces
   // Encoding may end once there are more tokens than this; 0: never.
   size_t enough_tokens = 0;
+  // Encoding may end once this is true; what it gives then is of no use.
+  const std::atomic<bool>* cancelled = nullptr;
 };
 
 class Tokenizer {

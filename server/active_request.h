@@ -35,7 +35,7 @@ class ActiveRequest : public Delivery::Item, public std::enable_shared_from_this
   void Refuse(const absl::Status& status);
   // Any thread, idempotent.
   void Cancel();
-  bool cancelled() const { return cancelled_; }
+  const std::atomic<bool>& cancelled() const { return cancelled_; }
 
   void Deliver() override;
 

@@ -71,7 +71,9 @@ class GenerateService::Impl {
         return active->Refuse(absl::CancelledError("the request was cancelled"));
       absl::StatusOr<PreparedRequest> prepared = absl::InternalError("not prepared");
       try {
-        prepared = PrepareRequest(model, engine_.max_model_len(), request);
+        prepared = PrepareRequest(
+            model, request,
+            {.max_model_len = engine_.max_model_len(), .cancelled = &active->cancelled()});
       } catch (const std::exception& error) {  // a library's: out of memory
         prepared = absl::InternalError(error.what());
       }
@@ -146,14 +148,15 @@ int GenerateService::max_requests() const { return impl_->max_requests(); }
 const ServedModel& GenerateService::model() const { return impl_->model; }
 
 absl::StatusOr<pb::TokenizeResponse> GenerateService::Tokenize(
-    const pb::TokenizeRequest& request) const {
+    const pb::TokenizeRequest& request, const std::atomic<bool>& cancelled) const {
   const ServedModel& model = impl_->model;
   if (absl::Status status = CheckModelName(model, request.model()); !status.ok()) return status;
   if (model.tokenizer == nullptr)
     return FieldError("prompt", "the server runs with --skip-tokenizer");
   std::vector<Token> tokens;
   if (request.has_chat()) {
-    auto chat = RenderChat(model, request.chat(), request.add_special_tokens());
+    auto chat =
+        RenderChat(model, request.chat(), request.add_special_tokens(), {.cancelled = &cancelled});
     if (!chat.ok()) return chat.status();
     tokens = std::move(chat->tokens);
   } else if (request.input_case() == pb::TokenizeRequest::kText) {
@@ -161,10 +164,12 @@ absl::StatusOr<pb::TokenizeResponse> GenerateService::Tokenize(
         request.text(),
         {.add_special_tokens =
              request.has_add_special_tokens() ? request.add_special_tokens() : true,
-         .parse_special = request.has_parse_special() ? request.parse_special() : true});
+         .parse_special = request.has_parse_special() ? request.parse_special() : true,
+         .cancelled = &cancelled});
   } else {
     return FieldError("prompt", "prompt is missing");
   }
+  if (cancelled) return absl::CancelledError("the request was cancelled");
   pb::TokenizeResponse response;
   response.mutable_tokens()->Add(tokens.begin(), tokens.end());
   response.set_max_model_len(impl_->max_model_len());

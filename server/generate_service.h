@@ -4,6 +4,7 @@
 // Thread-safe.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -61,7 +62,9 @@ class GenerateService {
   void Cancel(uint64_t id);
 
   // May take long for megabytes of text: call them on Run's threads, not on a transport's.
-  absl::StatusOr<pb::TokenizeResponse> Tokenize(const pb::TokenizeRequest& request) const;
+  // kCancelled soon after `cancelled` becomes true.
+  absl::StatusOr<pb::TokenizeResponse> Tokenize(const pb::TokenizeRequest& request,
+                                                const std::atomic<bool>& cancelled) const;
   absl::StatusOr<pb::DetokenizeResponse> Detokenize(const pb::DetokenizeRequest& request) const;
   pb::ListModelsResponse ListModels() const;
   const ServedModel& model() const;

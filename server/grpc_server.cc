@@ -99,21 +99,25 @@ void AddInference(std::map<std::string, Method, std::less<>>& methods) {
   });
   add("Tokenize", [](const Backend& backend, const Caller&) {
     return Unary<pb::TokenizeRequest, pb::TokenizeResponse>(
-        [&service = backend.service](const auto& request) { return service.Tokenize(request); },
+        [&service = backend.service](const auto& request, const auto& abandoned) {
+          return service.Tokenize(request, abandoned);
+        },
         OnServiceThreads(backend.service));
   });
   add("Detokenize", [](const Backend& backend, const Caller&) {
     return Unary<pb::DetokenizeRequest, pb::DetokenizeResponse>(
-        [&service = backend.service](const auto& request) { return service.Detokenize(request); },
+        [&service = backend.service](const auto& request, const auto&) {
+          return service.Detokenize(request);
+        },
         OnServiceThreads(backend.service));
   });
   add("ListModels", [](const Backend& backend, const Caller&) {
     return Unary<pb::ListModelsRequest, pb::ListModelsResponse>(
-        [&service = backend.service](const auto&) { return service.ListModels(); });
+        [&service = backend.service](const auto&, const auto&) { return service.ListModels(); });
   });
   add("ServerInfo", [](const Backend& backend, const Caller&) {
     return Unary<pb::ServerInfoRequest, pb::ServerInfoResponse>(
-        [&info = backend.info](const auto&) { return info; });
+        [&info = backend.info](const auto&, const auto&) { return info; });
   });
 }
 
@@ -124,11 +128,13 @@ void AddHealth(std::map<std::string, Method, std::less<>>& methods) {
   };
   add("Check", [](const Backend& backend, const Caller&) {
     return Unary<v1::HealthCheckRequest, v1::HealthCheckResponse>(
-        [&health = backend.health](const auto& request) { return health.Check(request); });
+        [&health = backend.health](const auto& request, const auto&) {
+          return health.Check(request);
+        });
   });
   add("List", [](const Backend& backend, const Caller&) {
     return Unary<v1::HealthListRequest, v1::HealthListResponse>(
-        [&health = backend.health](const auto&) { return health.List(); });
+        [&health = backend.health](const auto&, const auto&) { return health.List(); });
   });
   add("Watch", [](const Backend& backend, const Caller&) {
     return backend.health.MakeWatch(backend.long_calls);

@@ -205,8 +205,8 @@ absl::Status ReadOutput(const pb::OutputOptions& in, const ServedModel& model,
   return absl::OkStatus();
 }
 
-absl::Status ReadPrompt(const pb::GenerateRequest& in, const ServedModel& model, int max_model_len,
-                        PreparedRequest& out) {
+absl::Status ReadPrompt(const pb::GenerateRequest& in, const ServedModel& model,
+                        const PrepareLimits& limits, PreparedRequest& out) {
   std::string text;
   switch (in.input_case()) {
     case pb::GenerateRequest::kPrompt: {
@@ -214,13 +214,15 @@ absl::Status ReadPrompt(const pb::GenerateRequest& in, const ServedModel& model,
         return FieldError("prompt", "the server runs with --skip-tokenizer: send token ids");
       }
       if (in.prompt().empty()) return FieldError("prompt", "prompt is empty");
-      if (absl::Status status = CheckBytes(model, in.prompt(), false, max_model_len); !status.ok())
+      if (absl::Status status = CheckBytes(model, in.prompt(), false, limits.max_model_len);
+          !status.ok())
         return status;
       text = in.prompt();
       out.engine.prompt = model.tokenizer->Encode(
           text, {.add_special_tokens = in.has_add_special_tokens() ? in.add_special_tokens() : true,
                  .parse_special = in.has_parse_special() ? in.parse_special() : true,
-                 .enough_tokens = EnoughTokens(max_model_len)});
+                 .enough_tokens = EnoughTokens(limits.max_model_len),
+                 .cancelled = limits.cancelled});
       break;
     }
     case pb::GenerateRequest::kPromptTokens: {
@@ -239,7 +241,7 @@ absl::Status ReadPrompt(const pb::GenerateRequest& in, const ServedModel& model,
       break;
     }
     case pb::GenerateRequest::kChat: {
-      auto chat = RenderChat(model, in.chat(), in.add_special_tokens(), max_model_len);
+      auto chat = RenderChat(model, in.chat(), in.add_special_tokens(), limits);
       if (!chat.ok()) return chat.status();
       text = std::move(chat->text);
       out.engine.prompt = std::move(chat->tokens);
@@ -354,7 +356,7 @@ absl::Status CheckModelName(const ServedModel& model, const std::string& name) {
 }
 
 absl::StatusOr<ChatPrompt> RenderChat(const ServedModel& model, const pb::ChatInput& chat,
-                                      bool add_special_tokens, int max_model_len) {
+                                      bool add_special_tokens, const PrepareLimits& limits) {
   if (chat.messages_size() == 0) return FieldError("messages", "messages is empty");
   if (model.tokenizer == nullptr) {
     return FieldError("messages",
@@ -375,19 +377,23 @@ absl::StatusOr<ChatPrompt> RenderChat(const ServedModel& model, const pb::ChatIn
     if (absl::Status status = LeaveFinalMessageOpen(chat, *rendered); !status.ok()) return status;
   }
   ChatPrompt prompt;
-  EncodeOptions options = {.add_special_tokens = add_special_tokens, .parse_special = true};
-  if (max_model_len > 0) {
-    if (absl::Status status = CheckBytes(model, rendered->text, true, max_model_len); !status.ok())
+  EncodeOptions options = {.add_special_tokens = add_special_tokens,
+                           .parse_special = true,
+                           .cancelled = limits.cancelled};
+  if (limits.max_model_len > 0) {
+    if (absl::Status status = CheckBytes(model, rendered->text, true, limits.max_model_len);
+        !status.ok())
       return status;
-    options.enough_tokens = EnoughTokens(max_model_len);
+    options.enough_tokens = EnoughTokens(limits.max_model_len);
   }
   prompt.tokens = model.tokenizer->Encode(rendered->Pieces(), options);
   prompt.text = std::move(rendered->text);
   return prompt;
 }
 
-absl::StatusOr<PreparedRequest> PrepareRequest(const ServedModel& model, int max_model_len,
-                                               const pb::GenerateRequest& request) {
+absl::StatusOr<PreparedRequest> PrepareRequest(const ServedModel& model,
+                                               const pb::GenerateRequest& request,
+                                               const PrepareLimits& limits) {
   if (absl::Status status = CheckModelName(model, request.model()); !status.ok()) return status;
   PreparedRequest prepared;
   prepared.request_id = request.request_id();
@@ -401,8 +407,8 @@ absl::StatusOr<PreparedRequest> PrepareRequest(const ServedModel& model, int max
   absl::Status status =
       ReadSampling(request.sampling(), model.vocab_size, prepared.engine.sampling);
   if (status.ok()) status = ReadStop(request.stop(), model, prepared);
-  if (status.ok()) status = ReadPrompt(request, model, max_model_len, prepared);
-  if (status.ok()) status = ReadLengths(request, max_model_len, prepared);
+  if (status.ok()) status = ReadPrompt(request, model, limits, prepared);
+  if (status.ok()) status = ReadLengths(request, limits.max_model_len, prepared);
   if (status.ok()) status = ReadOutput(request.output(), model, prepared);
   if (!status.ok()) return status;
   return prepared;

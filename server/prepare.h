@@ -4,6 +4,7 @@
 // allowed.
 #pragma once
 
+#include <atomic>
 #include <string>
 #include <vector>
 
@@ -29,16 +30,21 @@ struct PreparedRequest {
 };
 
 absl::Status CheckModelName(const ServedModel& model, const std::string& name);
-absl::StatusOr<PreparedRequest> PrepareRequest(const ServedModel& model, int max_model_len,
-                                               const pb::GenerateRequest& request);
 
-// The prompt's token ids of a chat, and its text. max_model_len: where a prompt that is much longer
-// is refused or cut, 0: nowhere.
+struct PrepareLimits {
+  int max_model_len = 0;  // a prompt that is much longer is refused or cut; 0: none is
+  const std::atomic<bool>* cancelled = nullptr;  // once true, the result is of no use
+};
+absl::StatusOr<PreparedRequest> PrepareRequest(const ServedModel& model,
+                                               const pb::GenerateRequest& request,
+                                               const PrepareLimits& limits);
+
+// The prompt's token ids of a chat, and its text.
 struct ChatPrompt {
   std::string text;
   std::vector<Token> tokens;
 };
 absl::StatusOr<ChatPrompt> RenderChat(const ServedModel& model, const pb::ChatInput& chat,
-                                      bool add_special_tokens, int max_model_len = 0);
+                                      bool add_special_tokens, const PrepareLimits& limits);
 
 }  // namespace fairlead

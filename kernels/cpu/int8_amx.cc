@@ -158,6 +158,7 @@ struct AmxKernel {
                       .stride = kStride};
     };
     TileSums sums;
+    static_assert(kPanels == 2);
     RunFirst<kType>(s, {work(0, 0), work(0, 1)}, factors, weights, sums);
     const int pairs = (s.count + 1) / 2;
     TileWork last = work(0, kPanels - 1);

@@ -7,6 +7,7 @@
 #include <grpcpp/impl/codegen/proto_utils.h>
 #include <grpcpp/support/byte_buffer.h>
 
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -50,6 +51,7 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
   // Moves the next message to write to `out`, false if there is none. Called with mutex_ held.
   virtual bool TakeMessage(grpc::ByteBuffer& out) = 0;
 
+  const std::atomic<bool>& abandoned() const { return abandoned_; }
   // Nothing once the call has been told to finish.
   void ReadNext();
   // Writes what TakeMessage gives, or finishes, if the transport is free. Call it after each
@@ -73,7 +75,7 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
   std::optional<absl::Status> status_;
   bool writing_ = false;
   bool finished_ = false;
-  bool abandoned_ = false;
+  std::atomic<bool> abandoned_{false};
 };
 
 // A call whose answers are messages in a queue.
@@ -118,7 +120,9 @@ absl::Status ParseRequest(grpc::ByteBuffer& bytes, Message& message) {
 template <typename Request, typename Response>
 class UnaryCall final : public QueuedCall {
  public:
-  using Handler = std::function<absl::StatusOr<Response>(const Request&)>;
+  // The flag says that the client has left, and work for it can end.
+  using Handler =
+      std::function<absl::StatusOr<Response>(const Request&, const std::atomic<bool>& abandoned)>;
   // What runs work for a request of so many bytes.
   using Run = std::function<absl::Status(size_t, std::function<void()>)>;
 
@@ -135,7 +139,8 @@ class UnaryCall final : public QueuedCall {
   }
 
   void Answer() {
-    const absl::StatusOr<Response> response = handler_(parsed_);
+    if (abandoned()) return Finish(absl::CancelledError("the client has left"));
+    const absl::StatusOr<Response> response = handler_(parsed_, abandoned());
     if (response.ok()) Send(*response);
     Finish(response.status());
   }

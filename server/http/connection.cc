@@ -79,6 +79,7 @@ class Exchange : public HttpExchange {
     Post([](Connection<Stream>& c) { c.DoEndStream(); });
   }
   void OnAbandoned(std::function<void()> callback) override;
+  const std::atomic<bool>& abandoned() const override { return connection_->closed(); }
 
  private:
   // Runs on the strand, if this exchange is still the connection's current one.
@@ -112,6 +113,7 @@ class Connection : public ConnectionHandle,
   ~Connection() override = default;
 
   auto executor() { return stream_.get_executor(); }
+  const std::atomic<bool>& closed() const { return closed_; }
   bool IsCurrent(uint64_t serial) const { return !closed_ && busy_ && serial == serial_; }
 
   void Start() {
@@ -203,7 +205,7 @@ class Connection : public ConnectionHandle,
   bool head_only_ = false;
   bool last_request_ = false;  // close after the answer
   bool close_after_write_ = false;
-  bool closed_ = false;
+  std::atomic<bool> closed_{false};  // set on the strand
   std::function<void()> on_abandoned_;
 
   std::string unsent_;  // waits for the write in progress

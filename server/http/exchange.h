@@ -3,6 +3,7 @@
 // and handlers (JSON).
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -49,6 +50,8 @@ class HttpExchange {
   // Called once, on the connection's strand, if the client leaves before the answer is complete; at
   // once if it already has.
   virtual void OnAbandoned(std::function<void()> callback) = 0;
+  // Whether the client has left; work for it can end. As long as the exchange lives.
+  virtual const std::atomic<bool>& abandoned() const = 0;
 };
 
 // What a connection asks of the server: thread-safe.

@@ -35,6 +35,7 @@ void WithJson(const RouteContext& context, HttpRequest request, ExchangePtr exch
   const size_t bytes = request.body.size();
   const absl::Status posted = context.service.Run(
       bytes, [request = std::move(request), exchange, work = std::move(work)]() mutable {
+        if (exchange->abandoned()) return;
         auto body = ParseJson(request.body);
         if (!body.ok()) return exchange->Respond(ErrorResponse(body.status()));
         try {
@@ -46,13 +47,13 @@ void WithJson(const RouteContext& context, HttpRequest request, ExchangePtr exch
   if (!posted.ok()) exchange->Respond(ErrorResponse(posted));
 }
 
-// What could never be held at once is no matter of a full queue.
+// What could never be held at once is no matter of a full queue. Of one prompt the service says so.
 absl::Status CheckChoices(const OpenAiRequest& request, int max_requests) {
   const int64_t prompts = static_cast<int64_t>(request.prompts.size());
   const pb::GenerateRequest& first = request.prompts.front();
   const int64_t n = first.has_n() ? first.n() : 1;
-  if (prompts * n <= max_requests) return absl::OkStatus();
-  return FieldError(prompts > 1 ? "prompt" : "n",
+  if (prompts == 1 || prompts * n <= max_requests) return absl::OkStatus();
+  return FieldError("prompt",
                     absl::StrCat("the request has ", prompts, " prompts and n is ", n, ": ",
                                  prompts * n, " choices; this server holds at most ", max_requests,
                                  " at once (--max-num-seqs and --max-queue)"));
@@ -122,7 +123,7 @@ void Tokenize(const RouteContext& context, HttpRequest request, ExchangePtr exch
            [&context](const Json& body, const HttpRequest&, const ExchangePtr& exchange) {
              auto parsed = ParseTokenizeRequest(body);
              if (!parsed.ok()) return exchange->Respond(ErrorResponse(parsed.status()));
-             auto result = context.service.Tokenize(*parsed);
+             auto result = context.service.Tokenize(*parsed, exchange->abandoned());
              if (!result.ok()) return exchange->Respond(ErrorResponse(result.status()));
              Json out = {
                  {"count", result->tokens_size()},

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <limits>
 #include <map>
 #include <random>
@@ -102,6 +103,12 @@ TEST(Bpe, OneLongWordTakesLinearMemory) {
   EXPECT_EQ(ids.front(), 2);
   EXPECT_EQ(ids.back(), 3);
   EXPECT_LT(workspace.heap.capacity(), 3 * n);
+  // Nobody waits for the end of it.
+  const std::atomic<bool> cancelled{true};
+  workspace.cancelled = &cancelled;
+  ids.clear();
+  bpe->Encode(std::string(n, 'a'), &workspace, &ids);
+  EXPECT_GT(ids.size(), n - 2 * 4096);
 }
 
 TEST(Bpe, NamesTheMergeThatIsWrong) {

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -269,6 +270,40 @@ TEST(MinTokens, KnowsTheLongestToken) {
   for (int i = 0; i < 100; ++i) text += long_text;
   EXPECT_EQ(tokenizer->Encode(text, WithoutSpecial()).size(), 100u);
   EXPECT_LE(tokenizer->MinTokens(text), 100u);
+
+  // A gap in the ids: the added token gets the id of the longest token, which merges still give.
+  file = GoldenWithoutStripping("bpe-smollm");
+  const auto plain = LoadText(DumpJson(file));
+  ASSERT_NE(plain, nullptr);
+  Json& vocabulary = file["model"]["vocab"];
+  Token longest = 0;
+  for (Token id = 0; id < static_cast<Token>(vocabulary.size()); ++id) {
+    if (plain->Bytes(id).size() > plain->Bytes(longest).size()) longest = id;
+  }
+  const auto count = vocabulary.size();
+  vocabulary[std::string(plain->Spelling(longest))] = count;  // its own id is a gap now
+  file["added_tokens"] = Json::array({{{"id", count},
+                                       {"content", "<new>"},
+                                       {"single_word", false},
+                                       {"lstrip", false},
+                                       {"rstrip", false},
+                                       {"normalized", false},
+                                       {"special", true}}});
+  const auto hidden = LoadText(DumpJson(file));
+  ASSERT_NE(hidden, nullptr);
+  EXPECT_EQ(hidden->Spelling(static_cast<Token>(count)), "<new>");
+  EXPECT_EQ(hidden->MinTokens(std::string(1 << 16, 'a')), (1 << 16) / plain->Bytes(longest).size());
+}
+
+TEST(Encode, EndsOnceItIsCancelled) {
+  const auto tokenizer = LoadGolden("bpe-smollm");
+  ASSERT_NE(tokenizer, nullptr);
+  const std::atomic<bool> cancelled{true};
+  EncodeOptions options = WithoutSpecial();
+  options.cancelled = &cancelled;
+  std::string words;
+  for (int i = 0; i < 100000; ++i) words += "word ";
+  EXPECT_THAT(tokenizer->Encode(words, options), IsEmpty());
 }
 
 TEST(MinTokens, IsNothingWhereTextCanVanish) {

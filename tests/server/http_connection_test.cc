@@ -290,6 +290,7 @@ TEST_F(HttpConnectionTest, LeavingIsNoticed) {
   }
   EXPECT_TRUE(handler_.abandoned.WaitFor(1));
   const std::lock_guard<std::mutex> lock(handler_.mutex);
+  EXPECT_TRUE(handler_.held.front()->abandoned());
   handler_.held.clear();
 }
 

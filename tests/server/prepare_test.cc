@@ -32,7 +32,7 @@ struct Case {
 class PrepareTest : public testing::Test {
  protected:
   absl::StatusOr<PreparedRequest> Prepare(const pb::GenerateRequest& request) const {
-    return PrepareRequest(model_, kContext, request);
+    return PrepareRequest(model_, request, {.max_model_len = kContext});
   }
   static pb::GenerateRequest Prompt(const std::string& text = "hi") {
     pb::GenerateRequest request;
