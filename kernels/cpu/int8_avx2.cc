@@ -206,6 +206,7 @@ struct Avx2Kernel {
   static constexpr int kStretchBlocks = kMaxStretch;
   static constexpr bool kOneTerm = true;
   static constexpr bool kTiles = true;
+  static constexpr bool kWrites = false;
   static constexpr int kMaxTokens = 3;
   template <DType kType, int>
   static constexpr bool Signed() {

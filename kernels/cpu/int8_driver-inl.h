@@ -4,6 +4,9 @@
 // int8_*.cc, in an unnamed namespace, after int8_unpack-inl.h.
 #pragma once
 
+// Bytes to read ahead, of all panels together: what waits in L1 for its turn.
+constexpr int64_t kAheadBytes = 20 << 10;
+
 // What an inner kernel gets: kPanels panels' tiles, `count` blocks from `block` on, and the running
 // sums [tokens, kPanels, 16] of the tokens from `token` on.
 template <int kPanels>
@@ -11,23 +14,46 @@ struct Stretch {
   const PanelTile* tile;           // of kernels with kTiles
   const std::byte* data[kPanels];  // the panels' starts
   size_t block_bytes;
+  int64_t panel_bytes;
   const Int8Activations* x;
   int64_t token;
   int64_t block;
   int count;
   float* sums;
+  // Of kernels with kWrites: in the last stretch the sums of the tokens go to `columns` of out's
+  // columns, the first of which is `row`.
+  bool last;
+  const MatmulOutput* out;
+  int64_t row, columns;
 };
 
-// Bytes to read ahead of a panel's stream. Short bursts, spread over the work: a core has some 16
-// requests in flight and waits when more are made.
-constexpr int64_t kAheadBytes = 2560;
+// Reads ahead of a stretch: past a panel's end, of the panel that is next in its place. Short
+// bursts, spread over the work: a core has some 16 requests in flight and waits when more are made.
+template <DType kType, int kPanels>
+class ReadAhead {
+ public:
+  explicit ReadAhead(const Stretch<kPanels>& s) {
+    const int64_t ahead = std::min(s.panel_bytes, kAheadBytes / kPanels);
+    const int64_t at = s.block * kBytes + ahead;
+    next_block_ = (s.panel_bytes - at + kBytes - 1) / kBytes;
+    to_next_ = (kPanels - 1) * s.panel_bytes;
+    for (int p = 0; p < kPanels; ++p) from_[p] = s.data[p] + at;
+  }
+  // Of block `b` of the stretch.
+  [[gnu::always_inline]] void Prefetch(int panel, int b) const {
+    const std::byte* from = from_[panel] + b * kBytes + (b >= next_block_ ? to_next_ : 0);
+#pragma GCC unroll 32
+    for (int64_t i = 0; i < kBytes; i += 64) __builtin_prefetch(from + i);
+  }
 
-inline void PrefetchBytes(const std::byte* from, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i + kAheadBytes);
-}
+ private:
+  static constexpr int64_t kBytes = PanelBytes32(kType);
+  const std::byte* from_[kPanels];
+  int64_t next_block_, to_next_;
+};
 
 // Kernel::Run<Type, kTerms>(stretch, tokens). kTiles: from unpacked tiles, not the panels' own
-// bytes.
+// bytes. kWrites: it writes the output itself.
 template <typename Kernel, DType kType, int kTerms>
 void MultiplyPanels(const CpuPackedWeight& weight, const Int8Activations& x, int64_t token_begin,
                     int64_t tokens, int64_t panel, int panels, std::byte* scratch,
@@ -43,31 +69,41 @@ void MultiplyPanels(const CpuPackedWeight& weight, const Int8Activations& x, int
   std::fill(sums, sums + rows * kStride, 0.0f);
   const int64_t blocks = weight.cols() / kInt8Block;
   constexpr int kStep = Kernel::kStretchBlocks;
-  [[maybe_unused]] const int64_t bytes = weight.panel_bytes() / blocks;  // of 32 k, on average
+  const int64_t row = panel * kPanelRows;
+  const auto columns = std::min<int64_t>(panels * kPanelRows, weight.rows() - row);
+  const auto panel_bytes = static_cast<int64_t>(weight.panel_bytes());
   for (int64_t b = 0; b < blocks; b += kStep) {
     const int count = static_cast<int>(std::min<int64_t>(kStep, blocks - b));
     Stretch<kPanels> stretch = {.tile = tiles,
                                 .data = {},
                                 .block_bytes = weight.block_bytes(),
+                                .panel_bytes = panel_bytes,
                                 .x = &x,
                                 .token = token_begin,
                                 .block = b,
                                 .count = count,
-                                .sums = sums};
+                                .sums = sums,
+                                .last = b + kStep >= blocks,
+                                .out = &out,
+                                .row = row,
+                                .columns = columns};
     for (int p = 0; p < kPanels; ++p) {
       // A missing panel is the last one again; its sums are not written.
       stretch.data[p] = weight.panel(panel + std::min(p, panels - 1));
-      if constexpr (Kernel::kTiles) {
-        if (p < panels) PrefetchBytes(stretch.data[p] + b * bytes, count * bytes);
+    }
+    if constexpr (Kernel::kTiles) {
+      const ReadAhead<kType, kPanels> ahead(stretch);
+      for (int p = 0; p < kPanels; ++p) {
+        for (int i = 0; p < panels && i < count; ++i) ahead.Prefetch(p, i);
         UnpackPanel<kType, Kernel::template Signed<kType, kTerms>()>(
             stretch.data[p], stretch.block_bytes, b, count, tiles[p]);
       }
     }
     Kernel::template Run<kType, kTerms>(stretch, tokens);
   }
-  const int64_t row = panel * kPanelRows;
-  SimdWriteSums(sums, kStride, tokens, std::min<int64_t>(panels * kPanelRows, weight.rows() - row),
-                token_begin, row, out);
+  if constexpr (!Kernel::kWrites) {
+    SimdWriteSums(sums, kStride, tokens, columns, token_begin, row, out);
+  }
 }
 
 template <typename Kernel, DType kType>

@@ -157,6 +157,7 @@ struct NeonKernel {
   static constexpr int kStretchBlocks = kMaxStretch;
   static constexpr bool kOneTerm = true;
   static constexpr bool kTiles = true;
+  static constexpr bool kWrites = false;
   static constexpr int kMaxTokens = 4;
   template <DType, int>
   static constexpr bool Signed() {

@@ -73,11 +73,6 @@ struct SpanSource {
     const __m512i mask = _mm512_set1_epi32(kBits == 1 ? 0x01010101 : 0x03030303);
     return _mm512_or_si512(quad, _mm512_slli_epi32(_mm512_and_si512(bits, mask), 4));
   }
-
-  void Prefetch(int b) const {
-    const size_t bytes = kSuper ? block_bytes / kSuperBlocks : block_bytes;
-    PrefetchBytes(block + b * bytes, static_cast<int64_t>(bytes));
-  }
 };
 
 // A weight of the span is (slope * q + base) * unit, q the stored, unsigned integer.
@@ -154,49 +149,60 @@ struct alignas(64) SpanWeights {
   uint32_t low[kSpanBlocks / 2][2 * kQuads][kPanelRows];
 };
 
-// Writes the weights of a quad: 16 bits each of the even bytes, then of the odd ones.
+// Of each two bytes, to the first the second, and to the second the first.
+inline __m512i SwapBytes() {
+  return _mm512_broadcast_i32x4(
+      _mm_setr_epi8(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+}
+
+// Writes the weights of a quad: 16 bits each of the even bytes, then of the odd ones. Few shifts:
+// they run on one port only, which multiplies besides.
 inline void WidenQuad(__m512i quad, __m512i slope, __m512i base, uint32_t* high, uint32_t* low) {
-  const __m512i low_bytes = _mm512_set1_epi16(0xff);
-  const __m512i even =
-      _mm512_add_epi16(_mm512_mullo_epi16(_mm512_and_si512(quad, low_bytes), slope), base);
+  constexpr __mmask64 kFirst = 0x5555555555555555u;
+  const __m512i even = _mm512_add_epi16(
+      _mm512_mullo_epi16(_mm512_and_si512(quad, _mm512_set1_epi16(0xff)), slope), base);
   const __m512i odd = _mm512_add_epi16(_mm512_mullo_epi16(_mm512_srli_epi16(quad, 8), slope), base);
-  constexpr int kPick = 0xca;  // mask ? first : second
-  _mm512_store_si512(high,
-                     _mm512_ternarylogic_epi32(low_bytes, _mm512_srli_epi16(even, 8), odd, kPick));
-  _mm512_store_si512(low,
-                     _mm512_ternarylogic_epi32(low_bytes, even, _mm512_slli_epi16(odd, 8), kPick));
+  _mm512_store_si512(high, _mm512_mask_shuffle_epi8(odd, kFirst, even, SwapBytes()));
+  _mm512_store_si512(low, _mm512_mask_shuffle_epi8(even, ~kFirst, odd, SwapBytes()));
 }
 
 // Widens the blocks 2 pair and 2 pair + 1 of a span of `count`, zeros where the last is missing.
-template <DType kType>
+// between(0) to between(3) are called in turn, each after a quarter of the work.
+template <DType kType, typename Between>
 [[gnu::always_inline]] inline void WidenPair(const SpanSource<kType>& source,
                                              const SpanFactors& factors, int pair, int count,
-                                             SpanWeights& out) {
+                                             SpanWeights& out, Between between) {
   constexpr int kHalfQuads = kQuads / TypeOf(kType).halves;
-  for (int b = 2 * pair; b < std::min(count, 2 * pair + 2); ++b) {
-    source.Prefetch(b);
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const int b = 2 * pair + i;
+    uint32_t(*high)[kPanelRows] = out.high[pair] + i * kQuads;
+    uint32_t(*low)[kPanelRows] = out.low[pair] + i * kQuads;
+    if (b == count) {
+      std::memset(high, 0, sizeof(out.high[0]) / 2);
+      std::memset(low, 0, sizeof(out.low[0]) / 2);
+      between(2);
+      between(3);
+      return;
+    }
     const __m512i base = _mm512_load_si512(factors.base[b]);
-    for (int half = 0; half < TypeOf(kType).halves; ++half) {
+#pragma GCC unroll 8
+    for (int q = 0; q < kQuads; ++q) {
+      const int half = q / kHalfQuads;
       const __m512i slope = _mm512_load_si512(factors.slope[b][half]);
       const __m512i half_base = half == 0 ? base : _mm512_srli_epi32(base, 16);
-      for (int q = half * kHalfQuads; q < (half + 1) * kHalfQuads; ++q) {
-        const int row = b % 2 * kQuads + q;
-        WidenQuad(source.Quad(b, q), Pack16(slope, slope), Pack16(half_base, half_base),
-                  out.high[pair][row], out.low[pair][row]);
-      }
+      WidenQuad(source.Quad(b, q), Pack16(slope, slope), Pack16(half_base, half_base), high[q],
+                low[q]);
+      if (q % 4 == 3) between(2 * i + q / 4);
     }
-  }
-  if (count == 2 * pair + 1) {
-    std::memset(out.high[pair][kQuads], 0, sizeof(out.high[0]) / 2);
-    std::memset(out.low[pair][kQuads], 0, sizeof(out.low[0]) / 2);
   }
 }
 
-// sums += (256 * high + low) * unit * scale: a token's 16 rows of one span.
-inline void AddSpan(__m512i high, __m512i low, const SpanFactors& factors, float scale,
-                    float* sums) {
+// sums + (256 * high + low) * unit * scale: a token's 16 rows of one span.
+inline __m512 AddSpan(__m512i high, __m512i low, const SpanFactors& factors, float scale,
+                      const float* sums) {
   const __m512 sum =
       _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(low));
   const __m512 factor = _mm512_mul_ps(_mm512_load_ps(factors.unit), _mm512_set1_ps(scale));
-  _mm512_store_ps(sums, _mm512_fmadd_ps(sum, factor, _mm512_load_ps(sums)));
+  return _mm512_fmadd_ps(sum, factor, _mm512_load_ps(sums));
 }

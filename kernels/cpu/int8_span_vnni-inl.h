@@ -79,10 +79,11 @@ struct SpanVnniTile {
   static void Run(const Stretch<kPanels>& s, const Source* sources, const SpanFactors* factors) {
     constexpr int kStride = kPanels * kPanelRows;
     const Int8Activations& a = *s.x;
+    const ReadAhead<kType, kPanels> ahead(s);
     Sums total;
     Clear(total);
     for (int b = 0; b < s.count; ++b) {
-      for (int p = 0; p < kPanels; ++p) sources[p].Prefetch(b);
+      for (int p = 0; p < kPanels; ++p) ahead.Prefetch(p, b);
       const int8_t* x[kTokens];
       const int32_t* half_sums[kTokens];
 #pragma GCC unroll 4
@@ -105,8 +106,8 @@ struct SpanVnniTile {
       const float scale = a.scale[a.SpanAt(s.token + t, s.block / kSpanBlocks)];
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {
-        AddSpan(total[0][t][p], total[1][t][p], factors[p], scale,
-                s.sums + t * kStride + p * kPanelRows);
+        float* sums = s.sums + t * kStride + p * kPanelRows;
+        _mm512_store_ps(sums, AddSpan(total[0][t][p], total[1][t][p], factors[p], scale, sums));
       }
     }
   }
@@ -119,6 +120,7 @@ struct SpanVnniKernel {
   static constexpr int kStretchBlocks = kSpanBlocks;
   static constexpr bool kOneTerm = false;
   static constexpr bool kTiles = false;
+  static constexpr bool kWrites = false;
 
   // tokens: kTokens.
   template <DType kType, int>

@@ -41,6 +41,14 @@ constexpr bool IsSuperBlock(DType type) {
   return type == DType::kQ4_K || type == DType::kQ5_K || type == DType::kQ6_K;
 }
 
+// Bytes of 32 k of a panel: f16 factors, where superblocks have them 16 bytes of scales, integers.
+constexpr int64_t PanelBytes32(DType type) {
+  const Int8Type info = TypeOf(type);
+  const int factors = info.minimum ? 4 : 2, integers = kInt8Block * info.bits / 8;
+  if (!IsSuperBlock(type)) return kPanelRows * (factors + integers);
+  return kPanelRows * (factors + 16 + kSuperBlocks * integers) / kSuperBlocks;
+}
+
 // One panel's stretch.
 struct alignas(64) PanelTile {
   uint32_t quads[kMaxStretch][kQuads][kPanelRows];

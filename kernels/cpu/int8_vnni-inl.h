@@ -141,6 +141,7 @@ struct VnniKernel {
   static constexpr int kStretchBlocks = kBlocksAtOnce;
   static constexpr bool kOneTerm = true;
   static constexpr bool kTiles = true;
+  static constexpr bool kWrites = false;
   template <DType, int>
   static constexpr bool Signed() {
     return false;

@@ -3,6 +3,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <chrono>
 #include <limits>
 
@@ -31,7 +32,7 @@ int UsableCores() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : shares_(std::max(threads, 1)) {
   FAIRLEAD_CHECK(threads >= 1);
   may_spin_ = threads <= UsableCores();
   workers_.reserve(threads - 1);
@@ -63,8 +64,11 @@ void ThreadPool::ParallelFor(int64_t num_tasks, Body body) {
 void ThreadPool::Publish(int64_t num_tasks) {
   num_tasks_ = static_cast<uint32_t>(num_tasks);
   pending_.store(num_tasks_, std::memory_order_relaxed);
-  const uint64_t job = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
-  ticket_.store(job << 32 | num_tasks_, std::memory_order_release);
+  const uint64_t job = (shares_[0].ticket.load(std::memory_order_relaxed) >> 32) + 1;
+  for (int owner = 0; owner < threads(); ++owner) {
+    const uint64_t tasks = ShareEnd(owner) - ShareEnd(owner - 1);
+    shares_[owner].ticket.store(job << 32 | tasks, std::memory_order_release);
+  }
   // Sequentially consistent, as is the parking side: either we see the worker parked, or it sees
   // the new number.
   generation_.fetch_add(1);
@@ -78,23 +82,36 @@ void ThreadPool::Publish(int64_t num_tasks) {
   }
 }
 
-// Claims and runs tasks until none is left. A claim carries the job's number, so it cannot succeed
-// on a job that is over, and the caller waits for tasks only: a worker that wakes late, or was
-// preempted while idle, delays nobody.
+// The task after the last of a worker's share.
+uint32_t ThreadPool::ShareEnd(int owner) const {
+  return static_cast<uint32_t>(uint64_t{num_tasks_} * (owner + 1) / threads());
+}
+
+// Claims and runs tasks until none is left, its own first. While a job is being published it may
+// see a part of it; then a new number follows.
 bool ThreadPool::RunTasks(int worker) {
   bool ran = false;
-  uint64_t ticket = ticket_.load(std::memory_order_acquire);
+  for (int i = 0; i < threads(); ++i) ran |= RunShare((worker + i) % threads(), worker);
+  return ran;
+}
+
+// A claim carries the job's number, so it cannot succeed on a job that is over, and the caller
+// waits for tasks only: a worker that wakes late, or was preempted while idle, delays nobody.
+bool ThreadPool::RunShare(int owner, int worker) {
+  std::atomic<uint64_t>& shared = shares_[owner].ticket;
+  bool ran = false;
+  uint64_t ticket = shared.load(std::memory_order_acquire);
   for (;;) {
     const uint32_t left = static_cast<uint32_t>(ticket);
     if (left == 0) return ran;
-    if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
-                                       std::memory_order_acquire)) {
+    if (!shared.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
+                                      std::memory_order_acquire)) {
       continue;
     }
-    (*body_)(num_tasks_ - left, worker);
+    (*body_)(ShareEnd(owner) - left, worker);
     ran = true;
     if (pending_.fetch_sub(1) == 1 && caller_parked_.load()) pending_.notify_one();
-    ticket = ticket_.load(std::memory_order_acquire);
+    ticket = shared.load(std::memory_order_acquire);
   }
 }
 

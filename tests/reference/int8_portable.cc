@@ -55,6 +55,7 @@ struct PortableKernel {
   static constexpr int kStretchBlocks = kMaxStretch;
   static constexpr bool kOneTerm = true;
   static constexpr bool kTiles = true;
+  static constexpr bool kWrites = false;
   template <DType, int>
   static constexpr bool Signed() {
     return true;

@@ -101,6 +101,7 @@ struct PortableKernel {
   static constexpr int kStretchBlocks = kInt8SpanBlocks;
   static constexpr bool kOneTerm = false;
   static constexpr bool kTiles = true;
+  static constexpr bool kWrites = false;
   template <DType, int>
   static constexpr bool Signed() {
     return false;
