@@ -142,7 +142,7 @@ void BpeModel::MergeSymbols(Workspace* workspace) const {
   std::make_heap(heap.begin(), heap.end(), After);
   constexpr size_t kLookEvery = 4096;  // merges
   for (size_t n = 1; !heap.empty(); ++n) {
-    if (n % kLookEvery == 0 && workspace->cancelled != nullptr && *workspace->cancelled) return;
+    if (n % kLookEvery == 0 && workspace->IsCancelled()) return;
     const Workspace::Candidate top = heap.front();
     std::pop_heap(heap.begin(), heap.end(), After);
     heap.pop_back();

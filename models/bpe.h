@@ -51,6 +51,7 @@ class BpeModel {
     std::vector<Symbol> symbol;
     std::vector<Candidate> heap;
     const std::atomic<bool>* cancelled = nullptr;  // once true, a word may come out half merged
+    bool IsCancelled() const { return cancelled != nullptr && *cancelled; }
   };
 
   // kInvalidArgument: a rule whose parts or whose result is not in the vocabulary.

@@ -184,7 +184,7 @@ std::vector<Token> BpeTokenizer::Encode(absl::Span<const TextPiece> pieces,
   const size_t enough =
       options.enough_tokens > 0 ? options.enough_tokens : std::numeric_limits<size_t>::max();
   for (const Segment& s : segment) {
-    if (out.size() > enough) break;
+    if (out.size() > enough || workspace.IsCancelled()) break;
     if (s.token) {
       out.push_back(*s.token);
     } else {
@@ -206,7 +206,7 @@ void BpeTokenizer::EncodeText(std::string_view text, const TrustedSpans& trusted
   std::vector<Segment> segment;
   normalized_.Split(text, spans, &segment);
   for (const Segment& s : segment) {
-    if (out->size() > enough) return;
+    if (out->size() > enough || workspace->IsCancelled()) return;
     if (s.token) {
       out->push_back(*s.token);
     } else {
@@ -218,9 +218,8 @@ void BpeTokenizer::EncodeText(std::string_view text, const TrustedSpans& trusted
 void BpeTokenizer::EncodeWords(std::string_view text, size_t enough, BpeModel::Workspace* workspace,
                                std::vector<Token>* out) const {
   const Words words = pre_tokenizer_.Split(text);
-  const std::atomic<bool>* cancelled = workspace->cancelled;
   for (size_t i = 0; i < words.span.size() && out->size() <= enough; ++i) {
-    if (cancelled != nullptr && *cancelled) return;
+    if (workspace->IsCancelled()) return;
     bpe_->Encode(words.word(i), workspace, out);
   }
 }

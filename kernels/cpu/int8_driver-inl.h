@@ -5,7 +5,7 @@
 #pragma once
 
 // Bytes to read ahead, of all panels together: what waits in L1 for its turn.
-constexpr int64_t kAheadBytes = 20 << 10;
+constexpr int64_t kAheadBytes = 10 << 10;
 
 // What an inner kernel gets: kPanels panels' tiles, `count` blocks from `block` on, and the running
 // sums [tokens, kPanels, 16] of the tokens from `token` on.

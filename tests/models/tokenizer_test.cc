@@ -20,6 +20,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::SizeIs;
 
 std::unique_ptr<Tokenizer> Load(const std::string& path) {
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadTokenizerFromPath(path);
@@ -301,9 +302,14 @@ TEST(Encode, EndsOnceItIsCancelled) {
   const std::atomic<bool> cancelled{true};
   EncodeOptions options = WithoutSpecial();
   options.cancelled = &cancelled;
-  std::string words;
+  std::string words, specials;
   for (int i = 0; i < 100000; ++i) words += "word ";
+  for (int i = 0; i < 1000; ++i) specials += "<|im_end|>";
   EXPECT_THAT(tokenizer->Encode(words, options), IsEmpty());
+  options.parse_special = true;
+  EXPECT_THAT(tokenizer->Encode(specials, options), IsEmpty());
+  options.cancelled = nullptr;
+  EXPECT_THAT(tokenizer->Encode(specials, options), SizeIs(1000));
 }
 
 TEST(MinTokens, IsNothingWhereTextCanVanish) {

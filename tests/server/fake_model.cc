@@ -42,6 +42,7 @@ std::vector<Token> FakeTokenizer::Encode(absl::Span<const TextPiece> pieces,
   std::vector<Token> tokens;
   if (options.add_special_tokens) tokens.push_back(kBos);
   for (const TextPiece& piece : pieces) {
+    if (options.cancelled != nullptr && *options.cancelled) break;
     for (size_t i = 0; i < piece.text.size();) {
       if (piece.trusted && options.parse_special && piece.text.substr(i, 5) == "<eos>") {
         tokens.push_back(kEos);

@@ -135,6 +135,20 @@ TEST_F(GenerateServiceTest, CancelAtAnyMomentEndsTheRequestOnce) {
   }
 }
 
+// Never the tokens that were there when the client left.
+TEST_F(GenerateServiceTest, ACancelledTokenizeGivesNoTokens) {
+  pb::TokenizeRequest text, chat;
+  text.set_text("hi");
+  pb::Message& message = *chat.mutable_chat()->add_messages();
+  message.set_role("user");
+  message.set_content("hi");
+  for (const pb::TokenizeRequest& request : {text, chat}) {
+    EXPECT_TRUE(service_->Tokenize(request, std::atomic<bool>{false}).ok());
+    EXPECT_EQ(service_->Tokenize(request, std::atomic<bool>{true}).status().code(),
+              absl::StatusCode::kCancelled);
+  }
+}
+
 TEST_F(GenerateServiceTest, TheEnginesErrorsReachTheClient) {
   int count = 0;
   for (const absl::Status& status :

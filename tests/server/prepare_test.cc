@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -51,6 +52,16 @@ class PrepareTest : public testing::Test {
   ChatFormat chat_format_ = FakeChatFormat();
   ServedModel model_ = FakeServedModel(&tokenizer_, &chat_format_);
 };
+
+// Not as a prompt without tokens, or with those that were there in time.
+TEST_F(PrepareTest, ACancelledRequestEndsAsThat) {
+  const std::atomic<bool> cancelled{true};
+  for (const pb::GenerateRequest& request : {Prompt(), Chat()}) {
+    const auto prepared =
+        PrepareRequest(model_, request, {.max_model_len = kContext, .cancelled = &cancelled});
+    EXPECT_EQ(prepared.status().code(), absl::StatusCode::kCancelled) << prepared.status();
+  }
+}
 
 TEST_F(PrepareTest, Defaults) {
   const auto prepared = Prepare(Prompt());
