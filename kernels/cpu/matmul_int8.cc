@@ -10,6 +10,9 @@ namespace {
 constexpr int64_t kUnitPanels = 4;
 // With fewer tokens than this, a unit is too little work to be handed out alone.
 constexpr int64_t kManyTokens = 32;
+// Then a task has a few units, and of a large weight no more bytes than this: the others wait for
+// the last one.
+constexpr int64_t kTaskBytes = 256 << 10;
 // Values that one core quantises in the time that waking the others takes.
 constexpr int64_t kInlineValues = 16 * 1024;
 constexpr int64_t kQuantizeTokens = 4;  // of a task
@@ -61,8 +64,9 @@ void MultiplyInt8(ThreadPool& pool, const Int8Mode& mode, const CpuPackedWeight&
   const int64_t groups = CeilDiv(tokens, kInt8TokenGroup);
   const int64_t token_blocks = CeilDiv(tokens, kMaxInt8Tokens);
   const int64_t units = CeilDiv(weight.panels(), kUnitPanels);
-  const int64_t panel_tasks =
-      tokens < kManyTokens ? std::min<int64_t>(units, int64_t{6} * pool.threads()) : units;
+  const int64_t few_tasks = std::max<int64_t>(int64_t{6} * pool.threads(),
+                                              static_cast<int64_t>(weight.bytes()) / kTaskBytes);
+  const int64_t panel_tasks = tokens < kManyTokens ? std::min(units, few_tasks) : units;
   pool.ParallelFor(panel_tasks * token_blocks, [&](int64_t task, int worker) {
     const int64_t token_block = task % token_blocks, panel_task = task / token_blocks;
     const int64_t begin = groups * token_block / token_blocks * kInt8TokenGroup;
