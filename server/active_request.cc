@@ -25,8 +25,6 @@ std::string_view OutcomeOf(const absl::Status& status, bool stopped) {
   }
 }
 
-absl::Status CancelledError() { return absl::CancelledError("the request was cancelled"); }
-
 }  // namespace
 
 ActiveRequest::ActiveRequest(const ServedModel& model, Engine& engine, Metrics& metrics,
@@ -104,7 +102,7 @@ void ActiveRequest::Submit(PreparedRequest prepared, const std::string& model_na
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     usage_.set_prompt_tokens(static_cast<int>(prepared.engine.prompt.size()));
-    if (cancelled_) error_ = CancelledError();
+    if (cancelled_) error_ = RequestCancelled();
     if (error_.ok()) SubmitChoices(prepared);
     if (error_.ok()) {
       metrics_.ObservePromptTokens(usage_.prompt_tokens());

@@ -61,6 +61,8 @@ absl::Status RenameField(const absl::Status& status, std::string_view from, std:
   return WithDetail(absl::Status(status.code(), message), to, ErrorCode(status));
 }
 
+absl::Status RequestCancelled() { return absl::CancelledError("the request was cancelled"); }
+
 std::string ErrorParam(const absl::Status& status) { return Payload(status, kParamUrl); }
 std::string ErrorCode(const absl::Status& status) { return Payload(status, kCodeUrl); }
 

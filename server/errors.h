@@ -20,6 +20,8 @@ absl::Status WithDetail(absl::Status status, std::string_view param, std::string
 // An error about the field `from` as one about `to`, also where its message names it first; others
 // as they are.
 absl::Status RenameField(const absl::Status& status, std::string_view from, std::string_view to);
+// What ends a request whose client has left or called it off.
+absl::Status RequestCancelled();
 std::string ErrorParam(const absl::Status& status);
 std::string ErrorCode(const absl::Status& status);
 

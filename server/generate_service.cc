@@ -67,8 +67,7 @@ class GenerateService::Impl {
       request.set_request_id(absl::StrCat("req-", absl::Hex(id, absl::kZeroPad8)));
     const size_t bytes = request.ByteSizeLong();
     const bool posted = Post(bytes, [this, active, request = std::move(request)] {
-      if (active->cancelled())
-        return active->Refuse(absl::CancelledError("the request was cancelled"));
+      if (active->cancelled()) return active->Refuse(RequestCancelled());
       absl::StatusOr<PreparedRequest> prepared = absl::InternalError("not prepared");
       try {
         prepared = PrepareRequest(
@@ -169,7 +168,7 @@ absl::StatusOr<pb::TokenizeResponse> GenerateService::Tokenize(
   } else {
     return FieldError("prompt", "prompt is missing");
   }
-  if (cancelled) return absl::CancelledError("the request was cancelled");
+  if (cancelled) return RequestCancelled();
   pb::TokenizeResponse response;
   response.mutable_tokens()->Add(tokens.begin(), tokens.end());
   response.set_max_model_len(impl_->max_model_len());

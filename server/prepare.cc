@@ -251,8 +251,7 @@ absl::Status ReadPrompt(const pb::GenerateRequest& in, const ServedModel& model,
       return FieldError("prompt", "prompt is missing");
   }
   // Whatever else may be said of a prompt whose tokens are not all there.
-  if (limits.cancelled != nullptr && *limits.cancelled)
-    return absl::CancelledError("the request was cancelled");
+  if (limits.cancelled != nullptr && *limits.cancelled) return RequestCancelled();
   if (out.engine.prompt.empty()) return FieldError("prompt", "prompt has no tokens");
   if (in.output().echo()) out.echo_text = std::move(text);
   return absl::OkStatus();

@@ -33,7 +33,7 @@ absl::Status CheckModelName(const ServedModel& model, const std::string& name);
 
 struct PrepareLimits {
   int max_model_len = 0;  // a prompt that is much longer is refused or cut; 0: none is
-  const std::atomic<bool>* cancelled = nullptr;  // once true, the result is of no use
+  const std::atomic<bool>* cancelled = nullptr;  // once true, the tokens are of no use
 };
 absl::StatusOr<PreparedRequest> PrepareRequest(const ServedModel& model,
                                                const pb::GenerateRequest& request,

@@ -83,9 +83,9 @@ struct TileWork {
 // What becomes of the sums that a span finds in the tiles.
 enum class Start { kAdd, kClear, kStore };  // add to them, or start anew, having stored them
 
-// Step `step` of kSteps of a pair of blocks: at most one load and one product, so that a caller can
-// put a few of its vector instructions between two: a core that shares its tile unit waits at each.
-// The intrinsics say nothing to the compiler about the memory they read, and they want literal tile
+// Step `step` of kSteps of a pair of blocks: a product and what it loads, so that a caller can put
+// a few of its vector instructions between two: a core that shares its tile unit waits at each. The
+// intrinsics say nothing to the compiler about the memory they read, and they want literal tile
 // numbers: 0 to 3 are sums, 4 and 5 terms of activations, 6 and 7 bytes of weights.
 constexpr int kSteps = 4;
 template <Start kStart>
@@ -153,9 +153,13 @@ struct AmxKernel {
     const auto widen = [&](int index, auto between) __attribute__((always_inline)) {
       const int p = index / pairs, pair = index % pairs;
       const auto source = SpanSource<kType>::Of(s, p);
-      for (int b = 2 * pair; b < std::min(s.count, 2 * pair + 2); ++b) ahead.Prefetch(p, b);
+      ahead.Prefetch(p, 2 * pair);
+      const auto after = [&](int i) __attribute__((always_inline)) {
+        if (i == 1 && 2 * pair + 1 < s.count) ahead.Prefetch(p, 2 * pair + 1);
+        between(i);
+      };
       if (pair == 0) MakeSpanFactors<kType>(source, s.count, factors[p]);
-      WidenPair<kType>(source, factors[p], pair, s.count, weights[p], between);
+      WidenPair<kType>(source, factors[p], pair, s.count, weights[p], after);
     };
     const auto multiply = [&]<Start kStart>(int index) {
       const int p = index / pairs, pair = index % pairs;
@@ -198,7 +202,7 @@ struct AmxKernel {
                       .stride = kStride,
                       .out = s.last ? s.out : nullptr,
                       .out_data = s.out->data + (s.token + first) * s.out->stride + row,
-                      .bias = s.out->bias == nullptr ? nullptr : s.out->bias + row,
+                      .bias = s.out->bias == nullptr || columns == 0 ? nullptr : s.out->bias + row,
                       .columns = static_cast<__mmask16>((1u << columns) - 1),
                       .tokens = tokens - first};
     };

@@ -27,15 +27,16 @@ struct Stretch {
   int64_t row, columns;
 };
 
-// Reads ahead of a stretch: past a panel's end, of the panel that is next in its place. Short
-// bursts, spread over the work: a core has some 16 requests in flight and waits when more are made.
+// Reads ahead of a stretch: past a panel's end, of the panel that is next in its place. A block at
+// a time, so that kernels can spread it over their work: a core has some 16 requests in flight and
+// waits when more are made.
 template <DType kType, int kPanels>
 class ReadAhead {
  public:
   explicit ReadAhead(const Stretch<kPanels>& s) {
-    const int64_t ahead = std::min(s.panel_bytes, kAheadBytes / kPanels);
+    const int64_t ahead = std::min(s.panel_bytes, kAheadBytes / kPanels / kBytes * kBytes);
     const int64_t at = s.block * kBytes + ahead;
-    next_block_ = (s.panel_bytes - at + kBytes - 1) / kBytes;
+    next_block_ = (s.panel_bytes - at) / kBytes;
     to_next_ = (kPanels - 1) * s.panel_bytes;
     for (int p = 0; p < kPanels; ++p) from_[p] = s.data[p] + at;
   }

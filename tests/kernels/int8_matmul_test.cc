@@ -90,12 +90,16 @@ struct Product {
     packed = *std::move(weight);
   }
 
-  // Bits of [tokens, rows], between columns that stay as they are.
-  std::vector<uint32_t> Run(const Int8Kernels& kernels, int terms, const float* x, int64_t tokens) {
+  // Bits of [tokens, rows], between columns that stay as they are; with a bias added, and to
+  // kSentinel, where there is one.
+  std::vector<uint32_t> Run(const Int8Kernels& kernels, int terms, const float* x, int64_t tokens,
+                            const float* bias = nullptr) {
     const int64_t rows = packed->rows(), stride = rows + 4;
     std::vector<float> out(tokens * stride, kSentinel);
-    MultiplyInt8(pool, {&kernels, terms}, static_cast<const CpuPackedWeight&>(*packed), x, tokens,
-                 {.data = out.data() + 2, .stride = stride}, scratch);
+    MultiplyInt8(
+        pool, {&kernels, terms}, static_cast<const CpuPackedWeight&>(*packed), x, tokens,
+        {.data = out.data() + 2, .stride = stride, .bias = bias, .accumulate = bias != nullptr},
+        scratch);
     std::vector<uint32_t> bits;
     for (int64_t t = 0; t < tokens; ++t) {
       const float* row = out.data() + t * stride;
@@ -114,7 +118,7 @@ struct Shape {
 
 std::vector<Shape> Shapes(DType dtype) {
   if (Info(dtype).block_elements == 256) return {{1, 256}, {17, 512}, {80, 768}, {100, 2304}};
-  return {{1, 32}, {17, 64}, {80, 288}, {100, 576}, {33, 2080}};
+  return {{1, 32}, {17, 64}, {33, 96}, {20, 160}, {33, 224}, {80, 288}, {100, 576}, {33, 2080}};
 }
 
 class Int8Matmul : public testing::TestWithParam<DType> {};
@@ -146,6 +150,28 @@ TEST_P(Int8Matmul, AllKernelsGiveTheBitsOfPlainCpp) {
                   << shape.cols << ", " << tokens << " tokens from " << first;
             }
           }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Int8Matmul, BiasAndWhatWasThereAreAddedLast) {
+  std::mt19937 random(11);
+  constexpr int64_t kCols = 512, kTokens = 35;
+  for (const int64_t rows : {1, 17, 48, 70}) {
+    Product product(GetParam(), kCols,
+                    WeightBytes(GetParam(), rows * kCols, Values::kRandom, random));
+    const std::vector<float> x = Activations(kTokens * kCols, Values::kRandom, random);
+    const std::vector<float> bias = Activations(rows, Values::kRandom, random);
+    for (const Int8Kernels* kernels : SupportedInt8Kernels()) {
+      for (const int64_t tokens : {int64_t{1}, int64_t{16}, kTokens}) {
+        const auto plain = product.Run(*kernels, 2, x.data(), tokens);
+        const auto added = product.Run(*kernels, 2, x.data(), tokens, bias.data());
+        for (size_t i = 0; i < plain.size(); ++i) {
+          const float want = (std::bit_cast<float>(plain[i]) + bias[i % rows]) + kSentinel;
+          ASSERT_EQ(added[i], std::bit_cast<uint32_t>(want))
+              << kernels->name << ", " << rows << " rows, " << tokens << " tokens, " << i;
         }
       }
     }
