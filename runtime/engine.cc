@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/short_slice.h"
 #include "kernels/thread_name.h"
 #include "runtime/atomic_stats.h"
 #include "runtime/batch_builder.h"
@@ -271,6 +272,7 @@ void EngineImpl::Drain(absl::Time deadline) {
 
 void EngineImpl::Run() {
   SetThreadName("engine");
+  AskForShortSlice();
   while (!DrainIsOver()) Step();
   ReadInbox();
   scheduler_.RemoveAll(leaving_);

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "kernels/check.h"
+#include "kernels/short_slice.h"
 #include "kernels/thread_name.h"
 
 namespace fairlead {
@@ -140,6 +141,7 @@ bool ThreadPool::SpinWhile(absl::FunctionRef<bool()> waiting) const {
 
 void ThreadPool::WorkerLoop(int worker) {
   SetThreadName("kernels");
+  AskForShortSlice();
   while (!stop_.load(std::memory_order_relaxed)) {
     const uint32_t seen = generation_.load(std::memory_order_acquire);
     if (RunTasks(worker)) continue;
