@@ -3,18 +3,19 @@
 
 #include <openssl/ssl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/ssl/context.hpp>
-#include <boost/asio/strand.hpp>
 #include <condition_variable>
 #include <list>
 #include <mutex>
 #include <optional>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/thread_name.h"
@@ -54,7 +55,7 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
                             .version = options.version,
                             .fingerprint = options.fingerprint,
                             .ready = ready_})),
-        acceptor_(asio::make_strand(io_)) {}
+        loops_(std::max(options.threads, 1)) {}
 
   ~HttpServerImpl() override {
     StopAccepting();
@@ -64,8 +65,7 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
       std::unique_lock<std::mutex> lock(mutex_);
       closed_.wait(lock, [this] { return num_connections_ == 0; });
     }
-    work_.reset();
-    io_.stop();
+    for (Loop& loop : loops_) loop.io.stop();
     for (std::thread& thread : threads_) thread.join();
   }
 
@@ -76,7 +76,7 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
       tls_ = *std::move(context);
     }
     error_code error;
-    tcp::resolver resolver(io_);
+    tcp::resolver resolver(acceptor_.get_executor());
     const auto results =
         resolver.resolve(options_.host, std::to_string(options_.port),
                          tcp::resolver::passive | tcp::resolver::numeric_service, error);
@@ -95,10 +95,10 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
     }
     port_ = acceptor_.local_endpoint().port();
     asio::post(acceptor_.get_executor(), [this] { Accept(); });
-    for (int i = 0; i < options_.threads; ++i) {
-      threads_.emplace_back([this] {
+    for (Loop& loop : loops_) {
+      threads_.emplace_back([&loop] {
         SetThreadName("http");
-        io_.run();
+        loop.io.run();
       });
     }
     return absl::OkStatus();
@@ -157,8 +157,15 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
   bool draining() const override { return draining_; }
 
  private:
+  // A thread's own connections: the news of a step for all of them wakes it once.
+  struct Loop {
+    asio::io_context io{1};
+    asio::executor_work_guard<asio::io_context::executor_type> work{asio::make_work_guard(io)};
+  };
+
   void Accept() {
-    acceptor_.async_accept(asio::make_strand(io_), [this](error_code error, tcp::socket socket) {
+    next_loop_ = (next_loop_ + 1) % loops_.size();
+    acceptor_.async_accept(loops_[next_loop_].io, [this](error_code error, tcp::socket socket) {
       if (!acceptor_.is_open()) return;
       if (!error) {
         Adopt(std::move(socket));
@@ -234,10 +241,9 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
   std::list<std::weak_ptr<ConnectionHandle>> connections_;
   int num_connections_ = 0;
   std::unique_ptr<asio::ssl::context> tls_;
-  asio::io_context io_;
-  std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work_{
-      asio::make_work_guard(io_)};
-  tcp::acceptor acceptor_;
+  std::vector<Loop> loops_;
+  size_t next_loop_ = 0;  // for the next connection; the acceptor's thread
+  tcp::acceptor acceptor_{loops_.front().io};
   asio::steady_timer accept_pause_{acceptor_.get_executor()};
   int port_ = 0;
   std::vector<std::thread> threads_;

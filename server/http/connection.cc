@@ -82,7 +82,7 @@ class Exchange : public HttpExchange {
   const std::atomic<bool>& abandoned() const override { return connection_->closed(); }
 
  private:
-  // Runs on the strand, if this exchange is still the connection's current one.
+  // Runs on the connection's executor, if this exchange is still the connection's current one.
   template <typename F>
   void Post(F f) {
     asio::dispatch(connection_->executor(),
@@ -120,6 +120,7 @@ class Connection : public ConnectionHandle,
     asio::dispatch(executor(), [self = this->shared_from_this()] {
       error_code ignored;
       self->socket().set_option(tcp::no_delay(true), ignored);
+      self->socket().non_blocking(true, ignored);  // for WriteNow
       self->Handshake();
     });
   }
@@ -167,6 +168,8 @@ class Connection : public ConnectionHandle,
   void Refuse(int status, std::string_view message, HttpHeaders headers = {});
   void Send(std::string data);
   void Flush();
+  bool WriteNow();
+  void WriteMore();
   void OnWritten(error_code error, size_t bytes);
   void FinishRequest();
   void EndConnection();
@@ -205,7 +208,7 @@ class Connection : public ConnectionHandle,
   bool head_only_ = false;
   bool last_request_ = false;  // close after the answer
   bool close_after_write_ = false;
-  std::atomic<bool> closed_{false};  // set on the strand
+  std::atomic<bool> closed_{false};  // set on the executor
   std::function<void()> on_abandoned_;
 
   std::string unsent_;  // waits for the write in progress
@@ -555,28 +558,29 @@ void Connection<Stream>::Send(std::string data) {
 template <typename Stream>
 void Connection<Stream>::Flush() {
   if (writing_ || unsent_.empty() || closed_) return;
-  writing_ = true;
   sending_ = std::exchange(unsent_, {});
   num_sent_ = 0;
-  OnWritten({}, 0);
+  if (WriteNow()) return;
+  writing_ = true;
+  WriteMore();
+}
+
+// True when the socket took everything: the usual case, for which a timer and a turn of the event
+// loop cost more than the write itself. What fails is left to WriteMore, so that no caller finds
+// the connection closed. TLS cannot write in part without losing what it has encrypted.
+template <typename Stream>
+bool Connection<Stream>::WriteNow() {
+  if constexpr (std::is_same_v<Stream, tcp::socket>) {
+    error_code error;
+    num_sent_ = stream_.write_some(asio::buffer(sending_), error);
+    return !error && num_sent_ == sending_.size();
+  }
+  return false;
 }
 
 // Writes piece by piece, so that the timer measures progress and not the size of what is sent.
 template <typename Stream>
-void Connection<Stream>::OnWritten(error_code error, size_t bytes) {
-  if (error || closed_) {
-    writing_ = false;
-    return Close();
-  }
-  num_sent_ += bytes;
-  if (num_sent_ == sending_.size()) {
-    writing_ = false;
-    write_timer_.cancel();
-    if (!unsent_.empty()) return Flush();
-    if (close_after_write_) return EndConnection();
-    if (!busy_) Parse();  // it may have waited for this
-    return Read();
-  }
+void Connection<Stream>::WriteMore() {
   write_timer_.expires_after(limits_.write_timeout);
   write_timer_.async_wait([weak = this->weak_from_this()](error_code timer_error) {
     const auto self = weak.lock();
@@ -588,6 +592,23 @@ void Connection<Stream>::OnWritten(error_code error, size_t bytes) {
                            [self = this->shared_from_this()](error_code write_error, size_t n) {
                              self->OnWritten(write_error, n);
                            });
+}
+
+template <typename Stream>
+void Connection<Stream>::OnWritten(error_code error, size_t bytes) {
+  if (error || closed_) {
+    writing_ = false;
+    return Close();
+  }
+  num_sent_ += bytes;
+  if (num_sent_ < sending_.size()) return WriteMore();
+  writing_ = false;
+  write_timer_.cancel();
+  Flush();
+  if (writing_) return;
+  if (close_after_write_) return EndConnection();
+  if (!busy_) Parse();  // it may have waited for this
+  Read();
 }
 
 template <typename Stream>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One HTTP/1.1 connection, plain or TLS: keep-alive, pipelining, Expect: 100-continue, size limits,
-// deadlines for reading and writing, and notice of a client that leaves. All of it runs on one
-// strand.
+// deadlines for reading and writing, and notice of a client that leaves. All of it runs on the
+// socket's executor, one call at a time.
 #pragma once
 
 #include <boost/asio/ip/tcp.hpp>
@@ -36,8 +36,9 @@ class ConnectionHandle {
   virtual void CloseNow() = 0;
 };
 
-// Starts a connection on an accepted socket whose executor is a strand. It keeps itself alive until
-// it is closed, then calls `on_closed` once. tls may be null. handler, limits and tls outlive it.
+// Starts a connection on an accepted socket whose executor runs one call at a time: a thread's loop
+// or a strand. It keeps itself alive until it is closed, then calls `on_closed` once. tls may be
+// null. handler, limits and tls outlive it.
 std::shared_ptr<ConnectionHandle> StartConnection(boost::asio::ip::tcp::socket socket,
                                                   boost::asio::ssl::context* tls,
                                                   HttpHandler& handler, const HttpLimits& limits,

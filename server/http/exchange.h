@@ -37,7 +37,7 @@ struct HttpResponse {
   HttpHeaders headers = {};
 };
 
-// Thread-safe: every call is passed to the connection's strand. Either Respond once, or
+// Thread-safe: every call is passed to the connection's executor. Either Respond once, or
 // StartStream, any number of Write, and EndStream. When the client has gone, calls do nothing.
 class HttpExchange {
  public:
@@ -47,8 +47,8 @@ class HttpExchange {
   virtual void StartStream(HttpHeaders headers) = 0;
   virtual void Write(std::string data) = 0;
   virtual void EndStream() = 0;
-  // Called once, on the connection's strand, if the client leaves before the answer is complete; at
-  // once if it already has.
+  // Called once, on the connection's executor, if the client leaves before the answer is complete;
+  // at once if it already has.
   virtual void OnAbandoned(std::function<void()> callback) = 0;
   // Whether the client has left; work for it can end. As long as the exchange lives.
   virtual const std::atomic<bool>& abandoned() const = 0;
