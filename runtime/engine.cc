@@ -303,6 +303,8 @@ void EngineImpl::Step() {
   scheduler_.RecordTime(options_.clock() - start);
   scheduler_.Commit(sampled, leaving_);
   CloseFinished();
+  for (const PlannedRow& row : plan.rows) row.sequence->sink->Flush();
+  leaving_.clear();
 }
 
 void EngineImpl::ReadInbox() {
@@ -324,8 +326,11 @@ void EngineImpl::CloseAll(FinishReason reason, const absl::Status& status) {
     sequence->result.status = status;
   }
   CloseFinished();
+  for (const auto& sequence : leaving_) sequence->sink->Flush();
+  leaving_.clear();
 }
 
+// The sequences stay in leaving_.
 void EngineImpl::CloseFinished() {
   if (leaving_.empty()) return;
   for (const auto& sequence : leaving_)
@@ -334,7 +339,6 @@ void EngineImpl::CloseFinished() {
   inbox_.Leave(static_cast<int>(leaving_.size()));
   PublishStats();
   for (const auto& sequence : leaving_) sequence->sink->Close(sequence->result);
-  leaving_.clear();
 }
 
 void EngineImpl::PublishStats() {

@@ -74,6 +74,9 @@ class TokenSink {
   virtual void Push(const TokenOutput& output) = 0;
   // Exactly once, after the last Push.
   virtual void Close(const EngineResult& result) = 0;
+  // After the last call of a step, whatever the step had for this sink, when all sinks have had
+  // theirs: what wakes threads that read them is best done here, once.
+  virtual void Flush() {}
 };
 
 }  // namespace fairlead

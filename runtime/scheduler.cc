@@ -109,7 +109,6 @@ void Scheduler::Commit(absl::Span<const Token> sampled, Sequences& finished) {
     running_.erase(it);
   }
   FAIRLEAD_CHECK(sampled.empty());
-  plan_.rows.clear();
 }
 
 bool Scheduler::Advance(const PlannedRow& row, absl::Span<const Token>& sampled) {

@@ -68,8 +68,8 @@ class Scheduler {
   // Takes out all. Not between Plan and Commit.
   void RemoveAll(std::vector<std::unique_ptr<Sequence>>& removed);
 
-  // Decides and reserves. The plan is the scheduler's own and valid until the next call. Empty only
-  // if nothing waits.
+  // Decides and reserves. The plan is the scheduler's own and valid until the next Plan; after
+  // Commit, as long as the sequences it names. Empty only if nothing waits.
   const StepPlan& Plan(absl::Time now);
   // What the step of the last plan took, before its Commit: speculation's measure.
   void RecordTime(absl::Duration time);

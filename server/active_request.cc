@@ -65,9 +65,16 @@ void ActiveRequest::SendStarted(const PreparedRequest& prepared, const std::stri
 // stream.
 void ActiveRequest::SubmitChoices(PreparedRequest& prepared) {
   const std::weak_ptr<ActiveRequest> self = weak_from_this();
-  const auto wake = [self, &delivery = delivery_] {
-    if (const auto request = self.lock()) delivery.Wake(request);
-  };
+  const ChoiceStream::Listener listener = {
+      .news =
+          [self, &delivery = delivery_] {
+            if (const auto request = self.lock()) delivery.Queue(request);
+          },
+      // While a request is queued it lives, and so does its delivery.
+      .flush =
+          [self, &delivery = delivery_] {
+            if (const auto request = self.lock()) delivery.Flush();
+          }};
   for (int i = 0; i < prepared.num_choices; ++i) {
     EngineRequest request = prepared.engine;
     request.deadline = deadline_;
@@ -86,7 +93,7 @@ void ActiveRequest::SubmitChoices(PreparedRequest& prepared) {
         .skip_special_tokens = prepared.skip_special_tokens,
         .return_token_ids = prepared.return_token_ids};
     auto choice = std::make_unique<Choice>();
-    choice->stream = std::make_shared<ChoiceStream>(std::move(options), model_.tokenizer, wake);
+    choice->stream = std::make_shared<ChoiceStream>(std::move(options), model_.tokenizer, listener);
     absl::StatusOr<uint64_t> id = engine_.Submit(std::move(request), choice->stream);
     if (!id.ok()) {
       const bool queue_full = id.status().code() == absl::StatusCode::kResourceExhausted;

@@ -8,11 +8,10 @@
 
 namespace fairlead {
 
-ChoiceStream::ChoiceStream(ChoiceOptions options, const Tokenizer* tokenizer,
-                           std::function<void()> wake)
+ChoiceStream::ChoiceStream(ChoiceOptions options, const Tokenizer* tokenizer, Listener listener)
     : options_(std::move(options)),
       tokenizer_(tokenizer),
-      wake_(std::move(wake)),
+      listener_(std::move(listener)),
       matcher_(options_.stop_strings, options_.include_stop_text) {
   records_.reserve(static_cast<size_t>(options_.max_tokens));
   tops_.reserve(static_cast<size_t>(options_.max_tokens) * std::max(options_.logprobs, 0));
@@ -36,13 +35,13 @@ void ChoiceStream::PushPromptLogprob(const TokenOutput& output) {
 void ChoiceStream::Push(const TokenOutput& output) {
   Append(records_, tops_, output);
   num_records_.store(static_cast<int>(records_.size()), std::memory_order_release);
-  wake_();
+  listener_.news();
 }
 
 void ChoiceStream::Close(const EngineResult& result) {
   result_ = result;
   closed_.store(true, std::memory_order_release);
-  wake_();
+  listener_.news();
 }
 
 bool ChoiceStream::IsStopToken(Token token) const {

@@ -37,14 +37,19 @@ struct ChoiceOptions {
 
 class ChoiceStream : public TokenSink {
  public:
-  // `wake` is called on the engine thread after every push; it must not block or allocate.
+  // Told on the engine thread that there is news, and after it that a step is over. Neither may
+  // block or allocate.
+  struct Listener {
+    std::function<void()> news, flush;
+  };
   // tokenizer may be null.
-  ChoiceStream(ChoiceOptions options, const Tokenizer* tokenizer, std::function<void()> wake);
+  ChoiceStream(ChoiceOptions options, const Tokenizer* tokenizer, Listener listener);
 
   // Engine thread.
   void PushPromptLogprob(const TokenOutput& output) override;
   void Push(const TokenOutput& output) override;
   void Close(const EngineResult& result) override;
+  void Flush() override { listener_.flush(); }
 
   // Delivery thread. What has become certain since the last call.
   struct Progress {
@@ -81,7 +86,7 @@ class ChoiceStream : public TokenSink {
 
   const ChoiceOptions options_;
   const Tokenizer* tokenizer_;
-  const std::function<void()> wake_;
+  const Listener listener_;
 
   // Written by the engine thread, read below the published counts.
   std::vector<Record> records_, prompt_records_;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The thread between the engine and the clients. The engine thread says "this item has news"
-// without blocking or allocating; the delivery thread then calls the item. Wake-ups of one item
-// that come before it is looked at are one call.
+// The way from the engine to the clients. The engine thread says "this item has news" without
+// blocking or allocating; a thread that belongs to the client's side then calls the item. Wake-ups
+// of one item that come before it is looked at are one call.
 #pragma once
 
 #include <atomic>
@@ -16,7 +16,7 @@ class Delivery {
   class Item {
    public:
     virtual ~Item() = default;
-    virtual void Deliver() = 0;  // delivery thread
+    virtual void Deliver() = 0;  // the delivering thread
 
    private:
     friend class Delivery;
@@ -25,16 +25,37 @@ class Delivery {
     std::shared_ptr<Item> keep_alive_;
   };
 
-  Delivery();
-  ~Delivery();  // delivers what is queued, then joins
+  virtual ~Delivery() = default;
 
-  // Any thread; lock-free.
-  void Wake(const std::shared_ptr<Item>& item);
+  // Any thread. Queue leaves it to a Flush that follows to wake the delivering thread.
+  void Queue(const std::shared_ptr<Item>& item);
+  void Flush();
+  void Wake(const std::shared_ptr<Item>& item) {
+    Queue(item);
+    Flush();
+  }
+
+ protected:
+  // Something is queued: DeliverQueued is to be called soon. Any thread; must
+  // neither block nor allocate.
+  virtual void Signal() = 0;
+  // The delivering thread. False where nothing was queued.
+  bool DeliverQueued();
 
  private:
+  std::atomic<Item*> head_{nullptr};  // newest first
+};
+
+// With a thread of its own.
+class DeliveryThread final : public Delivery {
+ public:
+  DeliveryThread();
+  ~DeliveryThread() override;  // delivers what is queued, then joins
+
+ private:
+  void Signal() override;
   void Loop();
 
-  std::atomic<Item*> head_{nullptr};  // newest first
   std::atomic<uint32_t> wake_ups_{0};
   std::atomic<bool> stop_{false};
   std::thread thread_;

@@ -46,15 +46,15 @@ class GenerateService::Impl {
   }
 
   uint64_t Start(pb::GenerateRequest request, const Principal& principal, absl::Time deadline,
-                 std::shared_ptr<EventSink> sink) {
+                 std::shared_ptr<EventSink> sink, Delivery* delivery) {
     std::shared_ptr<ActiveRequest> active;
     uint64_t id;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       id = next_id_++;
-      active = std::make_shared<ActiveRequest>(model, engine_, metrics_, delivery_, std::move(sink),
-                                               deadline, principal.cache_salt,
-                                               [this, id] { Forget(id); });
+      active = std::make_shared<ActiveRequest>(
+          model, engine_, metrics_, delivery == nullptr ? delivery_ : *delivery, std::move(sink),
+          deadline, principal.cache_salt, [this, id] { Forget(id); });
       active_.emplace(id, active);
     }
     const int n = request.has_n() ? request.n() : 1;
@@ -122,7 +122,7 @@ class GenerateService::Impl {
   std::condition_variable idle_;
   std::unordered_map<uint64_t, std::shared_ptr<ActiveRequest>> active_;
   uint64_t next_id_ = 1;
-  Delivery delivery_;
+  DeliveryThread delivery_;
   WorkQueue work_, large_work_;  // last: their threads end first
 };
 
@@ -132,8 +132,9 @@ GenerateService::GenerateService(ServedModel model, Engine& engine, Metrics& met
 GenerateService::~GenerateService() = default;
 
 uint64_t GenerateService::Start(pb::GenerateRequest request, const Principal& principal,
-                                absl::Time deadline, std::shared_ptr<EventSink> sink) {
-  return impl_->Start(std::move(request), principal, deadline, std::move(sink));
+                                absl::Time deadline, std::shared_ptr<EventSink> sink,
+                                Delivery* delivery) {
+  return impl_->Start(std::move(request), principal, deadline, std::move(sink), delivery);
 }
 
 void GenerateService::Cancel(uint64_t id) { impl_->Cancel(id); }

@@ -23,6 +23,7 @@ namespace fairlead {
 
 namespace pb = ::fairlead::v1;
 
+class Delivery;
 class Metrics;
 
 // One request's events, in order, from one service thread at a time. Calls must not block; OnDone
@@ -55,9 +56,10 @@ class GenerateService {
   GenerateService(ServedModel model, Engine& engine, Metrics& metrics, int service_threads);
   ~GenerateService();  // after Engine::Drain; waits for the last OnDone
 
-  // Returns at once; the work happens on service threads. `deadline` is the client's.
+  // Returns at once; the work happens on service threads. `deadline` is the client's. Events are
+  // delivered by `delivery`, which outlives the sink, or by the service's own if that is null.
   uint64_t Start(pb::GenerateRequest request, const Principal& principal, absl::Time deadline,
-                 std::shared_ptr<EventSink> sink);
+                 std::shared_ptr<EventSink> sink, Delivery* delivery = nullptr);
   // Idempotent; the sink gets OnDone(kCancelled) unless it is done already.
   void Cancel(uint64_t id);
 

@@ -20,6 +20,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/thread_name.h"
 #include "server/errors.h"
+#include "server/http/loop.h"
 #include "server/http/routes.h"
 
 namespace fairlead {
@@ -65,7 +66,7 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
       std::unique_lock<std::mutex> lock(mutex_);
       closed_.wait(lock, [this] { return num_connections_ == 0; });
     }
-    for (Loop& loop : loops_) loop.io.stop();
+    for (HttpLoop& loop : loops_) loop.Stop();
     for (std::thread& thread : threads_) thread.join();
   }
 
@@ -95,10 +96,10 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
     }
     port_ = acceptor_.local_endpoint().port();
     asio::post(acceptor_.get_executor(), [this] { Accept(); });
-    for (Loop& loop : loops_) {
+    for (HttpLoop& loop : loops_) {
       threads_.emplace_back([&loop] {
         SetThreadName("http");
-        loop.io.run();
+        loop.Run();
       });
     }
     return absl::OkStatus();
@@ -157,18 +158,13 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
   bool draining() const override { return draining_; }
 
  private:
-  // A thread's own connections: the news of a step for all of them wakes it once.
-  struct Loop {
-    asio::io_context io{1};
-    asio::executor_work_guard<asio::io_context::executor_type> work{asio::make_work_guard(io)};
-  };
-
   void Accept() {
     next_loop_ = (next_loop_ + 1) % loops_.size();
-    acceptor_.async_accept(loops_[next_loop_].io, [this](error_code error, tcp::socket socket) {
+    HttpLoop& loop = loops_[next_loop_];
+    acceptor_.async_accept(loop.io(), [this, &loop](error_code error, tcp::socket socket) {
       if (!acceptor_.is_open()) return;
       if (!error) {
-        Adopt(std::move(socket));
+        Adopt(std::move(socket), loop);
         return Accept();
       }
       // Out of file descriptors, most likely: accepting again at once would spin.
@@ -179,7 +175,7 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
     });
   }
 
-  void Adopt(tcp::socket socket) {
+  void Adopt(tcp::socket socket, HttpLoop& loop) {
     std::list<std::weak_ptr<ConnectionHandle>>::iterator place;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -200,7 +196,7 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
     }
     metrics_.ConnectionOpened("http");
     const auto connection = StartConnection(std::move(socket), tls_.get(), *this, options_.limits,
-                                            [this, place] { Forget(place); });
+                                            loop.delivery(), [this, place] { Forget(place); });
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       *place = connection;
@@ -241,9 +237,9 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
   std::list<std::weak_ptr<ConnectionHandle>> connections_;
   int num_connections_ = 0;
   std::unique_ptr<asio::ssl::context> tls_;
-  std::vector<Loop> loops_;
+  std::vector<HttpLoop> loops_;
   size_t next_loop_ = 0;  // for the next connection; the acceptor's thread
-  tcp::acceptor acceptor_{loops_.front().io};
+  tcp::acceptor acceptor_{loops_.front().io()};
   asio::steady_timer accept_pause_{acceptor_.get_executor()};
   int port_ = 0;
   std::vector<std::thread> threads_;

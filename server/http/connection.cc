@@ -64,6 +64,7 @@ class Exchange : public HttpExchange {
   Exchange(std::shared_ptr<Connection<Stream>> connection, uint64_t serial)
       : connection_(std::move(connection)), serial_(serial) {}
 
+  Delivery& delivery() override { return connection_->delivery(); }
   void Respond(HttpResponse response) override {
     Post([response = std::move(response)](Connection<Stream>& c) mutable {
       c.DoRespond(std::move(response));
@@ -100,19 +101,20 @@ class Connection : public ConnectionHandle,
                    public std::enable_shared_from_this<Connection<Stream>> {
  public:
   template <typename... Args>
-  Connection(HttpHandler& handler, const HttpLimits& limits, std::function<void()> on_closed,
-             Args&&... stream_args)
+  Connection(HttpHandler& handler, const HttpLimits& limits, Delivery& delivery,
+             std::function<void()> on_closed, Args&&... stream_args)
       : closer_{std::move(on_closed)},
         stream_(std::forward<Args>(stream_args)...),
         handler_(handler),
         limits_(limits),
-
+        delivery_(delivery),
         read_timer_(stream_.get_executor()),
         write_timer_(stream_.get_executor()) {}
 
   ~Connection() override = default;
 
   auto executor() { return stream_.get_executor(); }
+  Delivery& delivery() { return delivery_; }
   const std::atomic<bool>& closed() const { return closed_; }
   bool IsCurrent(uint64_t serial) const { return !closed_ && busy_ && serial == serial_; }
 
@@ -189,6 +191,7 @@ class Connection : public ConnectionHandle,
   Stream stream_;
   HttpHandler& handler_;
   const HttpLimits& limits_;
+  Delivery& delivery_;
 
   asio::steady_timer read_timer_, write_timer_;
 
@@ -618,7 +621,8 @@ void Connection<Stream>::Close() {
   read_timer_.cancel();
   write_timer_.cancel();
   if (busy_) Count(499);
-  if (on_abandoned_) std::exchange(on_abandoned_, nullptr)();
+  // Not from here: who has called an exchange may hold what the callback wants.
+  if (on_abandoned_) asio::post(executor(), std::exchange(on_abandoned_, nullptr));
   error_code ignored;
   // The answer is out; a client that still sends gets a reset rather than our patience.
   socket().shutdown(tcp::socket::shutdown_both, ignored);
@@ -634,15 +638,16 @@ bool IsSaneRequestId(std::string_view id) {
 
 std::shared_ptr<ConnectionHandle> StartConnection(tcp::socket socket, asio::ssl::context* tls,
                                                   HttpHandler& handler, const HttpLimits& limits,
+                                                  Delivery& delivery,
                                                   std::function<void()> on_closed) {
   if (tls == nullptr) {
     auto connection = std::make_shared<Connection<tcp::socket>>(
-        handler, limits, std::move(on_closed), std::move(socket));
+        handler, limits, delivery, std::move(on_closed), std::move(socket));
     connection->Start();
     return connection;
   }
-  auto connection = std::make_shared<Connection<TlsStream>>(handler, limits, std::move(on_closed),
-                                                            std::move(socket), *tls);
+  auto connection = std::make_shared<Connection<TlsStream>>(
+      handler, limits, delivery, std::move(on_closed), std::move(socket), *tls);
   connection->Start();
   return connection;
 }

@@ -38,10 +38,11 @@ class ConnectionHandle {
 
 // Starts a connection on an accepted socket whose executor runs one call at a time: a thread's loop
 // or a strand. It keeps itself alive until it is closed, then calls `on_closed` once. tls may be
-// null. handler, limits and tls outlive it.
+// null. handler, limits, tls and delivery, which is on the same executor, outlive it.
 std::shared_ptr<ConnectionHandle> StartConnection(boost::asio::ip::tcp::socket socket,
                                                   boost::asio::ssl::context* tls,
                                                   HttpHandler& handler, const HttpLimits& limits,
+                                                  Delivery& delivery,
                                                   std::function<void()> on_closed);
 
 }  // namespace fairlead

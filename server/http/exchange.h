@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "server/auth/keys.h"
+#include "server/delivery.h"
 
 namespace fairlead {
 
@@ -42,6 +43,8 @@ struct HttpResponse {
 class HttpExchange {
  public:
   virtual ~HttpExchange() = default;
+  // Delivers where the connection runs: calls from there are carried out at once.
+  virtual Delivery& delivery() = 0;
   virtual void Respond(HttpResponse response) = 0;
   // Status 200, text/event-stream. Writes that come while the socket is busy leave together.
   virtual void StartStream(HttpHeaders headers) = 0;

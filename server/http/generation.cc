@@ -40,7 +40,8 @@ void HttpGeneration::Start(const Principal& principal, const std::string& reques
     pb::GenerateRequest prompt = request_.prompts[i];
     prompt.set_request_id(request_id);
     const uint64_t id = service_.Start(std::move(prompt), principal, absl::InfiniteFuture(),
-                                       std::make_shared<PromptSink>(self, static_cast<int>(i)));
+                                       std::make_shared<PromptSink>(self, static_cast<int>(i)),
+                                       &exchange_->delivery());
     bool over;
     {
       const std::lock_guard<std::mutex> lock(mutex_);

@@ -23,24 +23,31 @@ struct CollectedOutput {
 
 class CollectingSink : public TokenSink {
  public:
+  ~CollectingSink() override { EXPECT_FALSE(unflushed_); }
   void PushPromptLogprob(const TokenOutput& output) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     EXPECT_TRUE(outputs_.empty());
     EXPECT_FALSE(closed_);
+    unflushed_ = true;
     prompt_.push_back(Copy(output));
   }
   void Push(const TokenOutput& output) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     EXPECT_FALSE(closed_);
+    unflushed_ = true;
     outputs_.push_back(Copy(output));
     changed_.notify_all();
   }
   void Close(const EngineResult& result) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     EXPECT_FALSE(closed_);
-    closed_ = true;
+    closed_ = unflushed_ = true;
     result_ = result;
     changed_.notify_all();
+  }
+  void Flush() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    unflushed_ = false;
   }
 
   const EngineResult& WaitForClose() {
@@ -73,6 +80,7 @@ class CollectingSink : public TokenSink {
   std::condition_variable changed_;
   std::vector<CollectedOutput> outputs_, prompt_;
   bool closed_ = false;
+  bool unflushed_ = false;  // something came after the last Flush
   EngineResult result_;
 };
 

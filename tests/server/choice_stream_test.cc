@@ -23,7 +23,8 @@ class ChoiceStreamTest : public testing::Test {
     ChoiceOptions options;
     options.max_tokens = 64;
     fill(options);
-    stream_.emplace(std::move(options), &tokenizer_, [this] { ++wakes_; });
+    stream_.emplace(std::move(options), &tokenizer_,
+                    ChoiceStream::Listener{[this] { ++news_; }, [this] { ++flushes_; }});
     return *stream_;
   }
   void Push(const std::string& text) {
@@ -47,7 +48,7 @@ class ChoiceStreamTest : public testing::Test {
 
   FakeTokenizer tokenizer_;
   std::optional<ChoiceStream> stream_;
-  int wakes_ = 0;
+  int news_ = 0, flushes_ = 0;
 };
 
 TEST_F(ChoiceStreamTest, DeltasStandForTheirTokens) {
@@ -67,7 +68,10 @@ TEST_F(ChoiceStreamTest, DeltasStandForTheirTokens) {
   EXPECT_EQ(progress.finish->reason(), pb::FINISH_REASON_LENGTH);
   EXPECT_EQ(progress.finish->completion_tokens(), 3);
   EXPECT_TRUE(progress.closed);
-  EXPECT_EQ(wakes_, 4);
+  EXPECT_EQ(news_, 4);
+  EXPECT_EQ(flushes_, 0);
+  stream.Flush();
+  EXPECT_EQ(flushes_, 1);
   EXPECT_EQ(stream.new_token_times().size(), 3u);
 }
 
@@ -198,7 +202,7 @@ TEST_F(ChoiceStreamTest, AFailureIsNoFinish) {
 TEST_F(ChoiceStreamTest, WithoutATokenizerThereAreIds) {
   ChoiceOptions options;
   options.max_tokens = 4;
-  stream_.emplace(std::move(options), nullptr, [] {});
+  stream_.emplace(std::move(options), nullptr, ChoiceStream::Listener{[] {}, [] {}});
   Push("ab");
   const auto progress = stream_->Take();
   EXPECT_EQ(progress.delta->text(), "");

@@ -43,7 +43,7 @@ TEST(Delivery, TheLastNewsIsAlwaysSeen) {
   std::vector<std::shared_ptr<Published>> items;
   for (size_t i = 0; i < kItems; ++i) items.push_back(std::make_shared<Published>());
   {
-    Delivery delivery;
+    DeliveryThread delivery;
     std::vector<std::thread> producers;
     for (size_t p = 0; p < kProducers; ++p) {
       producers.emplace_back([&, p] {
@@ -64,7 +64,7 @@ TEST(Delivery, WakeMakesWhatWasWrittenVisible) {
   for (int round = 0; round < 200; ++round) {
     const auto item = std::make_shared<Counter>();
     {
-      Delivery delivery;
+      DeliveryThread delivery;
       item->published = 7;
       delivery.Wake(item);
     }
@@ -76,7 +76,7 @@ TEST(Delivery, WakeMakesWhatWasWrittenVisible) {
 TEST(Delivery, KeepsQueuedItemsAliveAndDeliversThemBeforeItEnds) {
   std::atomic<int> destroyed{0};
   {
-    Delivery delivery;
+    DeliveryThread delivery;
     for (int i = 0; i < 100; ++i) delivery.Wake(std::make_shared<Counter>(&destroyed));
   }
   EXPECT_EQ(destroyed.load(), 100);

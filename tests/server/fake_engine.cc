@@ -143,6 +143,7 @@ void FakeEngine::PushTokens(uint64_t id, const std::vector<Token>& tokens) {
   for (const Token token : tokens) {
     PushScored(token, request.logprobs, [&sink](const TokenOutput& output) { sink.Push(output); });
   }
+  sink.Flush();
 }
 
 void FakeEngine::AnswerAtOnce(uint64_t id, const std::vector<Token>& tokens) {
@@ -167,6 +168,7 @@ void FakeEngine::CloseNow(uint64_t id, FinishReason reason, const absl::Status& 
     result.status = status;
     result.first_scheduled = absl::Now();
     active->sink->Close(result);
+    active->sink->Flush();
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   active_.erase(id);

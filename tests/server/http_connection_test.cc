@@ -2,6 +2,7 @@
 // The HTTP layer over real sockets with a handler of the test's own: framing, limits, deadlines,
 // and clients that misbehave.
 #include "server/http/connection.h"
+#include "server/http/loop.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,7 +11,6 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/read.hpp>
 #include <boost/asio/read_until.hpp>
-#include <boost/asio/strand.hpp>
 #include <boost/asio/write.hpp>
 #include <condition_variable>
 #include <mutex>
@@ -106,7 +106,7 @@ class HttpConnectionTest : public testing::Test {
     limits_.max_body_bytes = 4096;
     acceptor_.listen();
     Accept();
-    thread_ = std::thread([this] { io_.run(); });
+    thread_ = std::thread([this] { loop_.Run(); });
   }
 
   ~HttpConnectionTest() override {
@@ -114,19 +114,19 @@ class HttpConnectionTest : public testing::Test {
       const std::lock_guard<std::mutex> lock(handler_.mutex);
       handler_.held.clear();
     }
-    asio::post(io_, [this] { acceptor_.close(); });
+    asio::post(loop_.io(), [this] { acceptor_.close(); });
     EXPECT_TRUE(opened_ == 0 || closed_.WaitFor(opened_)) << "a connection was left open";
-    work_.reset();
+    loop_.Stop();
     thread_.join();
   }
 
   void Accept() {
-    acceptor_.async_accept(
-        asio::make_strand(io_), [this](boost::system::error_code error, tcp::socket socket) {
-          if (error) return;
-          StartConnection(std::move(socket), nullptr, handler_, limits_, [this] { closed_.Add(); });
-          Accept();
-        });
+    acceptor_.async_accept(loop_.io(), [this](boost::system::error_code error, tcp::socket socket) {
+      if (error) return;
+      StartConnection(std::move(socket), nullptr, handler_, limits_, loop_.delivery(),
+                      [this] { closed_.Add(); });
+      Accept();
+    });
   }
 
   tcp::socket Connect() {
@@ -173,12 +173,9 @@ class HttpConnectionTest : public testing::Test {
   HttpLimits limits_;
   Counter closed_;
   int opened_ = 0;
-  asio::io_context io_, client_io_;
-  asio::executor_work_guard<asio::io_context::executor_type> work_guard_ =
-      asio::make_work_guard(io_);
-  std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work_{
-      std::move(work_guard_)};
-  tcp::acceptor acceptor_{io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0)};
+  HttpLoop loop_;
+  asio::io_context client_io_;
+  tcp::acceptor acceptor_{loop_.io(), tcp::endpoint(asio::ip::address_v4::loopback(), 0)};
   std::thread thread_;
 };
 
