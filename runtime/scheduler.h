@@ -49,7 +49,7 @@ struct PlannedRow {
 };
 
 struct StepPlan {
-  std::vector<PlannedRow> rows;  // borrows Sequences until Commit
+  std::vector<PlannedRow> rows;  // borrows Sequences
   int num_tokens = 0;
 };
 

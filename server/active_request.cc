@@ -40,9 +40,8 @@ ActiveRequest::ActiveRequest(const ServedModel& model, Engine& engine, Metrics& 
       cache_salt_(cache_salt),
       on_done_(std::move(on_done)) {}
 
-void ActiveRequest::SendStarted(const PreparedRequest& prepared, const std::string& model_name) {
-  pb::GenerateEvent event;
-  pb::Started& started = *event.mutable_started();
+void ActiveRequest::MakeOpening(const PreparedRequest& prepared, const std::string& model_name) {
+  pb::Started& started = *opening_.emplace_back().mutable_started();
   started.set_request_id(prepared.request_id);
   started.set_model(model_name);
   started.set_seed(static_cast<int64_t>(prepared.engine.sampling.seed));
@@ -51,17 +50,15 @@ void ActiveRequest::SendStarted(const PreparedRequest& prepared, const std::stri
     started.mutable_prompt_token_ids()->Add(prepared.engine.prompt.begin(),
                                             prepared.engine.prompt.end());
   }
-  sink_->OnEvent(std::move(event));
   if (prepared.echo_text.empty()) return;
   for (int i = 0; i < prepared.num_choices; ++i) {
-    pb::GenerateEvent echo;
-    echo.mutable_delta()->set_choice(i);
-    echo.mutable_delta()->set_text(prepared.echo_text);
-    sink_->OnEvent(std::move(echo));
+    pb::Delta& echo = *opening_.emplace_back().mutable_delta();
+    echo.set_choice(i);
+    echo.set_text(prepared.echo_text);
   }
 }
 
-// Submits without telling the client anything yet: a full queue is an error status, not a broken
+// Submits; the client is told nothing yet: a full queue is an error status, not a broken
 // stream.
 void ActiveRequest::SubmitChoices(PreparedRequest& prepared) {
   const std::weak_ptr<ActiveRequest> self = weak_from_this();
@@ -106,29 +103,26 @@ void ActiveRequest::SubmitChoices(PreparedRequest& prepared) {
 }
 
 void ActiveRequest::Submit(PreparedRequest prepared, const std::string& model_name) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    usage_.set_prompt_tokens(static_cast<int>(prepared.engine.prompt.size()));
-    if (cancelled_) error_ = RequestCancelled();
-    if (error_.ok()) SubmitChoices(prepared);
-    if (error_.ok()) {
-      metrics_.ObservePromptTokens(usage_.prompt_tokens());
-      SendStarted(prepared, model_name);
-    } else {
-      for (const auto& choice : choices_) CancelChoice(*choice);
-      Complete(error_);
-    }
+  usage_.set_prompt_tokens(static_cast<int>(prepared.engine.prompt.size()));
+  if (cancelled_) error_ = RequestCancelled();
+  if (error_.ok()) SubmitChoices(prepared);
+  if (error_.ok()) {
+    metrics_.ObservePromptTokens(usage_.prompt_tokens());
+    MakeOpening(prepared, model_name);
+  } else {
+    for (const auto& choice : choices_) CancelChoice(*choice);
   }
-  // Tokens, or a Cancel, may have come while the choices were not there yet.
-  delivery_.Wake(shared_from_this());
+  HandOver();
 }
 
 void ActiveRequest::Refuse(const absl::Status& status) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    error_ = status;
-    Complete(status);
-  }
+  error_ = status;
+  HandOver();
+}
+
+// Tokens, or a Cancel, may have come before: their news is looked at now.
+void ActiveRequest::HandOver() {
+  handed_over_.store(true, std::memory_order_release);
   delivery_.Wake(shared_from_this());
 }
 
@@ -139,7 +133,7 @@ void ActiveRequest::Cancel() {
 }
 
 void ActiveRequest::CancelChoice(Choice& choice) {
-  if (!choice.cancel.exchange(true)) engine_.Cancel(choice.engine_id);
+  if (!std::exchange(choice.cancelled, true)) engine_.Cancel(choice.engine_id);
 }
 
 void ActiveRequest::RecordTokens(Choice& choice) {
@@ -211,33 +205,30 @@ void ActiveRequest::Complete(const absl::Status& status) {
 }
 
 void ActiveRequest::Deliver() {
-  std::function<void()> on_done;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    bool all_closed = true;
-    bool all_finished = true;
-    for (const auto& choice : choices_) {
-      if (cancelled_) CancelChoice(*choice);
-      DeliverChoice(*choice);
-      all_closed &= choice->closed;
-      all_finished &= choice->finished;
-    }
-    if (!done_ && choices_.empty()) return;  // news of choices that are still being submitted
-    if (!error_.ok()) {
-      Complete(error_);
-    } else if (all_finished && all_closed) {  // the engine's results are part of the usage
-      Complete(absl::OkStatus());
-    }
-    if (!all_closed || !done_) return;
-    on_done = std::exchange(on_done_, nullptr);
-    if (on_done) {
-      const bool stopped = std::any_of(choices_.begin(), choices_.end(), [](const auto& choice) {
-        return choice->stream->result().reason != FinishReason::kLength;
-      });
-      metrics_.RequestFinished(OutcomeOf(error_, stopped));
-    }
+  if (!handed_over_.load(std::memory_order_acquire)) return;  // HandOver will wake it
+  if (!error_.ok()) Complete(error_);                         // refused: before any event
+  for (pb::GenerateEvent& event : std::exchange(opening_, {})) sink_->OnEvent(std::move(event));
+  bool all_closed = true;
+  bool all_finished = true;
+  for (const auto& choice : choices_) {
+    if (cancelled_) CancelChoice(*choice);
+    DeliverChoice(*choice);
+    all_closed &= choice->closed;
+    all_finished &= choice->finished;
   }
-  if (on_done) on_done();
+  if (!error_.ok()) {
+    Complete(error_);
+  } else if (all_finished && all_closed) {  // the engine's results are part of the usage
+    Complete(absl::OkStatus());
+  }
+  if (!all_closed || !done_) return;
+  const std::function<void()> on_done = std::exchange(on_done_, nullptr);
+  if (!on_done) return;
+  const bool stopped = std::any_of(choices_.begin(), choices_.end(), [](const auto& choice) {
+    return choice->stream->result().reason != FinishReason::kLength;
+  });
+  metrics_.RequestFinished(OutcomeOf(error_, stopped));
+  on_done();
 }
 
 }  // namespace fairlead

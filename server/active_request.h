@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // One request between its start and its OnDone: the choices, what they have delivered, and who is
-// told. Work threads prepare and submit it, the delivery thread delivers it, any thread may cancel
-// it.
+// told. Work threads prepare and submit it, from then on it belongs to the delivering thread, which
+// alone calls the sink; any thread may cancel it.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -42,16 +42,17 @@ class ActiveRequest : public Delivery::Item, public std::enable_shared_from_this
  private:
   struct Choice {
     std::shared_ptr<ChoiceStream> stream;
-    std::atomic<uint64_t> engine_id{0};  // 0 until submitted
-    std::atomic<bool> cancel{false};
-    bool finished = false;  // its Finish has been sent
-    bool closed = false;    // the engine is through with it
+    uint64_t engine_id = 0;
+    bool cancelled = false;  // the engine has been told
+    bool finished = false;   // its Finish has been sent
+    bool closed = false;     // the engine is through with it
     absl::Time last_token = absl::InfinitePast();
   };
 
   void CancelChoice(Choice& choice);
-  void SendStarted(const PreparedRequest& prepared, const std::string& model_name);
+  void MakeOpening(const PreparedRequest& prepared, const std::string& model_name);
   void SubmitChoices(PreparedRequest& prepared);
+  void HandOver();
   void DeliverChoice(Choice& choice);
   void RecordTokens(Choice& choice);
   void Complete(const absl::Status& status);
@@ -67,8 +68,9 @@ class ActiveRequest : public Delivery::Item, public std::enable_shared_from_this
   const absl::Time arrival_ = absl::Now();
 
   std::atomic<bool> cancelled_{false};
-  std::mutex
-      mutex_;  // orders Submit and Deliver; never held while the engine thread could wait for it
+  // Submit or Refuse is over: what follows, which was theirs, is Deliver's.
+  std::atomic<bool> handed_over_{false};
+  std::vector<pb::GenerateEvent> opening_;  // to be sent before anything else
   std::vector<std::unique_ptr<Choice>> choices_;
   absl::Status error_;
   pb::Usage usage_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // One choice's way from the engine to its client: the engine thread pushes tokens into memory
-// reserved up front; the delivery thread takes what has arrived, detokenizes it, looks for stop
+// reserved up front; the delivering thread takes what has arrived, detokenizes it, looks for stop
 // strings and makes events of it. Single producer (engine), single consumer (delivery).
 #pragma once
 
@@ -51,7 +51,7 @@ class ChoiceStream : public TokenSink {
   void Close(const EngineResult& result) override;
   void Flush() override { listener_.flush(); }
 
-  // Delivery thread. What has become certain since the last call.
+  // The delivering thread. What has become certain since the last call.
   struct Progress {
     std::optional<pb::PromptLogprobs> prompt_logprobs;
     std::optional<pb::Delta> delta;
@@ -95,7 +95,7 @@ class ChoiceStream : public TokenSink {
   std::atomic<int> num_records_{0};
   std::atomic<bool> closed_{false};
 
-  // Delivery thread only.
+  // The delivering thread only.
   std::optional<Detokenizer> detokenizer_;
   StopMatcher matcher_;
   std::vector<absl::Time> new_token_times_;

@@ -20,9 +20,15 @@ void Delivery::Flush() {
   if (head_.load(std::memory_order_relaxed) != nullptr) Signal();
 }
 
-bool Delivery::DeliverQueued() {
+Delivery::~Delivery() {
+  for (Item* item = TakeQueued(); item != nullptr;) {
+    const std::shared_ptr<Item> last = std::move(item->keep_alive_);
+    item = item->next_;
+  }
+}
+
+Delivery::Item* Delivery::TakeQueued() {
   Item* newest = head_.exchange(nullptr, std::memory_order_acquire);
-  if (newest == nullptr) return false;
   Item* oldest = nullptr;  // reversed: first come, first served
   while (newest != nullptr) {
     Item* next = newest->next_;
@@ -30,6 +36,12 @@ bool Delivery::DeliverQueued() {
     oldest = newest;
     newest = next;
   }
+  return oldest;
+}
+
+bool Delivery::DeliverQueued() {
+  Item* oldest = TakeQueued();
+  if (oldest == nullptr) return false;
   while (oldest != nullptr) {
     Item* next = oldest->next_;
     const std::shared_ptr<Item> item = std::move(oldest->keep_alive_);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The way from the engine to the clients. The engine thread says "this item has news" without
-// blocking or allocating; a thread that belongs to the client's side then calls the item. Wake-ups
+// The way from the engine to the clients. The engine thread says "this item has news", which costs
+// it next to nothing; a thread that belongs to the clients' side then calls the item. Wake-ups
 // of one item that come before it is looked at are one call.
 #pragma once
 
@@ -25,7 +25,7 @@ class Delivery {
     std::shared_ptr<Item> keep_alive_;
   };
 
-  virtual ~Delivery() = default;
+  virtual ~Delivery();  // lets go of what is queued
 
   // Any thread. Queue leaves it to a Flush that follows to wake the delivering thread.
   void Queue(const std::shared_ptr<Item>& item);
@@ -37,12 +37,14 @@ class Delivery {
 
  protected:
   // Something is queued: DeliverQueued is to be called soon. Any thread; must
-  // neither block nor allocate.
+  // not allocate, nor wait for more than a lock that is held for a moment.
   virtual void Signal() = 0;
   // The delivering thread. False where nothing was queued.
   bool DeliverQueued();
 
  private:
+  Item* TakeQueued();  // oldest first
+
   std::atomic<Item*> head_{nullptr};  // newest first
 };
 

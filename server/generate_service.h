@@ -26,7 +26,7 @@ namespace pb = ::fairlead::v1;
 class Delivery;
 class Metrics;
 
-// One request's events, in order, from one service thread at a time. Calls must not block; OnDone
+// One request's events, in order, from the thread that delivers them. Calls must not block; OnDone
 // comes exactly once, last. A status other than OK before any event means that the request was
 // refused.
 class EventSink {
@@ -52,7 +52,7 @@ struct ServedModel {
 class GenerateService {
  public:
   // service_threads render templates and tokenize, and one more what is large; another delivers
-  // events.
+  // the events of requests that have no delivery of their own.
   GenerateService(ServedModel model, Engine& engine, Metrics& metrics, int service_threads);
   ~GenerateService();  // after Engine::Drain; waits for the last OnDone
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
@@ -56,7 +57,7 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
                             .version = options.version,
                             .fingerprint = options.fingerprint,
                             .ready = ready_})),
-        loops_(std::max(options.threads, 1)) {}
+        workers_(std::max(options.threads, 1)) {}
 
   ~HttpServerImpl() override {
     StopAccepting();
@@ -66,7 +67,8 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
       std::unique_lock<std::mutex> lock(mutex_);
       closed_.wait(lock, [this] { return num_connections_ == 0; });
     }
-    for (HttpLoop& loop : loops_) loop.Stop();
+    accept_io_.stop();
+    for (Worker& worker : workers_) worker.loop.Stop();
     for (std::thread& thread : threads_) thread.join();
   }
 
@@ -96,10 +98,14 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
     }
     port_ = acceptor_.local_endpoint().port();
     asio::post(acceptor_.get_executor(), [this] { Accept(); });
-    for (HttpLoop& loop : loops_) {
-      threads_.emplace_back([&loop] {
+    threads_.emplace_back([this] {
+      SetThreadName("http accept");
+      accept_io_.run();
+    });
+    for (Worker& worker : workers_) {
+      threads_.emplace_back([&worker] {
         SetThreadName("http");
-        loop.Run();
+        worker.loop.Run();
       });
     }
     return absl::OkStatus();
@@ -158,13 +164,24 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
   bool draining() const override { return draining_; }
 
  private:
+  struct Worker {
+    HttpLoop loop;
+    int connections = 0;  // with mutex_
+  };
+
+  Worker& LeastBusy() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return *std::min_element(
+        workers_.begin(), workers_.end(),
+        [](const Worker& a, const Worker& b) { return a.connections < b.connections; });
+  }
+
   void Accept() {
-    next_loop_ = (next_loop_ + 1) % loops_.size();
-    HttpLoop& loop = loops_[next_loop_];
-    acceptor_.async_accept(loop.io(), [this, &loop](error_code error, tcp::socket socket) {
+    Worker& worker = LeastBusy();
+    acceptor_.async_accept(worker.loop.io(), [this, &worker](error_code error, tcp::socket socket) {
       if (!acceptor_.is_open()) return;
       if (!error) {
-        Adopt(std::move(socket), loop);
+        Adopt(std::move(socket), worker);
         return Accept();
       }
       // Out of file descriptors, most likely: accepting again at once would spin.
@@ -175,7 +192,7 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
     });
   }
 
-  void Adopt(tcp::socket socket, HttpLoop& loop) {
+  void Adopt(tcp::socket socket, Worker& worker) {
     std::list<std::weak_ptr<ConnectionHandle>>::iterator place;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -192,11 +209,13 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
         return;
       }
       ++num_connections_;
+      ++worker.connections;
       place = connections_.emplace(connections_.end());
     }
     metrics_.ConnectionOpened("http");
-    const auto connection = StartConnection(std::move(socket), tls_.get(), *this, options_.limits,
-                                            loop.delivery(), [this, place] { Forget(place); });
+    const auto connection =
+        StartConnection(std::move(socket), tls_.get(), *this, options_.limits,
+                        worker.loop.delivery(), [this, &worker, place] { Forget(worker, place); });
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       *place = connection;
@@ -205,11 +224,12 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
       connection->CloseWhenIdle();  // StopAccepting may have come before it was in the list
   }
 
-  void Forget(std::list<std::weak_ptr<ConnectionHandle>>::iterator place) {
+  void Forget(Worker& worker, std::list<std::weak_ptr<ConnectionHandle>>::iterator place) {
     metrics_.ConnectionClosed("http");
     const std::lock_guard<std::mutex> lock(mutex_);
     connections_.erase(place);
     --num_connections_;
+    --worker.connections;
     closed_.notify_all();
   }
 
@@ -231,15 +251,18 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
   std::atomic<bool> ready_{false};
   std::atomic<bool> draining_{false};
   const RouteTable routes_;
-  // Before the context: destroying it ends the connections that are left, and they report here.
+  // Before the loops: destroying them ends the connections that are left, and they report here.
   std::mutex mutex_;
   std::condition_variable closed_;
   std::list<std::weak_ptr<ConnectionHandle>> connections_;
   int num_connections_ = 0;
   std::unique_ptr<asio::ssl::context> tls_;
-  std::vector<HttpLoop> loops_;
-  size_t next_loop_ = 0;  // for the next connection; the acceptor's thread
-  tcp::acceptor acceptor_{loops_.front().io()};
+  std::vector<Worker> workers_;
+  // Accepting has a thread of its own: it waits for no answer.
+  asio::io_context accept_io_{1};
+  asio::executor_work_guard<asio::io_context::executor_type> accept_work_{
+      asio::make_work_guard(accept_io_)};
+  tcp::acceptor acceptor_{accept_io_};
   asio::steady_timer accept_pause_{acceptor_.get_executor()};
   int port_ = 0;
   std::vector<std::thread> threads_;

@@ -131,7 +131,7 @@ class Connection : public ConnectionHandle,
     asio::dispatch(executor(), [self = this->shared_from_this()] {
       self->last_request_ = true;
       if (self->busy_) return;
-      if (!self->writing_) return self->Close();
+      if (!self->sending()) return self->Close();
       self->close_after_write_ = true;
     });
   }
@@ -170,8 +170,10 @@ class Connection : public ConnectionHandle,
   void Refuse(int status, std::string_view message, HttpHeaders headers = {});
   void Send(std::string data);
   void Flush();
+  bool sending() const { return writing_ || !unsent_.empty(); }
   bool WriteNow();
   void WriteMore();
+  void OnFlushed();
   void OnWritten(error_code error, size_t bytes);
   void FinishRequest();
   void EndConnection();
@@ -218,6 +220,7 @@ class Connection : public ConnectionHandle,
   std::string sending_;
   size_t num_sent_ = 0;  // bytes of sending_ that are out
   bool writing_ = false;
+  bool flush_posted_ = false;
 };
 
 template <typename Stream>
@@ -288,7 +291,7 @@ void Connection<Stream>::OnRead(error_code error, size_t bytes) {
   if (closed_) return;
   if (error) {
     // A client may end its side once it has asked; an answer that is complete still goes out.
-    if (writing_ && !busy_) {
+    if (sending() && !busy_) {
       close_after_write_ = true;
       return;
     }
@@ -515,7 +518,7 @@ void Connection<Stream>::FinishRequest() {
   ShrinkBuffer();
   if (!keep_alive_ || last_request_ || handler_.draining()) {
     close_after_write_ = true;
-    if (!writing_) EndConnection();
+    if (!sending()) EndConnection();
     return;
   }
   ArmReadTimer(limits_.idle_timeout);
@@ -555,7 +558,12 @@ void Connection<Stream>::Send(std::string data) {
   } else {
     unsent_ += data;
   }
-  Flush();
+  // At the end of this turn: what one piece of news writes leaves together.
+  if (writing_ || std::exchange(flush_posted_, true)) return;
+  asio::post(executor(), [self = this->shared_from_this()] {
+    self->flush_posted_ = false;
+    self->Flush();
+  });
 }
 
 template <typename Stream>
@@ -563,14 +571,22 @@ void Connection<Stream>::Flush() {
   if (writing_ || unsent_.empty() || closed_) return;
   sending_ = std::exchange(unsent_, {});
   num_sent_ = 0;
-  if (WriteNow()) return;
+  if (WriteNow()) return OnFlushed();
   writing_ = true;
   WriteMore();
 }
 
+// Everything is sent, for now.
+template <typename Stream>
+void Connection<Stream>::OnFlushed() {
+  if (close_after_write_) return EndConnection();
+  if (!busy_) Parse();  // it may have waited for this
+  Read();
+}
+
 // True when the socket took everything: the usual case, for which a timer and a turn of the event
-// loop cost more than the write itself. What fails is left to WriteMore, so that no caller finds
-// the connection closed. TLS cannot write in part without losing what it has encrypted.
+// loop cost more than the write itself. What fails is left to WriteMore. TLS cannot write in part
+// without losing what it has encrypted.
 template <typename Stream>
 bool Connection<Stream>::WriteNow() {
   if constexpr (std::is_same_v<Stream, tcp::socket>) {
@@ -607,11 +623,8 @@ void Connection<Stream>::OnWritten(error_code error, size_t bytes) {
   if (num_sent_ < sending_.size()) return WriteMore();
   writing_ = false;
   write_timer_.cancel();
+  if (unsent_.empty()) return OnFlushed();
   Flush();
-  if (writing_) return;
-  if (close_after_write_) return EndConnection();
-  if (!busy_) Parse();  // it may have waited for this
-  Read();
 }
 
 template <typename Stream>

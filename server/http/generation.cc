@@ -36,12 +36,16 @@ HttpGeneration::HttpGeneration(GenerateService& service, std::shared_ptr<HttpExc
 
 void HttpGeneration::Start(const Principal& principal, const std::string& request_id) {
   const auto self = shared_from_this();
+  // What is streamed goes straight to the socket. A whole answer may be large: other connections of
+  // this one's thread do not wait until it is made.
+  const bool large = request_.prompts.front().output().has_prompt_logprobs();
+  Delivery* delivery = request_.stream && !large ? &exchange_->delivery() : nullptr;
   for (size_t i = 0; i < request_.prompts.size(); ++i) {
     pb::GenerateRequest prompt = request_.prompts[i];
     prompt.set_request_id(request_id);
-    const uint64_t id = service_.Start(std::move(prompt), principal, absl::InfiniteFuture(),
-                                       std::make_shared<PromptSink>(self, static_cast<int>(i)),
-                                       &exchange_->delivery());
+    const uint64_t id =
+        service_.Start(std::move(prompt), principal, absl::InfiniteFuture(),
+                       std::make_shared<PromptSink>(self, static_cast<int>(i)), delivery);
     bool over;
     {
       const std::lock_guard<std::mutex> lock(mutex_);

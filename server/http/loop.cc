@@ -6,7 +6,7 @@
 
 namespace fairlead {
 
-// Gives a posted Run the one piece of memory that it needs.
+// Gives a posted DeliverNow the one piece of memory that it needs.
 template <typename T>
 struct HttpLoop::LoopDelivery::Memory {
   using value_type = T;
@@ -27,8 +27,8 @@ struct HttpLoop::LoopDelivery::Memory {
   LoopDelivery* owner;
 };
 
-struct HttpLoop::LoopDelivery::Run {
-  using allocator_type = Memory<Run>;
+struct HttpLoop::LoopDelivery::DeliverNow {
+  using allocator_type = Memory<DeliverNow>;
   allocator_type get_allocator() const { return allocator_type(delivery); }
   void operator()() const {
     // An exchange, for the reason given in DeliverQueued: this call sees what was queued by who
@@ -41,7 +41,7 @@ struct HttpLoop::LoopDelivery::Run {
 
 void HttpLoop::LoopDelivery::Signal() {
   if (posted_.exchange(true, std::memory_order_acq_rel)) return;
-  boost::asio::post(io_, Run{this});
+  boost::asio::post(io_, DeliverNow{this});
 }
 
 }  // namespace fairlead

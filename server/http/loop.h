@@ -28,7 +28,7 @@ class HttpLoop {
     explicit LoopDelivery(boost::asio::io_context& io) : io_(io) {}
 
    private:
-    struct Run;
+    struct DeliverNow;
     template <typename T>
     struct Memory;
     static constexpr size_t kMemory = 128;
@@ -36,15 +36,15 @@ class HttpLoop {
     void Signal() override;
 
     boost::asio::io_context& io_;
-    // Whether a Run is posted that has not begun; its memory is free before it begins.
+    // Whether a DeliverNow is posted that has not begun; its memory is free before it begins.
     std::atomic<bool> posted_{false};
     alignas(std::max_align_t) std::byte memory_[kMemory];
   };
 
+  LoopDelivery delivery_{io_};  // outlives what is posted
   boost::asio::io_context io_{1};
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_{
       boost::asio::make_work_guard(io_)};
-  LoopDelivery delivery_{io_};
 };
 
 }  // namespace fairlead

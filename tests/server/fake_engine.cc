@@ -39,6 +39,12 @@ void FakeEngine::AnswerWith(std::vector<Token> tokens) {
   answer_ = std::move(tokens);
 }
 
+void FakeEngine::AnswerBeforeSubmitReturns(std::vector<Token> tokens) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  answer_ = std::move(tokens);
+  answers_first_ = true;
+}
+
 void FakeEngine::RefuseWith(absl::Status status) {
   const std::lock_guard<std::mutex> lock(mutex_);
   refusal_ = std::move(status);
@@ -67,7 +73,7 @@ std::set<uint64_t> FakeEngine::cancelled() const {
 
 absl::StatusOr<uint64_t> FakeEngine::Submit(EngineRequest request,
                                             std::shared_ptr<TokenSink> sink) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   if (!refusal_.ok()) return refusal_;
   if (draining_) return absl::UnavailableError("the server is shutting down");
   const uint64_t id = ids_.size() + 1;
@@ -76,6 +82,7 @@ absl::StatusOr<uint64_t> FakeEngine::Submit(EngineRequest request,
   active_.emplace(id, Active{std::move(request), std::move(sink)});
   if (answer_) thread_.TryPost([this, id, tokens = *answer_] { AnswerAtOnce(id, tokens); });
   changed_.notify_all();
+  if (answers_first_) changed_.wait(lock, [this, id] { return active_.count(id) == 0; });
   return id;
 }
 

@@ -25,6 +25,8 @@ class FakeEngine : public Engine {
   // From now on every request is answered at once: `tokens` over and over, until max_tokens, or one
   // of its stop tokens after min_tokens. Without this call requests wait for Emit and Close.
   void AnswerWith(std::vector<Token> tokens);
+  // As AnswerWith, and Submit returns only when the request is answered and closed.
+  void AnswerBeforeSubmitReturns(std::vector<Token> tokens);
   // Submit returns this from now on; OK ends it.
   void RefuseWith(absl::Status status);
 
@@ -66,6 +68,7 @@ class FakeEngine : public Engine {
   std::vector<uint64_t> ids_;
   std::set<uint64_t> cancelled_;
   std::optional<std::vector<Token>> answer_;
+  bool answers_first_ = false;  // before Submit returns
   absl::Status refusal_;
   bool draining_ = false;
   WorkQueue thread_{"fake engine", 1, 1 << 20};  // last: ends first

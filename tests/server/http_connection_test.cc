@@ -2,7 +2,6 @@
 // The HTTP layer over real sockets with a handler of the test's own: framing, limits, deadlines,
 // and clients that misbehave.
 #include "server/http/connection.h"
-#include "server/http/loop.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -19,6 +18,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/http/loop.h"
 
 namespace fairlead {
 namespace {

@@ -30,10 +30,11 @@ using testing::EndsWith;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-std::string Completion(int max_tokens, bool stream) {
+std::string Completion(int max_tokens, bool stream, const std::string& prompt = R"("hi")",
+                       int n = 1) {
   const std::string body =
-      absl::StrCat(R"({"prompt":"hi","temperature":0,"max_tokens":)", max_tokens, R"(,"stream":)",
-                   stream ? "true" : "false", "}");
+      absl::StrCat(R"({"prompt":)", prompt, R"(,"n":)", n, R"(,"temperature":0,"max_tokens":)",
+                   max_tokens, R"(,"stream":)", stream ? "true" : "false", "}");
   return absl::StrCat("POST /v1/completions HTTP/1.1\r\nConnection: close\r\nContent-Length: ",
                       body.size(), "\r\n\r\n", body);
 }
@@ -106,6 +107,22 @@ TEST_F(HttpServerTest, ManyClientsAskStreamAndScrapeAtOnce) {
     });
   }
   for (std::thread& thread : threads) thread.join();
+}
+
+// The engine may be faster than who has submitted to it.
+TEST_F(HttpServerTest, TheHeadComesFirstWhenTokensAreThereBeforeSubmitReturns) {
+  engine_.AnswerBeforeSubmitReturns(TokensOf("abcdefgh"));
+  const std::string several = R"(["hi","ho","he"])";
+  for (int i = 0; i < 50; ++i) {
+    const int n = 1 + i % 4;
+    for (const std::string& request :
+         {Completion(8, true, R"("hi")", n), Completion(8, true, several, n)}) {
+      const std::string answer = Ask(request);
+      EXPECT_THAT(answer, StartsWith("HTTP/1.1 200"));
+      EXPECT_EQ(answer.rfind("HTTP/1.1 "), 0u);
+      EXPECT_THAT(answer, EndsWith("data: [DONE]\n\n\r\n0\r\n\r\n"));
+    }
+  }
 }
 
 TEST_F(HttpServerTest, ClientsThatLeaveCancelTheirSequences) {
