@@ -70,6 +70,8 @@ class PackedWeight {
   int64_t rows() const { return rows_; }  // outputs
   int64_t cols() const { return cols_; }  // inputs
   virtual size_t bytes() const = 0;       // device memory it holds
+  // Host memory it holds instead, from where it is copied for every use (PackWeightArgs::streamed).
+  virtual size_t host_bytes() const { return 0; }
   // All of it as bytes that may be kept and given back in PackWeightArgs::image. Empty where the
   // layout is not ours to keep.
   virtual absl::Span<const std::byte> image() const { return {}; }
@@ -92,6 +94,9 @@ struct PackWeightArgs {
   absl::Span<const WeightPart> parts;
   bool embedding =
       false;  // Embed reads its rows as well (a tied head is packed once for both uses)
+  // To stay in host memory and be copied to the device for every use: the same results, at the
+  // rate of the bus. Only where DeviceInfo::streams_weights; not with `embedding`.
+  bool streamed = false;
   // What image() was for the same arguments on such a device, 64-byte aligned; it outlives the
   // weight, which reads it in place. One of another size is not used: the parts are packed.
   absl::Span<const std::byte> image = {};
@@ -127,6 +132,7 @@ struct DeviceInfo {
   DType kv_dtype = DType::kF16;      // of keys and values in the cache
   size_t memory_bytes = 0;           // total
   std::vector<DType> weight_dtypes;  // what PackWeight and Matmul take
+  bool streams_weights = false;      // PackWeightArgs::streamed
 };
 
 class Ops;
@@ -145,6 +151,8 @@ class Device {  // Thread-safe. Outlives every Buffer, PackedWeight and Stream i
   // Bytes of one KV block (K and V of one layer). A layer's cache is num_blocks of these, from its
   // PagedKv::data on.
   virtual size_t KvBlockBytes(const KvShape& shape) const = 0;
+  // Bytes of a weight that PackWeight makes of one part; 0 where nobody needs to know.
+  virtual size_t PackedBytes(DType dtype, int64_t rows, int64_t cols) const { return 0; }
   // Synchronous; the host bytes may be dropped when it returns.
   virtual absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) = 0;
   virtual std::unique_ptr<Stream> NewStream() = 0;

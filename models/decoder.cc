@@ -31,6 +31,8 @@ std::vector<float> CosSinTable(const ModelConfig& config, int max_positions) {
   return table;
 }
 
+std::string LayerPrefix(int index) { return absl::StrCat("model.layers.", index, "."); }
+
 }  // namespace
 
 Tensor Scratch::Allocate(DType dtype, std::initializer_list<int64_t> dims) {
@@ -40,48 +42,82 @@ Tensor Scratch::Allocate(DType dtype, std::initializer_list<int64_t> dims) {
   return tensor;
 }
 
-absl::Status Decoder::LoadLayer(ParameterLoader& loader, int index, Layer& layer) const {
+std::array<ParameterLoader::LinearSpec, 4> Decoder::LayerSpecs(int index) const {
   const ModelConfig& c = config_;
-  const std::string prefix = absl::StrCat("model.layers.", index, ".");
+  const std::string prefix = LayerPrefix(index);
   const std::string attention = prefix + "self_attn.", mlp = prefix + "mlp.";
   const int64_t q_rows = int64_t{c.heads} * c.head_dim, kv_rows = int64_t{c.kv_heads} * c.head_dim;
-  const auto load = [&](Linear& linear, const ParameterLoader::LinearSpec& spec) {
-    auto loaded = loader.LoadLinear(spec);
-    if (loaded.ok()) linear = *std::move(loaded);
-    return loaded.status();
-  };
+  return {
+      {{.modules = {attention + "q_proj", attention + "k_proj", attention + "v_proj"},
+        .rows = {q_rows, kv_rows, kv_rows},
+        .cols = c.hidden,
+        .bias = c.qkv_bias},
+       {.modules = {attention + "o_proj"},
+        .rows = {c.hidden},
+        .cols = q_rows,
+        .bias = c.attention_out_bias},
+       {.modules = {mlp + "gate_proj", mlp + "up_proj"},
+        .rows = {c.ffn, c.ffn},
+        .cols = c.hidden,
+        .bias = c.mlp_bias},
+       {.modules = {mlp + "down_proj"}, .rows = {c.hidden}, .cols = c.ffn, .bias = c.mlp_bias}}};
+}
+
+absl::Status Decoder::LoadLayer(ParameterLoader& loader, int index, Layer& layer) const {
   const auto load_norm = [&](size_t& offset, const std::string& name) {
-    auto loaded = loader.AddVector(name, c.hidden);
+    auto loaded = loader.AddVector(LayerPrefix(index) + name, config_.hidden);
     if (loaded.ok()) offset = *loaded;
     return loaded.status();
   };
-  absl::Status status = load_norm(layer.attention_norm_offset, prefix + "input_layernorm.weight");
-  status.Update(load_norm(layer.mlp_norm_offset, prefix + "post_attention_layernorm.weight"));
-  status.Update(load(layer.qkv,
-                     {.modules = {attention + "q_proj", attention + "k_proj", attention + "v_proj"},
-                      .rows = {q_rows, kv_rows, kv_rows},
-                      .cols = c.hidden,
-                      .bias = c.qkv_bias}));
-  status.Update(load(layer.attention_out, {.modules = {attention + "o_proj"},
-                                           .rows = {c.hidden},
-                                           .cols = q_rows,
-                                           .bias = c.attention_out_bias}));
-  status.Update(load(layer.gate_up, {.modules = {mlp + "gate_proj", mlp + "up_proj"},
-                                     .rows = {c.ffn, c.ffn},
-                                     .cols = c.hidden,
-                                     .bias = c.mlp_bias}));
-  status.Update(load(
-      layer.down,
-      {.modules = {mlp + "down_proj"}, .rows = {c.hidden}, .cols = c.ffn, .bias = c.mlp_bias}));
+  absl::Status status = load_norm(layer.attention_norm_offset, "input_layernorm.weight");
+  status.Update(load_norm(layer.mlp_norm_offset, "post_attention_layernorm.weight"));
+  const auto specs = LayerSpecs(index);
+  const std::array<Linear*, 4> linears = layer.linears();
+  for (size_t i = 0; i < specs.size(); ++i) {
+    auto loaded = loader.LoadLinear(specs[i], /*streamed=*/index >= resident_layers_);
+    if (loaded.ok()) *linears[i] = *std::move(loaded);
+    status.Update(loaded.status());
+  }
   return status;
+}
+
+// Of a device that has memory of its own: the first layers, until what they leave is needed for
+// what every step takes.
+int Decoder::CountResidentLayers(const ParameterLoader& loader, const Device& device,
+                                 const LayerPlacement& placement) const {
+  if (!device.info().streams_weights) return config_.layers;
+  if (placement.resident) return std::min(*placement.resident, config_.layers);
+  std::vector<size_t> bytes;
+  size_t total = 0, largest = 0;
+  for (int i = 0; i < config_.layers; ++i) {
+    bytes.push_back(0);
+    for (const auto& spec : LayerSpecs(i)) {
+      const size_t linear = loader.LinearBytes(spec);
+      bytes.back() += linear;
+      largest = std::max(largest, linear);
+    }
+    total += bytes.back();
+  }
+  const size_t vectors = sizeof(float) * (static_cast<size_t>(max_positions_) *
+                                              static_cast<size_t>(config_.rope.rotary_dim) +
+                                          static_cast<size_t>(config_.layers) * 2 * config_.hidden);
+  const size_t kept =
+      placement.kv_bytes + vectors +
+      (placement.max_tokens > 0 ? ScratchBytes(placement.max_tokens, placement.max_rows) : 0);
+  const size_t free = device.FreeMemory();
+  size_t left = free - std::min(free, kept);
+  if (total <= left) return config_.layers;
+  left -= std::min(left, 2 * largest);  // two at a time pass through
+  int resident = 0;
+  while (resident < config_.layers && bytes[resident] <= left) left -= bytes[resident++];
+  return resident;
 }
 
 void Decoder::BindVectors(const ParameterLoader& loader) {
   for (Layer& layer : layers_) {
     layer.attention_norm = loader.VectorAt(layer.attention_norm_offset, {config_.hidden});
     layer.mlp_norm = loader.VectorAt(layer.mlp_norm_offset, {config_.hidden});
-    for (Linear* linear : {&layer.qkv, &layer.attention_out, &layer.gate_up, &layer.down})
-      loader.Bind(*linear);
+    for (Linear* linear : layer.linears()) loader.Bind(*linear);
   }
   final_norm_ = loader.VectorAt(final_norm_offset_, {config_.hidden});
   cos_sin_ = loader.VectorAt(cos_sin_offset_, {max_positions_, config_.rope.rotary_dim});
@@ -90,7 +126,8 @@ void Decoder::BindVectors(const ParameterLoader& loader) {
 absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const WeightSource& source,
                                                        const ModelConfig& config, Device& device,
                                                        int max_positions,
-                                                       std::shared_ptr<WeightCache> cache) {
+                                                       std::shared_ptr<WeightCache> cache,
+                                                       const LayerPlacement& placement) {
   std::unique_ptr<Decoder> decoder(
       new Decoder(config, device.ops(), device.info().activation_dtype));
   ParameterLoader loader(source, device, cache.get());
@@ -106,6 +143,8 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const WeightSource& sourc
     decoder->head_ = *std::move(head);
   }
   decoder->layers_.resize(static_cast<size_t>(config.layers));
+  decoder->max_positions_ = max_positions;
+  decoder->resident_layers_ = decoder->CountResidentLayers(loader, device, placement);
   for (int i = 0; i < config.layers; ++i) {
     if (absl::Status status = decoder->LoadLayer(loader, i, decoder->layers_[i]); !status.ok())
       return status;
@@ -120,7 +159,6 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const WeightSource& sourc
         absl::StrCat("the RoPE table of ", max_positions, " positions needs ", table_bytes,
                      " bytes, more than a quarter of what is free; use a smaller --max-model-len"));
   }
-  decoder->max_positions_ = max_positions;
   decoder->cos_sin_offset_ = loader.AddValues(CosSinTable(config, max_positions));
   auto vectors = loader.Upload();
   if (!vectors.ok()) return vectors.status();
@@ -132,8 +170,15 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const WeightSource& sourc
 size_t Decoder::weight_bytes() const {
   size_t total = vectors_.bytes() + embedding_->bytes() + (head_ ? head_->bytes() : 0);
   for (const Layer& layer : layers_) {
-    for (const Linear* linear : {&layer.qkv, &layer.attention_out, &layer.gate_up, &layer.down})
-      total += linear->bytes();
+    for (const Linear* linear : layer.linears()) total += linear->bytes();
+  }
+  return total;
+}
+
+size_t Decoder::host_weight_bytes() const {
+  size_t total = 0;
+  for (const Layer& layer : layers_) {
+    for (const Linear* linear : layer.linears()) total += linear->host_bytes();
   }
   return total;
 }
@@ -212,10 +257,11 @@ void Decoder::Logits(Stream& stream, const Tensor& hidden, const Tensor& row, co
 
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const WeightSource& source, Device& device,
                                                  int max_positions,
-                                                 std::shared_ptr<WeightCache> cache) {
+                                                 std::shared_ptr<WeightCache> cache,
+                                                 const LayerPlacement& placement) {
   auto config = LoadModelConfig(source);
   if (!config.ok()) return config.status();
-  return Decoder::Load(source, *config, device, max_positions, std::move(cache));
+  return Decoder::Load(source, *config, device, max_positions, std::move(cache), placement);
 }
 
 }  // namespace fairlead

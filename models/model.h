@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,10 @@ class Model {
   virtual ~Model() = default;
   virtual const ModelConfig& config() const = 0;
   virtual size_t weight_bytes() const = 0;  // device memory of the packed weights
+  // Of the layers from resident_layers on, whose weights the device copies from the host's memory
+  // for every step.
+  virtual size_t host_weight_bytes() const { return 0; }
+  virtual int resident_layers() const { return config().layers; }
   // Scratch that Forward over max_tokens and Logits over max_rows need together.
   virtual size_t ScratchBytes(int max_tokens, int max_rows) const = 0;
   // Runs all layers and writes the batch's keys and values. Returns the last layer's output
@@ -63,11 +68,21 @@ class Model {
                       Scratch& scratch) const = 0;
 };
 
+// Which layers' weights stay on a device that can do without (DeviceInfo::streams_weights); others
+// keep all.
+struct LayerPlacement {
+  std::optional<int> resident;  // the first so many; none: as many as fit beside
+  size_t kv_bytes = 0;          // a KV cache of so many bytes
+  int max_tokens = 0;           // and the scratch of Forward and Logits
+  int max_rows = 0;
+};
+
 // Proves before it returns that the device takes every dtype of the file. `source` may be dropped
 // afterwards. max_positions: the rows of the RoPE table (--max-model-len). `cache`: packed weights
 // from an earlier start; null packs them all. Errors: missing or misshapen tensors by name.
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const WeightSource& source, Device& device,
                                                  int max_positions,
-                                                 std::shared_ptr<WeightCache> cache = nullptr);
+                                                 std::shared_ptr<WeightCache> cache = nullptr,
+                                                 const LayerPlacement& placement = {});
 
 }  // namespace fairlead

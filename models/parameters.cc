@@ -64,6 +64,12 @@ size_t Linear::bytes() const {
   return total;
 }
 
+size_t Linear::host_bytes() const {
+  size_t total = 0;
+  for (const Piece& piece : pieces_) total += piece.weight->host_bytes();
+  return total;
+}
+
 absl::StatusOr<const WeightInfo*> ParameterLoader::Require(const std::string& name,
                                                            std::vector<int64_t> dim) const {
   const WeightInfo* info = source_.Find(name);
@@ -103,7 +109,23 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> ParameterLoader::Pack(
   return cache_ != nullptr ? cache_->Pack(names, args) : device_.PackWeight(args);
 }
 
-absl::StatusOr<Linear> ParameterLoader::LoadLinear(const LinearSpec& spec) {
+size_t ParameterLoader::LinearBytes(const LinearSpec& spec) const {
+  size_t total = 0;
+  const auto dtype_of = [&](size_t i) {
+    const WeightInfo* info = source_.Find(spec.modules[i] + ".weight");
+    return info == nullptr ? DType::kI32 : info->dtype;
+  };
+  for (size_t i = 0; i < spec.modules.size();) {
+    const DType dtype = dtype_of(i);
+    int64_t rows = 0;
+    for (; i < spec.modules.size() && dtype_of(i) == dtype; ++i) rows += spec.rows[i];
+    if (!IsWeightType(dtype) || spec.cols % Info(dtype).block_elements != 0) continue;
+    total += device_.PackedBytes(dtype, rows, spec.cols);
+  }
+  return total;
+}
+
+absl::StatusOr<Linear> ParameterLoader::LoadLinear(const LinearSpec& spec, bool streamed) {
   std::vector<const WeightInfo*> infos;
   for (size_t i = 0; i < spec.modules.size(); ++i) {
     auto info = Require(spec.modules[i] + ".weight", {spec.rows[i], spec.cols});
@@ -128,7 +150,8 @@ absl::StatusOr<Linear> ParameterLoader::LoadLinear(const LinearSpec& spec) {
       names.push_back(infos[i]->name);
       column += spec.rows[i];
     }
-    auto packed = Pack(names, {.dtype = dtype, .cols = spec.cols, .parts = parts});
+    auto packed =
+        Pack(names, {.dtype = dtype, .cols = spec.cols, .parts = parts, .streamed = streamed});
     if (!packed.ok()) return packed.status();
     linear.pieces_.push_back({*std::move(packed), first_column});
   }

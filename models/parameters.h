@@ -26,7 +26,8 @@ class Linear {
  public:
   void Apply(Stream& stream, const Ops& ops, const Tensor& x, const Tensor& out,
              bool accumulate = false) const;
-  size_t bytes() const;
+  size_t bytes() const;       // of the device
+  size_t host_bytes() const;  // PackedWeight's
 
  private:
   friend class ParameterLoader;
@@ -58,7 +59,10 @@ class ParameterLoader {
     int64_t cols = 0;
     bool bias = false;
   };
-  absl::StatusOr<Linear> LoadLinear(const LinearSpec& spec);
+  // streamed: as PackWeightArgs.
+  absl::StatusOr<Linear> LoadLinear(const LinearSpec& spec, bool streamed = false);
+  // What LoadLinear will take of a device that streams_weights; without what it will refuse.
+  size_t LinearBytes(const LinearSpec& spec) const;
   absl::StatusOr<std::unique_ptr<PackedWeight>> LoadMatrix(const std::string& name, int64_t rows,
                                                            int64_t cols, bool embedding);
 

@@ -18,13 +18,13 @@
 #include "runtime/sampler.h"
 
 namespace fairlead {
-namespace {
-
 // Rows of one slice through the head: all that decode at once up to 256, and enough for a prompt's
 // logprobs not to read the head's weights for every few rows.
 int SliceRows(const SchedulerLimits& limits) {
   return std::min(limits.max_batched_tokens, std::clamp(limits.max_num_seqs, 64, 256));
 }
+
+namespace {
 
 // Of one step: every token of it at most.
 int MaxSamples(const SchedulerLimits& limits) {

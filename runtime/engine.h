@@ -28,6 +28,9 @@ struct EngineOptions {
   std::function<absl::Time()> clock = absl::Now;
 };
 
+// Rows that go through the head together, at most: Model::ScratchBytes is asked for so many.
+int SliceRows(const SchedulerLimits& limits);
+
 // A snapshot for metrics; counters never fall.
 struct EngineStats {
   int running = 0, waiting = 0;

@@ -123,6 +123,10 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
       OptionalIntFlag("max-model-len", 1, kMaxContext,
                       "tokens of a request, prompt and output together; default: the model's",
                       &c.max_model_len),
+      OptionalIntFlag("gpu-layers", 0, 65536,
+                      "layers whose weights stay on the GPU; the others are copied from the host's "
+                      "memory for every step; default: as many as fit",
+                      &c.gpu_layers),
       IntFlag("max-logprobs", 0, kMany, "the most logprobs a request may ask for a token",
               &c.max_logprobs),
       SwitchFlag("no-prefix-cache", "compute every prompt from its start", &c.no_prefix_cache),

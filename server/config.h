@@ -36,6 +36,7 @@ struct RuntimeConfig {
   std::optional<MemorySize>
       kv_cache_memory;                   // absent: 25 % of what is free, at most what is of use
   std::optional<int64_t> max_model_len;  // absent: the model's, or what the cache holds
+  std::optional<int64_t> gpu_layers;     // absent: as many as fit
   int max_logprobs = 20;
   bool no_prefix_cache = false;
   std::string speculation = "off";

@@ -25,6 +25,13 @@ size_t Budget(const KvPlanInput& input, int64_t max_model_len) {
 
 }  // namespace
 
+size_t KvBytesToKeep(const KvPlanInput& input) {
+  const int64_t wanted =
+      std::min<int64_t>(input.max_model_len.value_or(input.model_positions), input.model_positions);
+  const size_t budget = Budget(input, wanted);
+  return input.memory ? budget : std::min(budget, BytesFor(input, wanted));
+}
+
 absl::StatusOr<KvPlan> PlanKvCache(const KvPlanInput& input) {
   const int64_t wanted =
       std::min<int64_t>(input.max_model_len.value_or(input.model_positions), input.model_positions);

@@ -33,5 +33,8 @@ struct KvPlan {
 // than is free, or a request of the length asked for, or a single block, does not fit: both
 // numbers.
 absl::StatusOr<KvPlan> PlanKvCache(const KvPlanInput& input);
+// What is kept for the cache where weights could take all memory (free_bytes: before them): what
+// was asked for, or else one request of the greatest length, but at most a quarter.
+size_t KvBytesToKeep(const KvPlanInput& input);
 
 }  // namespace fairlead

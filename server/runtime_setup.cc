@@ -83,21 +83,29 @@ void StoreWeights(WeightCache& cache) {
   });
 }
 
-// mapped_bytes: of weights in pages of a file, which FreeMemory takes for free.
-absl::StatusOr<KvPlan> PlanMemory(const RuntimeConfig& config, const Runtime& runtime,
-                                  size_t mapped_bytes) {
-  const ModelConfig& model = runtime.model->config();
+KvPlanInput MakeKvPlanInput(const RuntimeConfig& config, const ModelConfig& model,
+                            const Device& device) {
   const KvShape shape = {
       .kv_heads = model.kv_heads, .head_dim = model.head_dim, .block_tokens = config.block_tokens};
-  const size_t free_bytes = runtime.device->FreeMemory();
-  const KvPlanInput input = {
-      .block_bytes = runtime.device->KvBlockBytes(shape) * static_cast<size_t>(model.layers),
-      .block_tokens = config.block_tokens,
-      .model_positions = model.max_positions,
-      .max_num_seqs = config.max_num_seqs,
-      .free_bytes = free_bytes - std::min(free_bytes, mapped_bytes),
-      .max_model_len = config.max_model_len,
-      .memory = config.kv_cache_memory};
+  return {.block_bytes = device.KvBlockBytes(shape) * static_cast<size_t>(model.layers),
+          .block_tokens = config.block_tokens,
+          .model_positions = model.max_positions,
+          .max_num_seqs = config.max_num_seqs,
+          .free_bytes = device.FreeMemory(),
+          .max_model_len = config.max_model_len,
+          .memory = config.kv_cache_memory};
+}
+
+// mapped_bytes: of weights in pages of a file, which FreeMemory takes for free. kv_bytes: what was
+// kept for the cache, should weights have had to leave the device.
+absl::StatusOr<KvPlan> PlanMemory(const RuntimeConfig& config, const Runtime& runtime,
+                                  size_t mapped_bytes, size_t kv_bytes) {
+  const ModelConfig& model = runtime.model->config();
+  KvPlanInput input = MakeKvPlanInput(config, model, *runtime.device);
+  input.free_bytes -= std::min(input.free_bytes, mapped_bytes);
+  if (!config.gpu_layers && runtime.model->resident_layers() < model.layers) {
+    input.memory = MemorySize{.bytes = kv_bytes};
+  }
   absl::StatusOr<KvPlan> plan = PlanKvCache(input);
   if (!plan.ok()) return plan;
   if (config.max_model_len && *config.max_model_len > model.max_positions) {
@@ -116,10 +124,39 @@ absl::StatusOr<KvPlan> PlanMemory(const RuntimeConfig& config, const Runtime& ru
   return plan;
 }
 
+SchedulerLimits LimitsOf(const RuntimeConfig& config) {
+  return {.max_batched_tokens = config.max_batched_tokens,
+          .max_num_seqs = config.max_num_seqs,
+          .max_drafts = config.speculation == "ngram" ? kNgramDrafts : 0};
+}
+
+LayerPlacement PlacementOf(const RuntimeConfig& config, size_t kv_bytes) {
+  LayerPlacement placement = {.resident = std::nullopt,
+                              .kv_bytes = kv_bytes,
+                              .max_tokens = config.max_batched_tokens,
+                              .max_rows = SliceRows(LimitsOf(config))};
+  if (config.gpu_layers) placement.resident = static_cast<int>(*config.gpu_layers);
+  return placement;
+}
+
+void LogPlacement(const RuntimeConfig& config, const Runtime& runtime) {
+  const Model& model = *runtime.model;
+  const int layers = model.config().layers, resident = model.resident_layers();
+  const DeviceInfo& device = runtime.device->info();
+  if (!device.streams_weights) {
+    if (config.gpu_layers) spdlog::warn("--gpu-layers means nothing on {}", device.name);
+    return;
+  }
+  if (resident == layers) return;
+  spdlog::warn(
+      "{} of {} layers stay on {}; the weights of the others, {:.1f} MiB in the host's memory, are "
+      "copied there for every step{}",
+      resident, layers, device.name, MiB(model.host_weight_bytes()),
+      config.gpu_layers ? "" : ": there is not enough memory for all (--gpu-layers)");
+}
+
 EngineOptions OptionsOf(const RuntimeConfig& config, const KvPlan& plan) {
-  return {.scheduler = {.max_batched_tokens = config.max_batched_tokens,
-                        .max_num_seqs = config.max_num_seqs,
-                        .max_drafts = config.speculation == "ngram" ? kNgramDrafts : 0},
+  return {.scheduler = LimitsOf(config),
           .max_queue = config.max_queue,
           .kv_cache_bytes = plan.bytes,
           .max_model_len = plan.max_model_len,
@@ -203,7 +240,9 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config
       std::async(std::launch::async, [&] { return LoadText(config, **source, *runtime); });
   const std::shared_ptr<WeightCache> cache = OpenWeightCache(config, **source, *runtime->device);
   timer.Done("the weight cache");
-  auto model = LoadModel(**source, *runtime->device, positions, cache);
+  const size_t kv_bytes = KvBytesToKeep(MakeKvPlanInput(config, *model_config, *runtime->device));
+  auto model =
+      LoadModel(**source, *runtime->device, positions, cache, PlacementOf(config, kv_bytes));
   timer.Done("the weights");
   if (!model.ok()) return model.status();
   if (absl::Status status = text.get(); !status.ok()) return status;
@@ -224,9 +263,10 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config
                runtime->served.name, runtime->served.architecture, runtime->served.parameters,
                MiB(runtime->model->weight_bytes()),
                absl::ToDoubleMilliseconds(absl::Now() - start));
+  LogPlacement(config, *runtime);
 
   const absl::StatusOr<KvPlan> plan =
-      PlanMemory(config, *runtime, cache ? cache->mapped_bytes() : 0);
+      PlanMemory(config, *runtime, cache ? cache->mapped_bytes() : 0, kv_bytes);
   if (!plan.ok()) return plan.status();
   runtime->kv_cache_bytes = plan->bytes;
   auto engine = Engine::Create(*runtime->device, *runtime->model, OptionsOf(config, *plan));

@@ -33,7 +33,8 @@ DeviceInfo MakeInfo(std::string_view name, int index, Numerics numerics, DType k
           .memory_bytes = gpu.memory_bytes,
           .weight_dtypes = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
                             DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,
-                            DType::kQ6_K}};
+                            DType::kQ6_K},
+          .streams_weights = true};
 }
 
 // A stream's own: attention's sums of splits, and a matmul's rounded activations. A decode of one
@@ -56,19 +57,28 @@ class GpuDevice final : public Device {
   const DeviceInfo& info() const override { return info_; }
   size_t FreeMemory() const override {
     const size_t available = AvailableMemory(index_);
-    return available - std::min(available, ScratchBytes(info_.memory_bytes));
+    const size_t kept = ScratchBytes(info_.memory_bytes) + WeightRingBytes(*streamed_);
+    return available - std::min(available, kept);
   }
   absl::StatusOr<Buffer> Allocate(size_t bytes) override;
   size_t KvBlockBytes(const KvShape& shape) const override {
     return KvLayout(shape, info_.kv_dtype).block_bytes();
+  }
+  size_t PackedBytes(DType dtype, int64_t rows, int64_t cols) const override {
+    constexpr size_t kPage = size_t{2} << 20;  // what drivers round an allocation to
+    return (GpuPackedBytes(dtype, rows, cols) + kPage - 1) / kPage * kPage;
   }
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override;
   std::unique_ptr<Stream> NewStream() override;
   const Ops& ops() const override { return ops_; }
 
  private:
+  absl::StatusOr<std::unique_ptr<PackedWeight>> PackStreamed(const PackWeightArgs& args,
+                                                             int64_t rows);
+
   const int index_;
   const DeviceInfo info_;
+  const std::shared_ptr<StreamedWeights> streamed_ = std::make_shared<StreamedWeights>();
   WeightUpload upload_;
   const GpuOps ops_;
 };
@@ -93,7 +103,25 @@ std::unique_ptr<Stream> GpuDevice::NewStream() {
   FAIRLEAD_CHECK_MSG(data != nullptr,
                      absl::StrCat(info_.name, ": no memory for a stream's ", bytes, " bytes"));
   return std::make_unique<GpuStream>(
-      index_, Buffer(data, bytes, [index = index_](void* p) { ReleaseMemory(index, p); }));
+      index_, Buffer(data, bytes, [index = index_](void* p) { ReleaseMemory(index, p); }),
+      streamed_);
+}
+
+absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackStreamed(const PackWeightArgs& args,
+                                                                      int64_t rows) {
+  const size_t bytes = GpuPackedBytes(args.dtype, rows, args.cols);
+  void* data = AllocatePinned(index_, bytes);
+  if (data == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(info_.name, ": cannot pin ", bytes,
+                     " bytes of host memory for weights that do not stay on the GPU"));
+  }
+  Buffer host(data, bytes, [index = index_](void* p) { ReleasePinned(index, p); });
+  if (absl::Status status = upload_.PackToHost(args, rows, static_cast<std::byte*>(data));
+      !status.ok()) {
+    return status;
+  }
+  return std::make_unique<GpuPackedWeight>(args.dtype, rows, args.cols, std::move(host), streamed_);
 }
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackWeight(const PackWeightArgs& args) {
@@ -104,6 +132,10 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackWeight(const PackWe
     return absl::InvalidArgumentError(absl::StrCat(info_.name, ": a weight of ", args.cols,
                                                    " columns; only float32 numerics take so many"));
   }
+  if (args.streamed && args.embedding) {
+    return absl::InvalidArgumentError("a table of embeddings stays on the device");
+  }
+  if (args.streamed) return PackStreamed(args, *rows);
   const size_t bytes = GpuPackedBytes(args.dtype, *rows, args.cols);
   absl::StatusOr<Buffer> buffer = Allocate(bytes);
   if (!buffer.ok()) return buffer.status();

@@ -25,6 +25,10 @@
 //   void CopyToHost(stream, host, device, bytes)
 //     as Stream's; at once where the host memory is not pinned and the device needs that
 //   void Wait(stream)
+//   EventHandle CreateEvent(device): a point in a stream's work
+//   void DestroyEvent(event)
+//   void Record(stream, event): after all that the stream has so far
+//   void WaitFor(stream, event): what the stream gets from now on begins after it
 //   GPU_LAUNCH(stream, grid, threads, shared_bytes, Kernel, args)
 //
 // Compile with contraction off (-ffp-contract=off, nvcc --fmad=false): fmaf says where a product
@@ -81,6 +85,10 @@ void DestroyStream(const StreamHandle& stream);
 void CopyToDevice(const StreamHandle& stream, void* device, const void* host, size_t bytes);
 void CopyToHost(const StreamHandle& stream, void* host, const void* device, size_t bytes);
 void Wait(const StreamHandle& stream);
+EventHandle CreateEvent(int device);
+void DestroyEvent(const EventHandle& event);
+void Record(const StreamHandle& stream, const EventHandle& event);
+void WaitFor(const StreamHandle& stream, const EventHandle& event);
 // `args`: the kernel's one argument. `name` is for messages.
 void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int threads,
                   size_t shared_bytes, const void* kernel, const void* args);

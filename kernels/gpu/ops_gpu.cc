@@ -3,6 +3,7 @@
 #include "kernels/gpu/ops_gpu.h"
 
 #include "kernels/gpu/kernels.h"
+#include "kernels/gpu/packed_weight.h"
 #include "kernels/gpu/stream_gpu.h"
 
 namespace fairlead::FAIRLEAD_GPU {
@@ -14,8 +15,18 @@ void GpuOps::Embed(Stream& stream, const EmbedArgs& args) const {
 }
 
 void GpuOps::Matmul(Stream& stream, const MatmulArgs& args) const {
-  const Buffer& scratch = static_cast<GpuStream&>(stream).scratch();
-  LaunchMatmul(HandleOf(stream), args, numerics_, {scratch.data(), scratch.bytes()});
+  auto& gpu = static_cast<GpuStream&>(stream);
+  const MatmulMemory memory = {gpu.scratch().data(), gpu.scratch().bytes()};
+  const auto& weight = static_cast<const GpuPackedWeight&>(*args.weight);
+  if (!weight.streamed()) return LaunchMatmul(gpu.handle(), args, numerics_, memory);
+  // As if it were there: a view of its place for now.
+  std::byte* place = gpu.ring().Acquire(weight);
+  const GpuPackedWeight there(weight.dtype(), weight.rows(), weight.cols(),
+                              Buffer(place, weight.host_bytes(), nullptr));
+  MatmulArgs call = args;
+  call.weight = &there;
+  LaunchMatmul(gpu.handle(), call, numerics_, memory);
+  gpu.ring().Release();
 }
 
 void GpuOps::RopeAndWriteKv(Stream& stream, const RopeAndWriteKvArgs& args) const {

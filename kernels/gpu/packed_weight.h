@@ -30,10 +30,12 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <utility>
 
 #include "kernels/device.h"
 #include "kernels/dtype.h"
+#include "kernels/gpu/streamed_weights.h"
 
 namespace fairlead {
 
@@ -118,12 +120,32 @@ class GpuPackedWeight final : public PackedWeight {
         memory_(std::move(memory)),
         planes_(GpuPlanesAt(dtype, rows, cols, static_cast<const std::byte*>(memory_.data()))) {}
 
-  size_t bytes() const override { return memory_.bytes(); }
+  // One that stays in host memory, `host`, which the device copies from. It has no planes: a
+  // WeightRing gives it a place for every use.
+  GpuPackedWeight(DType dtype, int64_t rows, int64_t cols, Buffer host,
+                  std::shared_ptr<StreamedWeights> others)
+      : PackedWeight(dtype, rows, cols),
+        memory_(std::move(host)),
+        streamed_(std::move(others)),
+        streamed_id_(
+            streamed_->Add(static_cast<const std::byte*>(memory_.data()), memory_.bytes())) {}
+  ~GpuPackedWeight() override {
+    if (streamed_ != nullptr) streamed_->Remove(streamed_id_);
+  }
+
+  size_t bytes() const override { return streamed() ? 0 : memory_.bytes(); }
+  size_t host_bytes() const override { return streamed() ? memory_.bytes() : 0; }
   const GpuPlanes& planes() const { return planes_; }
+
+  bool streamed() const { return streamed_ != nullptr; }
+  uint64_t streamed_id() const { return streamed_id_; }
+  const std::byte* host() const { return static_cast<const std::byte*>(memory_.data()); }
 
  private:
   Buffer memory_;
-  GpuPlanes planes_;
+  GpuPlanes planes_{};
+  const std::shared_ptr<StreamedWeights> streamed_;
+  const uint64_t streamed_id_ = StreamedWeights::kNone;
 };
 
 }  // namespace fairlead

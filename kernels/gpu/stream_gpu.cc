@@ -7,8 +7,14 @@ namespace fairlead::FAIRLEAD_GPU {
 
 GpuStream::~GpuStream() {
   FAIRLEAD_GPU::Wait(handle_);  // the GPU may still read what is staged
+  ring_.reset();
   DestroyStream(handle_);
   if (staging_ != nullptr) ReleasePinned(device_, staging_);
+}
+
+WeightRing& GpuStream::ring() {
+  if (ring_ == nullptr) ring_ = std::make_unique<WeightRing>(device_, handle_, streamed_);
+  return *ring_;
 }
 
 std::byte* GpuStream::Stage(size_t bytes) {

@@ -6,11 +6,14 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "kernels/device.h"
 #include "kernels/gpu/gpu.h"
+#include "kernels/gpu/streamed_weights.h"
+#include "kernels/gpu/weight_ring.h"
 
 namespace fairlead::FAIRLEAD_GPU {
 
@@ -19,14 +22,20 @@ class GpuStream final : public Stream {
   static constexpr size_t kStagingBytes = size_t{4} << 20;
 
   // `scratch`: device memory that ops on this stream may write; may be empty.
-  explicit GpuStream(int device, Buffer scratch = {})
-      : device_(device), handle_(CreateStream(device)), scratch_(std::move(scratch)) {}
+  // `streamed`: the device's weights in host memory; null where it has none.
+  explicit GpuStream(int device, Buffer scratch = {},
+                     std::shared_ptr<const StreamedWeights> streamed = nullptr)
+      : device_(device),
+        handle_(CreateStream(device)),
+        scratch_(std::move(scratch)),
+        streamed_(std::move(streamed)) {}
   ~GpuStream() override;
   void CopyToDevice(void* device, const void* host, size_t bytes) override;
   void CopyToHost(void* host, const void* device, size_t bytes) override;
   void Wait() override;
   const StreamHandle& handle() const { return handle_; }
   const Buffer& scratch() const { return scratch_; }
+  WeightRing& ring();  // made at the first call
 
  private:
   struct Result {  // to hand over when the work is done
@@ -40,6 +49,8 @@ class GpuStream final : public Stream {
   const int device_;
   StreamHandle handle_;
   Buffer scratch_;
+  const std::shared_ptr<const StreamedWeights> streamed_;
+  std::unique_ptr<WeightRing> ring_;
   std::byte* staging_ = nullptr;  // kStagingBytes, from the first copy on
   size_t used_ = 0;               // since the last Wait
   std::vector<Result> results_;

@@ -2,9 +2,9 @@
 #include "kernels/gpu/weight_upload.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/gpu/packed_weight.h"
 
 namespace fairlead::FAIRLEAD_GPU {
 
@@ -41,12 +41,18 @@ absl::Status WeightUpload::Reserve(size_t bytes) {
   return absl::OkStatus();
 }
 
-absl::Status WeightUpload::Upload(const PackWeightArgs& args, int64_t rows, std::byte* data) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+// Rows that a thread packs at once.
+int64_t WeightUpload::SlabRows(const PackWeightArgs& args, int64_t rows) {
   const auto tile_bytes = static_cast<int64_t>(GpuPackedBytes(args.dtype, kTileRows, args.cols));
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
-  const int64_t slab_rows =
-      kTileRows * std::clamp<int64_t>(static_cast<int64_t>(kSlabBytes) / tile_bytes, 1, tiles);
+  return kTileRows * std::clamp<int64_t>(static_cast<int64_t>(kSlabBytes) / tile_bytes, 1, tiles);
+}
+
+// copy(lane, slice): a part of the lane's slab to where it belongs.
+template <typename Copy>
+absl::Status WeightUpload::Pack(const PackWeightArgs& args, int64_t rows, const Copy& copy) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const int64_t slab_rows = SlabRows(args, rows);
   const size_t bytes = GpuPackedBytes(args.dtype, slab_rows, args.cols);
   if (absl::Status status = Reserve(std::max(bytes, kSlabBytes)); !status.ok()) return status;
   pool_.ParallelFor((rows + slab_rows - 1) / slab_rows, [&](int64_t slab, int worker) {
@@ -55,12 +61,23 @@ absl::Status WeightUpload::Upload(const PackWeightArgs& args, int64_t rows, std:
     Wait(lane.stream);  // what is in the slab has been copied
     PackGpuRows(args, begin, end, lane.slab);
     for (const GpuSlice& slice : GpuSlices(args.dtype, rows, args.cols, begin, end)) {
-      if (slice.bytes == 0) continue;
-      CopyToDevice(lane.stream, data + slice.to, lane.slab + slice.from, slice.bytes);
+      if (slice.bytes > 0) copy(lane, slice);
     }
   });
   for (const Lane& lane : lanes_) Wait(lane.stream);
   return absl::OkStatus();
+}
+
+absl::Status WeightUpload::Upload(const PackWeightArgs& args, int64_t rows, std::byte* data) {
+  return Pack(args, rows, [data](const Lane& lane, const GpuSlice& slice) {
+    CopyToDevice(lane.stream, data + slice.to, lane.slab + slice.from, slice.bytes);
+  });
+}
+
+absl::Status WeightUpload::PackToHost(const PackWeightArgs& args, int64_t rows, std::byte* data) {
+  return Pack(args, rows, [data](const Lane& lane, const GpuSlice& slice) {
+    std::memcpy(data + slice.to, lane.slab + slice.from, slice.bytes);
+  });
 }
 
 }  // namespace fairlead::FAIRLEAD_GPU

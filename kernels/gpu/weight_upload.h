@@ -12,6 +12,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/device.h"
 #include "kernels/gpu/gpu.h"
+#include "kernels/gpu/packed_weight.h"
 
 namespace fairlead::FAIRLEAD_GPU {
 
@@ -28,6 +29,8 @@ class WeightUpload {  // thread-safe: weights take turns
   // Packs the weight of `rows` rows to `data`, device memory of GpuPackedBytes. It is there on
   // return. kResourceExhausted: there is no more memory to pin.
   absl::Status Upload(const PackWeightArgs& args, int64_t rows, std::byte* data);
+  // The same to host memory.
+  absl::Status PackToHost(const PackWeightArgs& args, int64_t rows, std::byte* data);
 
  private:
   struct Lane {  // a thread's
@@ -35,6 +38,9 @@ class WeightUpload {  // thread-safe: weights take turns
     std::byte* slab = nullptr;
   };
 
+  static int64_t SlabRows(const PackWeightArgs& args, int64_t rows);
+  template <typename Copy>
+  absl::Status Pack(const PackWeightArgs& args, int64_t rows, const Copy& copy);
   absl::Status Reserve(size_t bytes);  // in each slab
   void ReleaseSlabs();
 

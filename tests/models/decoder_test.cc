@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <optional>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
@@ -140,6 +141,28 @@ TEST_P(DecoderTest, ChunksGiveTheSameBits) {
   }
 }
 
+TEST_P(DecoderTest, LayersInHostMemoryGiveTheSameBits) {
+  for (const char* name : {"host-simt:32", "host-simt:64"}) {
+    std::vector<float> resident;
+    for (const std::optional<int> layers : {std::optional<int>(), {1}, {0}}) {
+      auto runner = ModelRunner::Open(Folder(GetParam()), Open(name, Numerics::kPrecise),
+                                      kMaxTokens, {}, {.resident = layers});
+      ASSERT_TRUE(runner.ok()) << runner.status();
+      const Model& model = (*runner)->model();
+      EXPECT_EQ(model.resident_layers(), layers.value_or(model.config().layers));
+      EXPECT_EQ(model.host_weight_bytes() > 0, layers.has_value());
+      const auto ids = golden_["sequences"][2]["ids"].get<std::vector<Token>>();
+      std::vector<float> logits = (*runner)->Run(ids, static_cast<int>(ids.size()));
+      for (int step = 0; step < 3; ++step) {
+        const std::vector<float> next = (*runner)->Run(absl::MakeConstSpan(ids).first(1), 1);
+        logits.insert(logits.end(), next.begin(), next.end());
+      }
+      if (!layers) resident = logits;
+      EXPECT_EQ(logits, resident) << name << ", " << layers.value_or(-1);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Checkpoints, DecoderTest,
                          testing::Values("llama-gqa", "llama-tied-mqa", "llama-bias-sharded",
                                          "llama-bf16", "llama-rope-llama3", "llama-rope-linear"),
@@ -164,6 +187,44 @@ TEST(DecoderLoadTest, EveryFailedAllocationIsAStatus) {
               absl::StatusCode::kResourceExhausted)
         << k;
   }
+}
+
+// A device of the GPU kernels' with so much memory, of which nothing is ever used.
+class SmallDevice : public FaultDevice {
+ public:
+  SmallDevice(Device& inner, size_t free) : FaultDevice(inner), free_(free) {}
+  size_t FreeMemory() const override { return free_; }
+
+ private:
+  const size_t free_;
+};
+
+TEST(DecoderLoadTest, AsManyLayersStayOnTheDeviceAsFit) {
+  const std::unique_ptr<Device> simt = Open("host-simt:32", Numerics::kPrecise);
+  auto source = OpenWeights(Folder("llama-gqa"));
+  ASSERT_TRUE(source.ok()) << source.status();
+  const auto whole = LoadModel(**source, *simt, kMaxTokens);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const int layers = (*whole)->config().layers;
+  ASSERT_GE(layers, 2);
+  // Of tiny weights, each takes a page of the driver's.
+  const size_t page = simt->PackedBytes(DType::kF32, 1, 4);
+  const size_t scratch = (*whole)->ScratchBytes(kMaxTokens, 8);
+  constexpr size_t kKv = size_t{3} << 20, kVectors = size_t{1} << 19;
+  const auto resident = [&](size_t pages) {
+    SmallDevice device(*simt, kKv + kVectors + scratch + pages * page);
+    auto model = LoadModel(
+        **source, device, kMaxTokens, nullptr,
+        {.resident = std::nullopt, .kv_bytes = kKv, .max_tokens = kMaxTokens, .max_rows = 8});
+    EXPECT_TRUE(model.ok()) << model.status();
+    return (*model)->resident_layers();
+  };
+  const size_t all = 4 * static_cast<size_t>(layers);
+  EXPECT_EQ(resident(all), layers);
+  EXPECT_EQ(resident(all - 1), layers - 1);  // the last layer's place is for two that pass through
+  EXPECT_EQ(resident(4 + 2), 1);
+  EXPECT_EQ(resident(4 + 1), 0);
+  EXPECT_EQ(resident(0), 0);
 }
 
 TEST(DecoderLoadTest, UnknownPathIsNotFound) {

@@ -17,13 +17,14 @@ constexpr int kBlockTokens = 16;
 absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Open(const std::string& path,
                                                                std::unique_ptr<Device> device,
                                                                int max_tokens,
-                                                               const CacheMaker& make_cache) {
+                                                               const CacheMaker& make_cache,
+                                                               const LayerPlacement& placement) {
   auto source = OpenWeights(path);
   if (!source.ok()) return source.status();
   auto runner = std::make_unique<ModelRunner>();
   runner->device_ = std::move(device);
   auto model = LoadModel(**source, *runner->device_, max_tokens,
-                         make_cache ? make_cache(**source, *runner->device_) : nullptr);
+                         make_cache ? make_cache(**source, *runner->device_) : nullptr, placement);
   if (!model.ok()) return model.status();
   runner->model_ = *std::move(model);
   runner->max_tokens_ = max_tokens;

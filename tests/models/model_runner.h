@@ -23,7 +23,8 @@ class ModelRunner {
   static absl::StatusOr<std::unique_ptr<ModelRunner>> Open(const std::string& path,
                                                            std::unique_ptr<Device> device,
                                                            int max_tokens,
-                                                           const CacheMaker& make_cache = {});
+                                                           const CacheMaker& make_cache = {},
+                                                           const LayerPlacement& placement = {});
 
   // Forgets the sequence.
   void Restart() { context_tokens_ = 0; }

@@ -29,6 +29,19 @@ TEST(KvPlan, AQuarterOfWhatIsFree) {
   EXPECT_FALSE(plan->shortened);
 }
 
+TEST(KvPlan, KeepsOneRequestOfMemoryThatWeightsCouldTake) {
+  KvPlanInput input = Input();
+  EXPECT_EQ(KvBytesToKeep(input), 100'000u);
+  input.free_bytes = 100'000;
+  EXPECT_EQ(KvBytesToKeep(input), 25'000u);
+  input.max_model_len = 17;
+  EXPECT_EQ(KvBytesToKeep(input), 2'000u);
+  input.memory = MemorySize{.bytes = 64'000};
+  EXPECT_EQ(KvBytesToKeep(input), 64'000u);
+  input.memory = MemorySize{.percent = 50};
+  EXPECT_EQ(KvBytesToKeep(input), 50'000u);
+}
+
 TEST(KvPlan, NoMoreThanAllSequencesCanUse) {
   KvPlanInput input = Input();
   input.free_bytes = 100'000'000;

@@ -165,6 +165,29 @@ void Wait(const StreamHandle& stream) {
   CheckRelease(stream.device, "cudaStreamSynchronize", cudaStreamSynchronize(stream.stream));
 }
 
+EventHandle CreateEvent(int device) {
+  Use(device);
+  EventHandle handle = {.device = device, .event = nullptr};
+  Check(device, "cudaEventCreateWithFlags",
+        cudaEventCreateWithFlags(&handle.event, cudaEventDisableTiming));
+  return handle;
+}
+
+void DestroyEvent(const EventHandle& event) {
+  Use(event.device);
+  CheckRelease(event.device, "cudaEventDestroy", cudaEventDestroy(event.event));
+}
+
+void Record(const StreamHandle& stream, const EventHandle& event) {
+  Use(stream.device);
+  Check(stream.device, "cudaEventRecord", cudaEventRecord(event.event, stream.stream));
+}
+
+void WaitFor(const StreamHandle& stream, const EventHandle& event) {
+  Use(stream.device);
+  Check(stream.device, "cudaStreamWaitEvent", cudaStreamWaitEvent(stream.stream, event.event, 0));
+}
+
 void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int threads,
                   size_t shared_bytes, const void* kernel, const void* args) {
   constexpr size_t kAlwaysAllowed = size_t{40} << 10;  // of 48 KiB, which hold static memory, too

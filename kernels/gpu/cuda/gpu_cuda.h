@@ -45,5 +45,9 @@ struct StreamHandle {
   int device;
   cudaStream_t stream;
 };
+struct EventHandle {
+  int device;
+  cudaEvent_t event;
+};
 
 }  // namespace fairlead::FAIRLEAD_GPU

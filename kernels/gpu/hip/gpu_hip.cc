@@ -124,6 +124,29 @@ void Wait(const StreamHandle& stream) {
   CheckRelease(stream.device, hipStreamSynchronize(stream.stream), "hipStreamSynchronize");
 }
 
+EventHandle CreateEvent(int device) {
+  Use(device);
+  EventHandle handle = {.device = device, .event = nullptr};
+  Check(device, hipEventCreateWithFlags(&handle.event, hipEventDisableTiming),
+        "hipEventCreateWithFlags");
+  return handle;
+}
+
+void DestroyEvent(const EventHandle& event) {
+  Use(event.device);
+  CheckRelease(event.device, hipEventDestroy(event.event), "hipEventDestroy");
+}
+
+void Record(const StreamHandle& stream, const EventHandle& event) {
+  Use(stream.device);
+  Check(stream.device, hipEventRecord(event.event, stream.stream), "hipEventRecord");
+}
+
+void WaitFor(const StreamHandle& stream, const EventHandle& event) {
+  Use(stream.device);
+  Check(stream.device, hipStreamWaitEvent(stream.stream, event.event, 0), "hipStreamWaitEvent");
+}
+
 void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int threads,
                   size_t shared_bytes, const void* kernel, const void* args) {
   FAIRLEAD_CHECK_MSG(threads <= kMaxBlockThreads, name);

@@ -65,5 +65,9 @@ struct StreamHandle {
   int device;
   hipStream_t stream;
 };
+struct EventHandle {
+  int device;
+  hipEvent_t event;
+};
 
 }  // namespace fairlead::FAIRLEAD_GPU

@@ -61,6 +61,7 @@ GPU_DEVICE LaneMask Ballot(bool predicate FAIRLEAD_GPU_SITE) {
 }
 
 struct StreamHandle {};
+struct EventHandle {};
 
 GpuSummary DescribeDevice(int device);  // gpu_host.cc, as the next
 size_t AvailableMemory(int device);
@@ -77,6 +78,10 @@ inline void CopyToHost(const StreamHandle&, void* host, const void* device, size
   std::memcpy(host, device, bytes);
 }
 inline void Wait(const StreamHandle&) {}
+inline EventHandle CreateEvent(int) { return {}; }
+inline void DestroyEvent(const EventHandle&) {}
+inline void Record(const StreamHandle&, const EventHandle&) {}
+inline void WaitFor(const StreamHandle&, const EventHandle&) {}
 
 // The launch, once it is there for all threads of the grid to read.
 template <typename Args>

@@ -72,7 +72,17 @@ class StartTest(unittest.TestCase):
                           environment("set_device=46"))
 
     def test_out_of_memory(self):
-        self.expect_error(r".*cuda:0: cannot allocate \d+ bytes; \d+ bytes are free", environment("memory=60000000"))
+        self.expect_error(r".*cuda:0: cannot allocate \d+ bytes; \d+ bytes are free", environment("memory=20000000"))
+
+    def test_layers_that_do_not_fit_stay_in_host_memory(self):
+        with harness.Server("--device", "cuda:0", "--max-model-len", "64", env=environment("memory=100000000")) as server:
+            found = re.search(r"(\d+) of 30 layers stay on cuda:0; the weights of the others, [\d.]+ MiB in the host's memory", server.log)
+            self.assertTrue(0 < int(found.group(1)) < 30, server.log)
+            self.assertEqual(server.terminate(), 0)
+        with harness.Server("--device", "cuda:0", "--max-model-len", "64", "--gpu-layers", "0",
+                            env=environment()) as server:
+            self.assertIn("0 of 30 layers stay on cuda:0; ", server.log)
+            self.assertEqual(server.terminate(), 0)
 
     if not _options.installed:
         def test_not_installed(self):

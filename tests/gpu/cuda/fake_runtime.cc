@@ -125,6 +125,14 @@ FAKE cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 }
 FAKE cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 FAKE cudaError_t cudaStreamSynchronize(cudaStream_t) { return LostAfter("fail_wait", g_launches); }
+FAKE cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  static std::atomic<uintptr_t> next{1};
+  *event = reinterpret_cast<cudaEvent_t>(++next);
+  return cudaSuccess;
+}
+FAKE cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
+FAKE cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+FAKE cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 FAKE cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
 FAKE cudaError_t cudaLaunchKernel(const void*, dim3, dim3, void**, size_t, cudaStream_t) {
   return LostAfter("fail_launch", ++g_launches);
