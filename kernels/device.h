@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/dtype.h"
+#include "kernels/telemetry.h"
 #include "kernels/tensor.h"
 
 namespace fairlead {
@@ -157,6 +158,8 @@ class Device {  // Thread-safe. Outlives every Buffer, PackedWeight and Stream i
   virtual absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) = 0;
   virtual std::unique_ptr<Stream> NewStream() = 0;
   virtual const Ops& ops() const = 0;
+  // Empty where there is no driver to ask. May take milliseconds.
+  virtual DeviceTelemetry Telemetry() const { return {}; }
 };
 
 struct DeviceOptions {

@@ -8,6 +8,7 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
+#include <algorithm>
 #include <mutex>
 
 namespace fairlead {
@@ -89,9 +90,40 @@ class Metrics::Impl {
     Raise(accepted_draft_tokens, s.accepted_draft_tokens);
   }
 
+  // A gauge comes into being when the driver first tells its value.
+  void ReadTelemetry() {
+    const std::lock_guard<std::mutex> lock(engine_mutex);
+    if (!telemetry) return;
+    const DeviceTelemetry t = telemetry();
+    const auto set = [this](const auto& value, const char* name, const char* help,
+                            const prometheus::Labels& labels = {}) {
+      if (value) Gauge(name, help, labels).Set(static_cast<double>(*value));
+    };
+    set(t.power_watts, "fairlead_gpu_power_watts", "Power drawn");
+    set(t.power_limit_watts, "fairlead_gpu_power_limit_watts", "Power allowed");
+    set(t.temperature_celsius, "fairlead_gpu_temperature_celsius", "Temperature");
+    set(t.core_clock_hertz, "fairlead_gpu_clock_hertz", kClocksHelp, {{"clock", "core"}});
+    set(t.memory_clock_hertz, "fairlead_gpu_clock_hertz", kClocksHelp, {{"clock", "memory"}});
+    set(t.utilization, "fairlead_gpu_utilization_ratio", "Share of time that a kernel ran, 0 to 1");
+    set(t.memory_used_bytes, "fairlead_gpu_memory_used_bytes", "Device memory in use, by anybody");
+    set(t.ecc_corrected, "fairlead_gpu_ecc_errors", kEccHelp, {{"kind", "corrected"}});
+    set(t.ecc_uncorrected, "fairlead_gpu_ecc_errors", kEccHelp, {{"kind", "uncorrected"}});
+    if (!t.throttling) return;
+    for (const char* reason : {"power_cap", "thermal", "hardware_slowdown", "power_brake"}) {
+      const bool holds =
+          std::find(t.throttling->begin(), t.throttling->end(), reason) != t.throttling->end();
+      Gauge("fairlead_gpu_throttled", "1 while this holds the clocks down", {{"reason", reason}})
+          .Set(holds ? 1 : 0);
+    }
+  }
+
+  static constexpr char kClocksHelp[] = "Clock rates now";
+  static constexpr char kEccHelp[] = "Memory errors since the driver was loaded";
+
   prometheus::Registry registry;
   std::mutex engine_mutex;
   std::function<EngineStats()> stats;
+  std::function<DeviceTelemetry()> telemetry;
 
   prometheus::Gauge& requests_running =
       Gauge("fairlead_requests_running", "Sequences being computed");
@@ -159,6 +191,11 @@ void Metrics::SetEngine(std::function<EngineStats()> stats, int kv_block_tokens)
   impl_->stats = std::move(stats);
 }
 
+void Metrics::SetTelemetry(std::function<DeviceTelemetry()> telemetry) {
+  const std::lock_guard<std::mutex> lock(impl_->engine_mutex);
+  impl_->telemetry = std::move(telemetry);
+}
+
 void Metrics::SetDraining(bool draining) { impl_->draining.Set(draining ? 1 : 0); }
 void Metrics::RequestFinished(std::string_view reason) {
   impl_->finished.Add(OneLabel("reason", reason)).Increment();
@@ -192,6 +229,7 @@ void Metrics::ConnectionClosed(std::string_view protocol) {
 
 std::string Metrics::Scrape() {
   impl_->ReadEngine();
+  impl_->ReadTelemetry();
   return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
 }
 

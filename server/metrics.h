@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "kernels/telemetry.h"
 #include "runtime/engine.h"
 
 namespace fairlead {
@@ -24,6 +25,8 @@ class Metrics {
   // Gauges and the engine's counters are read from here when somebody scrapes. `stats` must stay
   // callable.
   void SetEngine(std::function<EngineStats()> stats, int kv_block_tokens);
+  // Likewise a device's telemetry, where it has some.
+  void SetTelemetry(std::function<DeviceTelemetry()> telemetry);
   void SetDraining(bool draining);
 
   // reason: "stop", "length", "cancelled", "deadline", "rejected", "error".

@@ -71,6 +71,7 @@ class GpuDevice final : public Device {
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override;
   std::unique_ptr<Stream> NewStream() override;
   const Ops& ops() const override { return ops_; }
+  DeviceTelemetry Telemetry() const override { return ReadTelemetry(index_); }
 
  private:
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackStreamed(const PackWeightArgs& args,

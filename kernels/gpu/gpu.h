@@ -15,6 +15,7 @@
 // Hosts, on any thread. `device` is the index of a GPU. A fault of the device, in any of them, ends
 // the process with one line that names it.
 //   GpuSummary DescribeDevice(device);  size_t AvailableMemory(device): bytes that are free
+//   DeviceTelemetry ReadTelemetry(device)
 //   void* AllocateMemory(device, bytes): zeroed, 256-byte aligned; null: there is not enough
 //   void ReleaseMemory(device, data)
 //   void* AllocatePinned(device, bytes): host memory that the device copies by itself; or null
@@ -43,6 +44,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+
+#include "kernels/telemetry.h"
 
 namespace fairlead {
 
@@ -76,6 +79,7 @@ namespace fairlead::FAIRLEAD_GPU {
 #if defined(__CUDACC__) || defined(__HIPCC__)
 GpuSummary DescribeDevice(int device);
 size_t AvailableMemory(int device);
+DeviceTelemetry ReadTelemetry(int device);
 void* AllocateMemory(int device, size_t bytes);
 void ReleaseMemory(int device, void* data);
 void* AllocatePinned(int device, size_t bytes);

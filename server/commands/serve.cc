@@ -78,6 +78,8 @@ absl::Status LoadService(const ServeConfig& config, Serving& serving) {
                                           .numerics = std::string(NumericsName(device.numerics))});
   const Engine& engine = *serving.runtime->engine;
   serving.metrics->SetEngine([&engine] { return engine.stats(); }, config.runtime.block_tokens);
+  const Device& telemetry_of = *serving.runtime->device;
+  serving.metrics->SetTelemetry([&telemetry_of] { return telemetry_of.Telemetry(); });
   const int threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 4);
   serving.service = std::make_unique<GenerateService>(
       serving.runtime->served, *serving.runtime->engine, *serving.metrics, threads);

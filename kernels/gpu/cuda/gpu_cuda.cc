@@ -3,11 +3,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "kernels/gpu/cuda/nvml.h"
 #include "kernels/gpu/gpu.h"
 
 namespace fairlead::FAIRLEAD_GPU {
@@ -17,6 +19,7 @@ namespace {
 struct Known {
   std::mutex mutex;
   std::map<int, std::string> names;
+  std::map<int, std::unique_ptr<Nvml>> nvml;
   std::map<std::pair<int, const void*>, size_t> shared_bytes;  // a kernel may have, by device
 };
 Known& AllKnown() {
@@ -95,6 +98,21 @@ size_t AvailableMemory(int device) {
   size_t free = 0, total = 0;
   Check(device, "cudaMemGetInfo", cudaMemGetInfo(&free, &total));
   return free;
+}
+
+DeviceTelemetry ReadTelemetry(int device) {
+  const Nvml* nvml = nullptr;
+  {
+    const std::lock_guard<std::mutex> lock(AllKnown().mutex);
+    std::unique_ptr<Nvml>& known = AllKnown().nvml[device];
+    if (known == nullptr) {
+      char bus[32] = "";
+      Check(device, "cudaDeviceGetPCIBusId", cudaDeviceGetPCIBusId(bus, sizeof(bus), device));
+      known = std::make_unique<Nvml>("libnvidia-ml.so.1", bus);
+    }
+    nvml = known.get();
+  }
+  return nvml->Read();
 }
 
 void* AllocateMemory(int device, size_t bytes) {

@@ -5,9 +5,11 @@
 #include <cstdlib>
 #include <string>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/gpu/gpu.h"
+#include "kernels/gpu/hip/amdgpu.h"
 
 namespace fairlead::FAIRLEAD_GPU {
 namespace {
@@ -62,6 +64,12 @@ size_t AvailableMemory(int device) {
   size_t free = 0, total = 0;
   Check(device, hipMemGetInfo(&free, &total), "hipMemGetInfo");
   return free;
+}
+
+DeviceTelemetry ReadTelemetry(int device) {
+  char bus[32] = "";
+  Check(device, hipDeviceGetPCIBusId(bus, sizeof(bus), device), "hipDeviceGetPCIBusId");
+  return ReadAmdgpu(absl::StrCat("/sys/bus/pci/devices/", absl::AsciiStrToLower(bus)));
 }
 
 void* AllocateMemory(int device, size_t bytes) {

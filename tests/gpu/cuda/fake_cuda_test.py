@@ -102,6 +102,9 @@ class AutoTest(unittest.TestCase):
                 loaded = {line.split()[-1] for line in maps if re.search(r"/libcuda(rt)?\.so", line)}
             self.assertEqual({os.path.dirname(path) for path in loaded}, {os.path.realpath(_options.fakes)})
             self.assertEqual(len(loaded), 2, loaded)
+            metrics = server.metrics()
+            self.assertEqual(metrics["fairlead_gpu_power_watts"], 312.5)
+            self.assertEqual(metrics['fairlead_gpu_throttled{reason="power_cap"}'], 1)
             self.assertEqual(server.terminate(), 0)
 
     def test_goes_on_to_the_cpu(self):

@@ -51,6 +51,10 @@ FAKE cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   properties->multiProcessorCount = 1;
   return cudaSuccess;
 }
+FAKE cudaError_t cudaDeviceGetPCIBusId(char* bus, int bytes, int device) {
+  std::snprintf(bus, static_cast<size_t>(bytes), "0000:%02x:00.0", device + 1);
+  return cudaSuccess;
+}
 FAKE cudaError_t cudaDriverGetVersion(int* version) {
   *version = fake::DriverVersion();
   return cudaSuccess;
