@@ -96,7 +96,8 @@ struct PackWeightArgs {
   bool embedding =
       false;  // Embed reads its rows as well (a tied head is packed once for both uses)
   // To stay in host memory and be copied to the device for every use: the same results, at the
-  // rate of the bus. Only where DeviceInfo::streams_weights; not with `embedding`.
+  // rate of the bus. Only where DeviceInfo::streams_weights; not with `embedding`. All such weights
+  // of a device are packed before a stream multiplies by one, and outlive the streams that do.
   bool streamed = false;
   // What image() was for the same arguments on such a device, 64-byte aligned; it outlives the
   // weight, which reads it in place. One of another size is not used: the parts are packed.

@@ -102,7 +102,7 @@ int Decoder::CountResidentLayers(const ParameterLoader& loader, const Device& de
                                               static_cast<size_t>(config_.rope.rotary_dim) +
                                           static_cast<size_t>(config_.layers) * 2 * config_.hidden);
   const size_t kept =
-      placement.kv_bytes + vectors +
+      placement.kept_bytes + vectors +
       (placement.max_tokens > 0 ? ScratchBytes(placement.max_tokens, placement.max_rows) : 0);
   const size_t free = device.FreeMemory();
   size_t left = free - std::min(free, kept);
@@ -142,6 +142,13 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const WeightSource& sourc
     if (!head.ok()) return head.status();
     decoder->head_ = *std::move(head);
   }
+  const size_t table_bytes =
+      sizeof(float) * max_positions * static_cast<size_t>(config.rope.rotary_dim);
+  if (table_bytes > device.FreeMemory() / 4) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the RoPE table of ", max_positions, " positions needs ", table_bytes,
+                     " bytes, more than a quarter of what is free; use a smaller --max-model-len"));
+  }
   decoder->layers_.resize(static_cast<size_t>(config.layers));
   decoder->max_positions_ = max_positions;
   decoder->resident_layers_ = decoder->CountResidentLayers(loader, device, placement);
@@ -152,13 +159,6 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const WeightSource& sourc
   auto final_norm = loader.AddVector("model.norm.weight", config.hidden);
   if (!final_norm.ok()) return final_norm.status();
   decoder->final_norm_offset_ = *final_norm;
-  const size_t table_bytes =
-      sizeof(float) * max_positions * static_cast<size_t>(config.rope.rotary_dim);
-  if (table_bytes > device.FreeMemory() / 4) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the RoPE table of ", max_positions, " positions needs ", table_bytes,
-                     " bytes, more than a quarter of what is free; use a smaller --max-model-len"));
-  }
   decoder->cos_sin_offset_ = loader.AddValues(CosSinTable(config, max_positions));
   auto vectors = loader.Upload();
   if (!vectors.ok()) return vectors.status();

@@ -72,7 +72,7 @@ class Model {
 // keep all.
 struct LayerPlacement {
   std::optional<int> resident;  // the first so many; none: as many as fit beside
-  size_t kv_bytes = 0;          // a KV cache of so many bytes
+  size_t kept_bytes = 0;        // the KV cache and whatever else a step takes,
   int max_tokens = 0;           // and the scratch of Forward and Logits
   int max_rows = 0;
 };

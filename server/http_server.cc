@@ -165,8 +165,8 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
 
  private:
   struct Worker {
+    int connections = 0;  // with mutex_; first, as the loop's end may end connections
     HttpLoop loop;
-    int connections = 0;  // with mutex_
   };
 
   Worker& LeastBusy() {

@@ -26,10 +26,11 @@ size_t Budget(const KvPlanInput& input, int64_t max_model_len) {
 }  // namespace
 
 size_t KvBytesToKeep(const KvPlanInput& input) {
+  if (input.memory && input.memory->percent <= 0) return input.memory->bytes;
   const int64_t wanted =
       std::min<int64_t>(input.max_model_len.value_or(input.model_positions), input.model_positions);
-  const size_t budget = Budget(input, wanted);
-  return input.memory ? budget : std::min(budget, BytesFor(input, wanted));
+  const size_t request = BytesFor(input, wanted);
+  return input.max_model_len ? request : std::min(request, input.free_bytes / 16);
 }
 
 absl::StatusOr<KvPlan> PlanKvCache(const KvPlanInput& input) {

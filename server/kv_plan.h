@@ -33,8 +33,9 @@ struct KvPlan {
 // than is free, or a request of the length asked for, or a single block, does not fit: both
 // numbers.
 absl::StatusOr<KvPlan> PlanKvCache(const KvPlanInput& input);
-// What is kept for the cache where weights could take all memory (free_bytes: before them): what
-// was asked for, or else one request of the greatest length, but at most a quarter.
+// What weights must leave for the cache where they could take all memory (free_bytes: before them):
+// the bytes that were asked for; or one request of the length that was asked for; or else one of
+// the model's, but at most a sixteenth.
 size_t KvBytesToKeep(const KvPlanInput& input);
 
 }  // namespace fairlead

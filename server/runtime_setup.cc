@@ -96,16 +96,40 @@ KvPlanInput MakeKvPlanInput(const RuntimeConfig& config, const ModelConfig& mode
           .memory = config.kv_cache_memory};
 }
 
-// mapped_bytes: of weights in pages of a file, which FreeMemory takes for free. kv_bytes: what was
-// kept for the cache, should weights have had to leave the device.
+SchedulerLimits LimitsOf(const RuntimeConfig& config) {
+  return {.max_batched_tokens = config.max_batched_tokens,
+          .max_num_seqs = config.max_num_seqs,
+          .max_drafts = config.speculation == "ngram" ? kNgramDrafts : 0};
+}
+
+// Of a device's memory, what is not planned for: the sampler's logits, small buffers, and what a
+// driver takes for itself when kernels are first launched.
+size_t MemoryMargin(const RuntimeConfig& config, const ModelConfig& model, const Device& device) {
+  constexpr size_t kSmallBuffers = size_t{16} << 20;
+  const size_t logits = sizeof(float) * static_cast<size_t>(SliceRows(LimitsOf(config))) *
+                        static_cast<size_t>(model.vocab);
+  return logits + kSmallBuffers + device.info().memory_bytes / 50;
+}
+
+// Where layers had to leave the device, the cache gets what those that stay have left: many
+// sequences at once are what makes up for the copies.
+std::optional<MemorySize> KvMemory(const RuntimeConfig& config, const Runtime& runtime) {
+  const Model& model = *runtime.model;
+  const bool all = model.resident_layers() == model.config().layers;
+  if (config.kv_cache_memory || config.gpu_layers || all) return config.kv_cache_memory;
+  const size_t free = runtime.device->FreeMemory();
+  const size_t other = MemoryMargin(config, model.config(), *runtime.device) +
+                       model.ScratchBytes(config.max_batched_tokens, SliceRows(LimitsOf(config)));
+  return MemorySize{.bytes = free - std::min(free, other)};
+}
+
+// mapped_bytes: of weights in pages of a file, which FreeMemory takes for free.
 absl::StatusOr<KvPlan> PlanMemory(const RuntimeConfig& config, const Runtime& runtime,
-                                  size_t mapped_bytes, size_t kv_bytes) {
+                                  size_t mapped_bytes) {
   const ModelConfig& model = runtime.model->config();
   KvPlanInput input = MakeKvPlanInput(config, model, *runtime.device);
   input.free_bytes -= std::min(input.free_bytes, mapped_bytes);
-  if (!config.gpu_layers && runtime.model->resident_layers() < model.layers) {
-    input.memory = MemorySize{.bytes = kv_bytes};
-  }
+  input.memory = KvMemory(config, runtime);
   absl::StatusOr<KvPlan> plan = PlanKvCache(input);
   if (!plan.ok()) return plan;
   if (config.max_model_len && *config.max_model_len > model.max_positions) {
@@ -124,15 +148,11 @@ absl::StatusOr<KvPlan> PlanMemory(const RuntimeConfig& config, const Runtime& ru
   return plan;
 }
 
-SchedulerLimits LimitsOf(const RuntimeConfig& config) {
-  return {.max_batched_tokens = config.max_batched_tokens,
-          .max_num_seqs = config.max_num_seqs,
-          .max_drafts = config.speculation == "ngram" ? kNgramDrafts : 0};
-}
-
-LayerPlacement PlacementOf(const RuntimeConfig& config, size_t kv_bytes) {
+LayerPlacement PlacementOf(const RuntimeConfig& config, const ModelConfig& model,
+                           const Device& device) {
   LayerPlacement placement = {.resident = std::nullopt,
-                              .kv_bytes = kv_bytes,
+                              .kept_bytes = KvBytesToKeep(MakeKvPlanInput(config, model, device)) +
+                                            MemoryMargin(config, model, device),
                               .max_tokens = config.max_batched_tokens,
                               .max_rows = SliceRows(LimitsOf(config))};
   if (config.gpu_layers) placement.resident = static_cast<int>(*config.gpu_layers);
@@ -240,9 +260,8 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config
       std::async(std::launch::async, [&] { return LoadText(config, **source, *runtime); });
   const std::shared_ptr<WeightCache> cache = OpenWeightCache(config, **source, *runtime->device);
   timer.Done("the weight cache");
-  const size_t kv_bytes = KvBytesToKeep(MakeKvPlanInput(config, *model_config, *runtime->device));
-  auto model =
-      LoadModel(**source, *runtime->device, positions, cache, PlacementOf(config, kv_bytes));
+  auto model = LoadModel(**source, *runtime->device, positions, cache,
+                         PlacementOf(config, *model_config, *runtime->device));
   timer.Done("the weights");
   if (!model.ok()) return model.status();
   if (absl::Status status = text.get(); !status.ok()) return status;
@@ -261,12 +280,12 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config
                      .max_logprobs = std::min(config.max_logprobs, runtime->model->config().vocab)};
   spdlog::info("model {}: {}, {} parameters, {:.1f} MiB of weights, loaded in {:.0f} ms",
                runtime->served.name, runtime->served.architecture, runtime->served.parameters,
-               MiB(runtime->model->weight_bytes()),
+               MiB(runtime->model->weight_bytes() + runtime->model->host_weight_bytes()),
                absl::ToDoubleMilliseconds(absl::Now() - start));
   LogPlacement(config, *runtime);
 
   const absl::StatusOr<KvPlan> plan =
-      PlanMemory(config, *runtime, cache ? cache->mapped_bytes() : 0, kv_bytes);
+      PlanMemory(config, *runtime, cache ? cache->mapped_bytes() : 0);
   if (!plan.ok()) return plan.status();
   runtime->kv_cache_bytes = plan->bytes;
   auto engine = Engine::Create(*runtime->device, *runtime->model, OptionsOf(config, *plan));

@@ -238,6 +238,9 @@ class GuardedDevice : public Device {
   }
 
   size_t KvBlockBytes(const KvShape& shape) const override { return inner_->KvBlockBytes(shape); }
+  size_t PackedBytes(DType dtype, int64_t rows, int64_t cols) const override {
+    return inner_->PackedBytes(dtype, rows, cols);
+  }
 
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override {
     const std::lock_guard one_at_a_time(execution_);

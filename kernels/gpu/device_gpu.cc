@@ -65,7 +65,7 @@ class GpuDevice final : public Device {
     return KvLayout(shape, info_.kv_dtype).block_bytes();
   }
   size_t PackedBytes(DType dtype, int64_t rows, int64_t cols) const override {
-    constexpr size_t kPage = size_t{2} << 20;  // what drivers round an allocation to
+    constexpr size_t kPage = size_t{2} << 20;  // as drivers round an allocation
     return (GpuPackedBytes(dtype, rows, cols) + kPage - 1) / kPage * kPage;
   }
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override;

@@ -9,7 +9,11 @@
 namespace fairlead::FAIRLEAD_GPU {
 namespace {
 
-size_t SlotBytes(const StreamedWeights& weights) { return (weights.largest() + 255) / 256 * 256; }
+// As drivers round an allocation.
+size_t SlotBytes(const StreamedWeights& weights) {
+  constexpr size_t kPage = size_t{2} << 20;
+  return (weights.largest() + kPage - 1) / kPage * kPage;
+}
 
 }  // namespace
 
@@ -20,12 +24,12 @@ WeightRing::WeightRing(int device, const StreamHandle& compute,
     : device_(device),
       compute_(compute),
       weights_(std::move(weights)),
+      slot_bytes_(SlotBytes(*weights_)),
       copies_(CreateStream(device)) {
-  const size_t bytes = SlotBytes(*weights_);
   for (Slot& slot : slots_) {
-    slot.data = static_cast<std::byte*>(AllocateMemory(device, bytes));
+    slot.data = static_cast<std::byte*>(AllocateMemory(device, slot_bytes_));
     FAIRLEAD_CHECK_MSG(slot.data != nullptr,
-                       absl::StrCat("no memory for ", bytes, " bytes of streamed weights"));
+                       absl::StrCat("no memory for ", slot_bytes_, " bytes of streamed weights"));
     slot.ready = CreateEvent(device);
     slot.released = CreateEvent(device);
   }
@@ -56,7 +60,7 @@ void WeightRing::Load(Slot& slot, uint64_t id, const std::byte* host, size_t byt
 }
 
 std::byte* WeightRing::Acquire(const GpuPackedWeight& weight) {
-  FAIRLEAD_CHECK(weight.host_bytes() <= SlotBytes(*weights_));
+  FAIRLEAD_CHECK(weight.host_bytes() <= slot_bytes_);
   Slot* slot = Find(weight.streamed_id());
   if (slot == nullptr) {
     slot = &Other();
@@ -71,7 +75,7 @@ void WeightRing::Release() {
   Record(compute_, current_->released);
   current_->used = true;
   const StreamedWeights::Entry next = weights_->After(current_->weight);
-  if (next.id != StreamedWeights::kNone && Find(next.id) == nullptr) {
+  if (next.id != StreamedWeights::kNone && next.bytes <= slot_bytes_ && Find(next.id) == nullptr) {
     Load(Other(), next.id, next.host, next.bytes);
   }
 }

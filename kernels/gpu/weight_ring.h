@@ -16,7 +16,8 @@ namespace fairlead::FAIRLEAD_GPU {
 
 class WeightRing {
  public:
-  // Takes WeightRingBytes of device memory, which must be there. `compute` outlives it.
+  // Takes WeightRingBytes of device memory, which must be there. `compute` and the weights outlive
+  // it, and it takes none that is larger than those that are there now.
   WeightRing(int device, const StreamHandle& compute,
              std::shared_ptr<const StreamedWeights> weights);
   ~WeightRing();
@@ -43,6 +44,7 @@ class WeightRing {
   const int device_;
   const StreamHandle& compute_;
   const std::shared_ptr<const StreamedWeights> weights_;
+  const size_t slot_bytes_;
   const StreamHandle copies_;
   std::array<Slot, 2> slots_;
   Slot* current_ = nullptr;  // the last acquired

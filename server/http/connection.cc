@@ -499,7 +499,8 @@ void Connection<Stream>::DoStartStream(const HttpHeaders& headers) {
 template <typename Stream>
 void Connection<Stream>::DoWriteChunk(const std::string& data) {
   if (data.empty()) return;
-  if (unsent_.size() + data.size() > limits_.max_unsent_bytes) return Close();  // nobody reads
+  if (writing_ && unsent_.size() + data.size() > limits_.max_unsent_bytes)
+    return Close();  // nobody reads
   Send(chunked_ ? absl::StrCat(absl::Hex(data.size()), "\r\n", data, "\r\n") : data);
 }
 

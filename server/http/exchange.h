@@ -46,7 +46,7 @@ class HttpExchange {
   // Delivers where the connection runs: calls from there are carried out at once.
   virtual Delivery& delivery() = 0;
   virtual void Respond(HttpResponse response) = 0;
-  // Status 200, text/event-stream. Writes that come while the socket is busy leave together.
+  // Status 200, text/event-stream. Writes of one turn, or while the socket is busy, leave together.
   virtual void StartStream(HttpHeaders headers) = 0;
   virtual void Write(std::string data) = 0;
   virtual void EndStream() = 0;

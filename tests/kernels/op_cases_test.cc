@@ -96,6 +96,9 @@ class MistakenDevice : public Device {
   size_t FreeMemory() const override { return device_->FreeMemory(); }
   absl::StatusOr<Buffer> Allocate(size_t bytes) override { return device_->Allocate(bytes); }
   size_t KvBlockBytes(const KvShape& shape) const override { return device_->KvBlockBytes(shape); }
+  size_t PackedBytes(DType dtype, int64_t rows, int64_t cols) const override {
+    return device_->PackedBytes(dtype, rows, cols);
+  }
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override {
     return device_->PackWeight(args);
   }

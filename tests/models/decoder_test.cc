@@ -215,7 +215,7 @@ TEST(DecoderLoadTest, AsManyLayersStayOnTheDeviceAsFit) {
     SmallDevice device(*simt, kKv + kVectors + scratch + pages * page);
     auto model = LoadModel(
         **source, device, kMaxTokens, nullptr,
-        {.resident = std::nullopt, .kv_bytes = kKv, .max_tokens = kMaxTokens, .max_rows = 8});
+        {.resident = std::nullopt, .kept_bytes = kKv, .max_tokens = kMaxTokens, .max_rows = 8});
     EXPECT_TRUE(model.ok()) << model.status();
     return (*model)->resident_layers();
   };

@@ -29,17 +29,18 @@ TEST(KvPlan, AQuarterOfWhatIsFree) {
   EXPECT_FALSE(plan->shortened);
 }
 
-TEST(KvPlan, KeepsOneRequestOfMemoryThatWeightsCouldTake) {
+TEST(KvPlan, WhatWeightsMustLeave) {
   KvPlanInput input = Input();
-  EXPECT_EQ(KvBytesToKeep(input), 100'000u);
+  EXPECT_EQ(KvBytesToKeep(input), 62'500u);  // a sixteenth
+  input.free_bytes = 10'000'000;
+  EXPECT_EQ(KvBytesToKeep(input), 100'000u);  // a request
+  input.memory = MemorySize{.percent = 50};
+  EXPECT_EQ(KvBytesToKeep(input), 100'000u);  // a share is one of what the weights leave
   input.free_bytes = 100'000;
-  EXPECT_EQ(KvBytesToKeep(input), 25'000u);
-  input.max_model_len = 17;
-  EXPECT_EQ(KvBytesToKeep(input), 2'000u);
+  input.max_model_len = 1000;
+  EXPECT_EQ(KvBytesToKeep(input), 63'000u);
   input.memory = MemorySize{.bytes = 64'000};
   EXPECT_EQ(KvBytesToKeep(input), 64'000u);
-  input.memory = MemorySize{.percent = 50};
-  EXPECT_EQ(KvBytesToKeep(input), 50'000u);
 }
 
 TEST(KvPlan, NoMoreThanAllSequencesCanUse) {

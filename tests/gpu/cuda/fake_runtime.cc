@@ -88,6 +88,8 @@ FAKE cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return cudaSuccess;
 }
 FAKE cudaError_t cudaMalloc(void** data, size_t bytes) {
+  constexpr size_t kPage = size_t{2} << 20;  // of which a device's memory is handed out
+  bytes = (bytes + kPage - 1) / kPage * kPage;
   const std::lock_guard<std::mutex> lock(g_mutex);
   if (bytes > TotalMemory() - g_used) return t_last = cudaErrorMemoryAllocation;
   *data = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
