@@ -170,7 +170,8 @@ class Connection : public ConnectionHandle,
   void Refuse(int status, std::string_view message, HttpHeaders headers = {});
   void Send(std::string data);
   void Flush();
-  bool sending() const { return writing_ || !unsent_.empty(); }
+  bool sending() const { return writing_ || flush_posted_; }  // OnFlushed is still to come
+  bool WriteOut();
   bool WriteNow();
   void WriteMore();
   void OnFlushed();
@@ -499,8 +500,7 @@ void Connection<Stream>::DoStartStream(const HttpHeaders& headers) {
 template <typename Stream>
 void Connection<Stream>::DoWriteChunk(const std::string& data) {
   if (data.empty()) return;
-  if (writing_ && unsent_.size() + data.size() > limits_.max_unsent_bytes)
-    return Close();  // nobody reads
+  if (unsent_.size() + data.size() > limits_.max_unsent_bytes) return Close();  // nobody reads
   Send(chunked_ ? absl::StrCat(absl::Hex(data.size()), "\r\n", data, "\r\n") : data);
 }
 
@@ -559,7 +559,8 @@ void Connection<Stream>::Send(std::string data) {
   } else {
     unsent_ += data;
   }
-  // At the end of this turn: what one piece of news writes leaves together.
+  // At the end of this turn, unless it is much: what one piece of news writes leaves together.
+  if (!writing_ && unsent_.size() > kMaxUnread) WriteOut();
   if (writing_ || std::exchange(flush_posted_, true)) return;
   asio::post(executor(), [self = this->shared_from_this()] {
     self->flush_posted_ = false;
@@ -569,12 +570,19 @@ void Connection<Stream>::Send(std::string data) {
 
 template <typename Stream>
 void Connection<Stream>::Flush() {
-  if (writing_ || unsent_.empty() || closed_) return;
+  if (writing_ || closed_) return;
+  if (unsent_.empty() || WriteOut()) OnFlushed();
+}
+
+// Whether all of it is out.
+template <typename Stream>
+bool Connection<Stream>::WriteOut() {
   sending_ = std::exchange(unsent_, {});
   num_sent_ = 0;
-  if (WriteNow()) return OnFlushed();
+  if (WriteNow()) return true;
   writing_ = true;
   WriteMore();
+  return false;
 }
 
 // Everything is sent, for now.
@@ -624,7 +632,6 @@ void Connection<Stream>::OnWritten(error_code error, size_t bytes) {
   if (num_sent_ < sending_.size()) return WriteMore();
   writing_ = false;
   write_timer_.cancel();
-  if (unsent_.empty()) return OnFlushed();
   Flush();
 }
 

@@ -170,7 +170,7 @@ class CliTest(unittest.TestCase):
         for warp in 32, 64:
             answer = self.generate("--device", f"host-simt:{warp}", "--chat", QUESTION, "--max-tokens", "4")
             self.assertEqual(answer["token_ids"], self.chats[0]["tokens"][:4])
-        answer = self.generate("--device", "host-simt:32", "--gpu-layers", "29", "--chat", QUESTION, "--max-tokens", "4")
+        answer = self.generate("--device", "host-simt:32", "--gpu-layers", "29", "--log-level", "error", "--chat", QUESTION, "--max-tokens", "4")
         self.assertEqual(answer["token_ids"], self.chats[0]["tokens"][:4])
 
     def test_generate_seed_repeats(self):

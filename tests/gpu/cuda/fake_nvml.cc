@@ -12,6 +12,8 @@ constexpr int kNotSupported = 3, kNotFound = 6;
 int g_device;
 }  // namespace
 
+FAKE void FakeNvmlPlay(const char* settings) { fairlead::fake_cuda::Played() = settings; }
+
 FAKE int nvmlInit_v2() { return static_cast<int>(fairlead::fake_cuda::Setting("nvml", 0)); }
 FAKE int nvmlDeviceGetHandleByPciBusId_v2(const char* bus, void** device) {
   if (std::strcmp(bus, "0000:01:00.0") != 0) return kNotFound;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is read of the drivers' telemetry, against a made-up management library and a made-up sysfs.
+#include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -41,9 +41,13 @@ TEST(Nvml, TellsNothingWithoutTheLibraryOrTheGpu) {
   ExpectNothing(Nvml("libfairlead-no-such-library.so.1", "0000:01:00.0").Read());
   ExpectNothing(Nvml("libm.so.6", "0000:01:00.0").Read());  // another library
   ExpectNothing(Nvml(FAIRLEAD_FAKE_NVML, "0000:02:00.0").Read());
-  ASSERT_EQ(setenv("FAIRLEAD_FAKE_CUDA", "nvml=9", 1), 0);
+  void* fake = dlopen(FAIRLEAD_FAKE_NVML, RTLD_NOW | RTLD_LOCAL);
+  ASSERT_NE(fake, nullptr) << dlerror();
+  const auto play = reinterpret_cast<void (*)(const char*)>(dlsym(fake, "FakeNvmlPlay"));
+  ASSERT_NE(play, nullptr);
+  play("nvml=9");
   ExpectNothing(Nvml(FAIRLEAD_FAKE_NVML, "0000:01:00.0").Read());
-  unsetenv("FAIRLEAD_FAKE_CUDA");
+  play("");
 }
 
 class AmdgpuTest : public testing::Test {
