@@ -22,7 +22,7 @@ namespace fairlead {
 struct HttpServerOptions {
   std::string host = "127.0.0.1";
   int port = 8000;  // 0 takes a free one
-  int threads = 2;
+  int threads = 2;  // each with connections of its own; accepting has one more
   HttpLimits limits;
   const TlsIdentity* tls = nullptr;  // null: plain HTTP
   Json config;                       // what /config shows, secrets already hidden
