@@ -237,6 +237,19 @@ void CheckedOps::GatherRows(Stream& stream, const GatherRowsArgs& args) const {
   target_.GatherRows(stream, args);
 }
 
+void CheckedOps::SelectTokens(Stream& stream, const SelectTokensArgs& args) const {
+  const Checker check("SelectTokens");
+  check.Shape("token", args.token, DType::kI32, {kAnySize});
+  const int64_t tokens = args.token.dim[0];
+  check.Shape("source", args.source, DType::kI32, {tokens});
+  check.Shape("drawn", args.drawn, DType::kI32, {kAnySize});
+  check.Shape("out", args.out, DType::kI32, {tokens});
+  check.Apart("out", args.out, "source", args.source);
+  check.Apart("out", args.out, "drawn", args.drawn);
+  if (args.out.data != args.token.data) check.Apart("out", args.out, "token", args.token);
+  target_.SelectTokens(stream, args);
+}
+
 void CheckedOps::Sample(Stream& stream, const SampleArgs& args) const {
   const Checker check("Sample");
   check.Shape("logits", args.logits, DType::kF32, {kAnySize, kAnySize});

@@ -115,15 +115,36 @@ struct KvShape {
   int block_tokens = 0;  // a multiple of kTokenGroup: a device may interleave so many
 };
 
+// Ops that were recorded once and run as one as often as they are launched. Of the stream that
+// recorded them, which outlives it.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+};
+
 // An in-order queue of device work, used by one thread. A device fault CHECK-fails; it is not an
 // error to return. Host memory given to a copy must stay valid and unchanged (CopyToDevice) or
-// unread (CopyToHost) until Wait.
+// unread (CopyToHost) until Wait, or until a fence after it has passed.
 class Stream {
  public:
   virtual ~Stream() = default;
   virtual void CopyToDevice(void* device, const void* host, size_t bytes) = 0;
   virtual void CopyToHost(void* host, const void* device, size_t bytes) = 0;
   virtual void Wait() = 0;
+
+  // A point in the work, to be waited for while later work goes on: 0, 1, ... At most two are open:
+  // a third waits for the first.
+  virtual int64_t Fence() { return 0; }
+  virtual void WaitFor(int64_t fence) { Wait(); }
+  // How long the device had nothing to do between the fence before this one and the first copy
+  // after that; none where nobody knows. When this fence has passed, before the next one but one.
+  virtual std::optional<double> IdleSecondsBefore(int64_t fence) { return std::nullopt; }
+
+  // Where DeviceInfo::graphs: the ops between them are recorded, not run. No copies, fences or
+  // waits there; all memory that the ops name stays as long as the graph. Null: no memory for it.
+  virtual void BeginCapture() {}
+  virtual std::unique_ptr<Graph> EndCapture() { return nullptr; }
+  virtual void Launch(const Graph& graph) {}
 };
 
 struct DeviceInfo {
@@ -135,6 +156,8 @@ struct DeviceInfo {
   size_t memory_bytes = 0;           // total
   std::vector<DType> weight_dtypes;  // what PackWeight and Matmul take
   bool streams_weights = false;      // PackWeightArgs::streamed
+  bool graphs = false;               // Stream::BeginCapture
+  bool asynchronous = false;         // ops return before they have run
 };
 
 class Ops;

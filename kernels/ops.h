@@ -119,6 +119,17 @@ struct GatherRowsArgs {
   auto tensors() const { return std::array{x, row, out}; }
 };
 
+// What a step reads that the host has not seen: out[t] = token[t] where source[t] is negative, else
+// drawn[source[t]], or 0 where that is negative (Sample's -1). out may be token.
+struct SelectTokensArgs {
+  Tensor token;   // i32 [tokens]
+  Tensor source;  // i32 [tokens], each below n
+  Tensor drawn;   // i32 [n]
+  Tensor out;     // i32 [tokens]
+
+  auto tensors() const { return std::array{token, source, drawn, out}; }
+};
+
 // Sparse changes to one row's logits before sampling: l = (l > 0 ? l / repetition : l * repetition)
 // + add. The entries of row r are [start[r], start[r + 1]); a token appears at most once a row. add
 // may be -infinity.
@@ -179,6 +190,7 @@ struct LogprobsArgs {
   OP(Attention)          \
   OP(SiluAndMul)         \
   OP(GatherRows)         \
+  OP(SelectTokens)       \
   OP(Sample)             \
   OP(Logprobs)
 

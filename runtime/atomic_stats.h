@@ -22,6 +22,8 @@ class AtomicStats {
     Set(kBlocksCached, stats.kv_blocks_cached);
     Set(kBlocksFree, stats.kv_blocks_free);
     Set(kSteps, stats.steps);
+    Set(kGraphSteps, stats.graph_steps);
+    Set(kAheadSteps, stats.ahead_steps);
     Set(kPromptTokens, stats.prompt_tokens);
     Set(kGeneratedTokens, stats.generated_tokens);
     Set(kPrefixQueryTokens, stats.prefix_query_tokens);
@@ -43,6 +45,8 @@ class AtomicStats {
             .kv_blocks_cached = static_cast<int>(Get(kBlocksCached)),
             .kv_blocks_free = static_cast<int>(Get(kBlocksFree)),
             .steps = Get(kSteps),
+            .graph_steps = Get(kGraphSteps),
+            .ahead_steps = Get(kAheadSteps),
             .prompt_tokens = Get(kPromptTokens),
             .generated_tokens = Get(kGeneratedTokens),
             .prefix_query_tokens = Get(kPrefixQueryTokens),
@@ -62,6 +66,8 @@ class AtomicStats {
     kBlocksCached,
     kBlocksFree,
     kSteps,
+    kGraphSteps,
+    kAheadSteps,
     kPromptTokens,
     kGeneratedTokens,
     kPrefixQueryTokens,

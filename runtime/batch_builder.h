@@ -12,6 +12,14 @@
 
 namespace fairlead {
 
+// Sizes of a batch's tensors, at least the plan's: what the plan does not fill are sequences of one
+// token at position 0, which writes no keys and whose results nobody reads.
+struct BatchShape {
+  int tokens, seqs;
+  int blocks;  // of a sequence, in the block table
+};
+BatchShape ShapeOf(const StepPlan& plan);
+
 class BatchBuilder {
  public:
   // For plans within `limits` over sequences of at most max_model_len tokens. `layers`: the blocks
@@ -20,9 +28,12 @@ class BatchBuilder {
   static absl::StatusOr<BatchBuilder> Create(Device& device, const SchedulerLimits& limits,
                                              int max_model_len, int block_tokens, int layers);
 
-  // One copy to the device. Valid until the next Build, which must not come before the stream's
-  // Wait.
-  const Batch& Build(const StepPlan& plan, Stream& stream);
+  // One copy to the device. Valid until the next Build but one, which must not come before the
+  // stream has done this one's copy.
+  const Batch& Build(const StepPlan& plan, const BatchShape& shape, Stream& stream);
+  // Of the last batch, i32 [tokens]: where the device has the token (Sequence::unknown_place), or
+  // -1.
+  const Tensor& token_source() const { return token_source_; }
 
  private:
   BatchBuilder(Mirror mirror, int block_tokens, int layers)
@@ -32,6 +43,7 @@ class BatchBuilder {
   int block_tokens_;
   int layers_;
   Batch batch_;
+  Tensor token_source_;
 };
 
 }  // namespace fairlead

@@ -4,11 +4,13 @@
 #include <algorithm>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/check.h"
 #include "kernels/short_slice.h"
 #include "kernels/thread_name.h"
 #include "runtime/atomic_stats.h"
@@ -16,6 +18,7 @@
 #include "runtime/inbox.h"
 #include "runtime/kv_pages.h"
 #include "runtime/sampler.h"
+#include "runtime/step_graphs.h"
 
 namespace fairlead {
 // Rows of one slice through the head: all that decode at once up to 256, and enough for a prompt's
@@ -152,7 +155,13 @@ class EngineImpl final : public Engine {
  public:
   EngineImpl(Device& device, const Model& model, const EngineOptions& options, EngineMemory memory)
       : model_(model),
+        ops_(device.ops()),
         options_(options),
+        // Weights that pass through the device are copied, which no graph holds.
+        uses_graphs_(options.graphs && device.info().graphs && model.host_weight_bytes() == 0),
+        plans_ahead_(options.async_scheduling && device.info().asynchronous &&
+                     options.scheduler.max_drafts == 0 &&
+                     options.scheduler.max_num_seqs <= SliceRows(options.scheduler)),
         stream_(device.NewStream()),
         memory_(std::move(memory)),
         scratch_(std::move(memory_.scratch)),
@@ -162,7 +171,9 @@ class EngineImpl final : public Engine {
             static_cast<std::byte*>(memory_.kv.data()), memory_.kv.bytes(),
             PagesWindow(memory_, options),
             [&device](std::byte* data, size_t bytes) { return device.Populate(data, bytes); }),
-        scheduler_(options.scheduler, cache_, options.max_queue + options.scheduler.max_num_seqs) {
+        scheduler_(options.scheduler, cache_, options.max_queue + options.scheduler.max_num_seqs),
+        graphs_(std::min(options.scheduler.max_num_seqs, SliceRows(options.scheduler)),
+                cache_.BlocksFor(options.max_model_len)) {
     const int max_held = options.max_queue + options.scheduler.max_num_seqs;
     mail_.submitted.reserve(max_held);
     leaving_.reserve(max_held);
@@ -185,6 +196,13 @@ class EngineImpl final : public Engine {
   // The rest: engine thread only.
   void Run();
   void Step();
+  // Enqueues a step that goes through the head at once.
+  void BeginStep(const StepPlan& plan);
+  // One that does not, from its beginning to its end.
+  void RunStep(const StepPlan& plan, absl::Time start);
+  // Waits for the step under way, delivers its tokens and commits it.
+  void EndStep();
+  void CommitStep(const StepPlan& plan, absl::Span<const Token> sampled);
   void ReadInbox();
   // Ends the sequences in leaving_.
   void CloseAll(FinishReason reason, const absl::Status& status);
@@ -192,8 +210,18 @@ class EngineImpl final : public Engine {
   void PublishStats();
   bool DrainIsOver();
 
+  // A step that was begun and has not ended.
+  struct UnderWay {
+    const StepPlan* plan;
+    int64_t fence;
+    absl::Time start;
+    bool followed;  // the step before it without a pause
+  };
+
   const Model& model_;
+  const Ops& ops_;
   const EngineOptions options_;
+  const bool uses_graphs_, plans_ahead_;
   const std::unique_ptr<Stream> stream_;
   EngineMemory memory_;
   Scratch scratch_;
@@ -201,6 +229,9 @@ class EngineImpl final : public Engine {
   KvCache cache_;
   KvPages kv_pages_;
   Scheduler scheduler_;
+  StepGraphs graphs_;
+  std::optional<UnderWay> under_way_;
+  bool paused_ = true;  // since the last step
 
   // Made once, because a status with a message allocates.
   const absl::Status cancelled_ = absl::CancelledError("the request was cancelled");
@@ -209,7 +240,7 @@ class EngineImpl final : public Engine {
 
   Mail mail_;
   std::vector<std::unique_ptr<Sequence>> leaving_;
-  int64_t steps_ = 0, nonfinite_logits_ = 0;
+  int64_t steps_ = 0, ahead_steps_ = 0, nonfinite_logits_ = 0;
   AtomicStats published_;
 
   std::mutex join_mutex_;
@@ -274,6 +305,7 @@ void EngineImpl::Run() {
   SetThreadName("engine");
   AskForShortSlice();
   while (!DrainIsOver()) Step();
+  stream_->Wait();  // for a step under way, whose tokens nobody wants any more
   ReadInbox();
   scheduler_.RemoveAll(leaving_);
   CloseAll(FinishReason::kCancelled, drained_);
@@ -285,12 +317,73 @@ bool EngineImpl::DrainIsOver() {
 
 void EngineImpl::Step() {
   ReadInbox();
+  if (under_way_ && !scheduler_.CanPlanAhead()) EndStep();
   const absl::Time start = options_.clock();
   const StepPlan& plan = scheduler_.Plan(start);
-  if (plan.rows.empty()) return inbox_.WaitForMail();
+  if (plan.rows.empty()) {
+    if (under_way_) return EndStep();
+    paused_ = true;
+    return inbox_.WaitForMail();
+  }
   PublishStats();
   kv_pages_.Reached(cache_.num_touched_blocks() * memory_.kv_block_bytes);
-  const Batch& batch = memory_.builder->Build(plan, *stream_);
+  if (!memory_.sampler->TakesAtOnce(plan)) return RunStep(plan, start);
+  BeginStep(plan);
+  const UnderWay begun = {&plan, stream_->Fence(), start, !std::exchange(paused_, false)};
+  if (under_way_) {
+    ++ahead_steps_;
+    EndStep();
+  }
+  under_way_ = begun;
+  if (plans_ahead_ && scheduler_.CanAssume()) {
+    scheduler_.Assume(memory_.sampler->places());
+  } else {
+    EndStep();
+  }
+}
+
+void EngineImpl::BeginStep(const StepPlan& plan) {
+  const std::optional<BatchShape> graph = uses_graphs_ ? graphs_.ShapeFor(plan) : std::nullopt;
+  const BatchShape shape = graph.value_or(ShapeOf(plan));
+  const Batch& batch = memory_.builder->Build(plan, shape, *stream_);
+  Sampler& sampler = *memory_.sampler;
+  sampler.Prepare(*stream_, plan, graph ? graph->seqs : 0);
+  const auto enqueue = [&] {
+    if (plans_ahead_) {
+      ops_.SelectTokens(*stream_, {.token = batch.token,
+                                   .source = memory_.builder->token_source(),
+                                   .drawn = sampler.drawn(),
+                                   .out = batch.token});
+    }
+    const Tensor hidden = model_.Forward(*stream_, batch, memory_.kv_layers, scratch_);
+    sampler.ComputeLogits(*stream_, hidden, scratch_);
+  };
+  if (graph) {
+    graphs_.Run(*stream_, *graph, enqueue);
+  } else {
+    enqueue();
+  }
+  sampler.Draw(*stream_);
+}
+
+void EngineImpl::EndStep() {
+  const UnderWay step = *under_way_;
+  under_way_.reset();
+  stream_->WaitFor(step.fence);
+  if (step.followed && options_.observe_idle) {
+    if (const auto seconds = stream_->IdleSecondsBefore(step.fence))
+      options_.observe_idle(*seconds);
+  }
+  const absl::Span<const Token> sampled = memory_.sampler->Finish(
+      *step.plan,
+      [](Sequence& sequence, const TokenOutput& output) { sequence.sink->Push(output); });
+  scheduler_.RecordTime(options_.clock() - step.start);
+  CommitStep(*step.plan, sampled);
+}
+
+void EngineImpl::RunStep(const StepPlan& plan, absl::Time start) {
+  FAIRLEAD_CHECK(!under_way_);  // a plan that was made ahead goes through the head at once
+  const Batch& batch = memory_.builder->Build(plan, ShapeOf(plan), *stream_);
   const Tensor hidden = model_.Forward(*stream_, batch, memory_.kv_layers, scratch_);
   memory_.sampler->ScorePrompts(*stream_, hidden, plan, scratch_,
                                 [](Sequence& sequence, const TokenOutput& output) {
@@ -299,11 +392,18 @@ void EngineImpl::Step() {
   const absl::Span<const Token> sampled = memory_.sampler->Sample(
       *stream_, hidden, plan, scratch_,
       [](Sequence& sequence, const TokenOutput& output) { sequence.sink->Push(output); });
-  ++steps_;
+  paused_ = true;
   scheduler_.RecordTime(options_.clock() - start);
+  CommitStep(plan, sampled);
+}
+
+void EngineImpl::CommitStep(const StepPlan& plan, absl::Span<const Token> sampled) {
+  ++steps_;
   scheduler_.Commit(sampled, leaving_);
   CloseFinished();
-  for (const PlannedRow& row : plan.rows) row.sequence->sink->Flush();
+  for (const PlannedRow& row : plan.rows) {
+    if (row.sequence != nullptr) row.sequence->sink->Flush();
+  }
   leaving_.clear();
 }
 
@@ -348,6 +448,8 @@ void EngineImpl::PublishStats() {
                     .kv_blocks_cached = cache_.num_cached_blocks(),
                     .kv_blocks_free = cache_.num_free_blocks(),
                     .steps = steps_,
+                    .graph_steps = graphs_.num_launched(),
+                    .ahead_steps = ahead_steps_,
                     .prompt_tokens = scheduler_.num_prompt_tokens(),
                     .generated_tokens = scheduler_.num_generated_tokens(),
                     .prefix_query_tokens = scheduler_.prefix_query_tokens(),

@@ -25,6 +25,12 @@ struct EngineOptions {
   int max_logprobs = 20;
   int block_tokens = 16;
   bool prefix_cache = true;
+  // On devices that can; the tokens are the same.
+  bool graphs = true;            // decode steps run as graphs (step_graphs.h)
+  bool async_scheduling = true;  // a step is planned and begun while the one before runs
+  // Of each step that followed another at once, where the device knows: how long it had nothing to
+  // do in between. Called by the engine's thread.
+  std::function<void(double seconds)> observe_idle;
   std::function<absl::Time()> clock = absl::Now;
 };
 
@@ -36,6 +42,8 @@ struct EngineStats {
   int running = 0, waiting = 0;
   int kv_blocks_total = 0, kv_blocks_used = 0, kv_blocks_cached = 0, kv_blocks_free = 0;
   int64_t steps = 0;
+  int64_t graph_steps = 0;    // that were launched as a graph
+  int64_t ahead_steps = 0;    // begun while the one before was under way
   int64_t prompt_tokens = 0;  // of the requests that have started
   int64_t generated_tokens = 0;
   int64_t prefix_query_tokens = 0, prefix_hit_tokens = 0;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Several small arrays that live on the host and on the device at the same offsets, so that one
 // copy moves them all: a step's metadata up, its results down. Engine thread only. The host side
-// must rest from CopyToDevice or CopyToHost until the stream's Wait.
+// must rest from CopyToDevice or CopyToHost until the stream's Wait, or a fence after it. There are
+// two, so that a step may be prepared while another is under way; the device has its arrays one
+// step after the other anyway.
 #pragma once
 
 #include <cstddef>
@@ -39,6 +41,11 @@ class Mirror {
     return Mirror(*std::move(buffer));
   }
 
+  // Goes on with the other host side, without arrays. What was added before stays there.
+  void Flip() {
+    host_.swap(other_host_);
+    used_ = 0;
+  }
   void Clear() { used_ = 0; }
 
   // Appends an array of i32 or f32. Allocates nothing: Create was asked for enough.
@@ -59,10 +66,13 @@ class Mirror {
 
  private:
   explicit Mirror(Buffer buffer)
-      : device_(std::move(buffer)), host_(std::make_unique<std::byte[]>(device_.bytes())) {}
+      : device_(std::move(buffer)),
+        host_(std::make_unique<std::byte[]>(device_.bytes())),
+        other_host_(std::make_unique<std::byte[]>(device_.bytes())) {}
 
   Buffer device_;
   std::unique_ptr<std::byte[]> host_;
+  std::unique_ptr<std::byte[]> other_host_;
   size_t used_ = 0;
 };
 

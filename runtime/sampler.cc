@@ -52,147 +52,227 @@ Sampler::Sampler(const Device& device, const Model& model, const SamplerLimits& 
       input_(std::move(input)),
       output_(std::move(output)),
       edits_(max_edits_) {
-  rows_.reserve(std::max(limits.max_rows, limits.max_samples));
+  drawn_ = output_.Add<int32_t>({limits.max_rows}).device;
+  output_.Clear();
+  scored_.reserve(limits.max_rows);
+  for (Step& step : steps_) {
+    step.rows.reserve(limits.max_samples);
+    step.places.reserve(limits.max_samples);
+    step.sampled.reserve(limits.max_samples);
+  }
   edit_start_.reserve(limits.max_rows + 1);
   top_.reserve(limits.max_logprobs);
-  sampled_.reserve(limits.max_samples);
+}
+
+Tensor Sampler::Logits(int64_t rows) const {
+  return Tensor(logits_.data(), DType::kF32, {rows, model_.config().vocab});
 }
 
 void Sampler::ScorePrompts(Stream& stream, const Tensor& hidden, const StepPlan& plan,
                            Scratch& scratch, Deliver deliver) {
-  rows_.clear();
+  scored_.clear();
   int hidden_row = 0;
-  for (const PlannedRow& planned : plan.rows) {
-    Sequence& sequence = *planned.sequence;
+  for (int r = 0; r < static_cast<int>(plan.rows.size()); ++r) {
+    const PlannedRow& planned = plan.rows[r];
+    const Sequence& sequence = *planned.sequence;
     for (int i = 0; i < planned.num_tokens; ++i, ++hidden_row) {
       const int position = planned.first_token + i + 1;
       if (!sequence.scores_prompt() || position < sequence.num_scored_tokens ||
           position >= sequence.num_prompt_tokens) {
         continue;
       }
-      rows_.push_back({.sequence = &sequence, .hidden_row = hidden_row, .position = position});
-      if (static_cast<int>(rows_.size()) == limits_.max_rows) {
-        ScoreSlice(stream, hidden, scratch, deliver);
+      scored_.push_back({.planned = r, .hidden_row = hidden_row, .position = position});
+      if (static_cast<int>(scored_.size()) == limits_.max_rows) {
+        ScoreSlice(stream, hidden, plan, scratch, deliver);
       }
     }
   }
-  if (!rows_.empty()) ScoreSlice(stream, hidden, scratch, deliver);
+  if (!scored_.empty()) ScoreSlice(stream, hidden, plan, scratch, deliver);
 }
 
-void Sampler::ScoreSlice(Stream& stream, const Tensor& hidden, Scratch& scratch, Deliver deliver) {
-  const int64_t n = static_cast<int64_t>(rows_.size());
+void Sampler::ScoreSlice(Stream& stream, const Tensor& hidden, const StepPlan& plan,
+                         Scratch& scratch, Deliver deliver) {
+  const int64_t n = static_cast<int64_t>(scored_.size());
   input_.Clear();
   output_.Clear();
   const auto row = input_.Add<int32_t>({n});
   const auto target = input_.Add<int32_t>({n});
   int num_top = 0;
   for (int64_t i = 0; i < n; ++i) {
-    row.host[i] = rows_[i].hidden_row;
-    target.host[i] = rows_[i].sequence->tokens[rows_[i].position];
-    num_top = std::max(num_top, rows_[i].sequence->request.prompt_logprobs);
+    const Sequence& sequence = *plan.rows[scored_[i].planned].sequence;
+    row.host[i] = scored_[i].hidden_row;
+    target.host[i] = sequence.tokens[scored_[i].position];
+    num_top = std::max(num_top, sequence.request.prompt_logprobs);
   }
   input_.CopyToDevice(stream);
-  const Tensor logits = ComputeLogits(stream, hidden, row.device, scratch);
+  const Tensor logits = Logits(n);
+  model_.Logits(stream, hidden, row.device, logits, scratch);
   const Logprobs logprobs = EnqueueLogprobs(stream, logits, target.device, num_top);
   output_.CopyToHost(stream);
   stream.Wait();
   for (int i = 0; i < n; ++i) {
-    Sequence& sequence = *rows_[i].sequence;
+    Sequence& sequence = *plan.rows[scored_[i].planned].sequence;
     if (std::isnan(logprobs.logprob.host[i])) sequence.nonfinite_logits = true;
     if (sequence.nonfinite_logits) continue;
     deliver(sequence, OutputOf(logprobs, i, target.host[i], sequence.request.prompt_logprobs));
-    sequence.num_scored_tokens = rows_[i].position + 1;
+    sequence.num_scored_tokens = scored_[i].position + 1;
   }
-  rows_.clear();
+  scored_.clear();
 }
 
 absl::Span<const Token> Sampler::Sample(Stream& stream, const Tensor& hidden, const StepPlan& plan,
                                         Scratch& scratch, Deliver deliver) {
-  CollectSamples(plan);
-  for (absl::Span<const Row> rest = rows_; !rest.empty();) {
-    rest.remove_prefix(SampleSlice(stream, hidden, rest, scratch, deliver));
+  Step& step = steps_[last_];
+  CollectSamples(plan, step);
+  for (absl::Span<const Row> rest = step.rows; !rest.empty();) {
+    step.slice = PrepareSlice(stream, plan, rest, 0);
+    model_.Logits(stream, hidden, step.slice.row, Logits(step.slice.row.dim[0]), scratch);
+    DrawSlice(stream, step.slice);
+    stream.Wait();
+    DeliverSlice(plan, rest.first(step.slice.rows), step, deliver);
+    rest.remove_prefix(step.slice.rows);
   }
   // A plan without samples has copies in flight all the same.
-  if (rows_.empty()) stream.Wait();
-  return sampled_;
+  if (step.rows.empty()) stream.Wait();
+  return step.sampled;
 }
 
-void Sampler::CollectSamples(const StepPlan& plan) {
-  rows_.clear();
-  int hidden_end = 0, sample = 0;
+bool Sampler::TakesAtOnce(const StepPlan& plan) const {
+  int rows = 0;
+  size_t edits = 0;
   for (const PlannedRow& planned : plan.rows) {
-    hidden_end += planned.num_tokens;
-    if (!planned.sample) continue;
-    Sequence& sequence = *planned.sequence;
-    for (int draft = 0; draft <= planned.num_drafts; ++draft) {
-      rows_.push_back({.sequence = &sequence,
-                       .hidden_row = hidden_end - 1 - planned.num_drafts + draft,
-                       .position = static_cast<int>(sequence.tokens.size()) + draft,
-                       .sample = sample++,
-                       .draft = draft});
+    if (planned.sequence->scores_prompt()) return false;
+    rows += planned.num_samples();
+    if (planned.sample && planned.sequence->edits != nullptr) {
+      edits += (planned.sequence->edits->max_edits() + planned.num_drafts) * planned.num_samples();
     }
   }
-  sampled_.assign(sample, -1);
+  return rows <= limits_.max_rows && edits <= max_edits_;
+}
+
+void Sampler::Prepare(Stream& stream, const StepPlan& plan, int rows) {
+  FAIRLEAD_CHECK(unfinished_ < 2);
+  ++unfinished_;
+  last_ = 1 - last_;
+  input_.Flip();
+  output_.Flip();
+  Step& step = steps_[last_];
+  CollectSamples(plan, step);
+  step.slice = {};
+  if (step.rows.empty()) return;
+  step.slice = PrepareSlice(stream, plan, step.rows, rows);
+  FAIRLEAD_CHECK(step.slice.rows == step.rows.size());
+}
+
+void Sampler::ComputeLogits(Stream& stream, const Tensor& hidden, Scratch& scratch) {
+  const Slice& slice = steps_[last_].slice;
+  if (slice.rows == 0) return;
+  model_.Logits(stream, hidden, slice.row, Logits(slice.row.dim[0]), scratch);
+}
+
+void Sampler::Draw(Stream& stream) {
+  Slice& slice = steps_[last_].slice;
+  if (slice.rows > 0) DrawSlice(stream, slice);
+}
+
+absl::Span<const Token> Sampler::Finish(const StepPlan& plan, Deliver deliver) {
+  FAIRLEAD_CHECK(unfinished_ > 0);
+  Step& step = steps_[unfinished_ == 1 ? last_ : 1 - last_];
+  --unfinished_;
+  DeliverSlice(plan, step.rows, step, deliver);
+  return step.sampled;
+}
+
+void Sampler::CollectSamples(const StepPlan& plan, Step& step) {
+  step.rows.clear();
+  int hidden_end = 0, sample = 0;
+  for (int r = 0; r < static_cast<int>(plan.rows.size()); ++r) {
+    const PlannedRow& planned = plan.rows[r];
+    hidden_end += planned.num_tokens;
+    if (!planned.sample) continue;
+    const int tokens = static_cast<int>(planned.sequence->tokens.size());
+    for (int draft = 0; draft <= planned.num_drafts; ++draft) {
+      step.rows.push_back({.planned = r,
+                           .hidden_row = hidden_end - 1 - planned.num_drafts + draft,
+                           .position = tokens + draft,
+                           .sample = sample++,
+                           .draft = draft});
+    }
+  }
+  step.sampled.assign(sample, -1);
   // Rows that want logprobs first, so that the others' are not computed.
-  std::sort(rows_.begin(), rows_.end(), [](const Row& a, const Row& b) {
-    const bool a_wants = a.sequence->request.logprobs >= 0;
-    const bool b_wants = b.sequence->request.logprobs >= 0;
+  std::sort(step.rows.begin(), step.rows.end(), [&plan](const Row& a, const Row& b) {
+    const bool a_wants = plan.rows[a.planned].sequence->request.logprobs >= 0;
+    const bool b_wants = plan.rows[b.planned].sequence->request.logprobs >= 0;
     return a_wants != b_wants ? a_wants : a.sample < b.sample;
   });
+  step.places.resize(step.rows.size());
+  for (size_t i = 0; i < step.rows.size(); ++i) {
+    step.places[step.rows[i].sample] = static_cast<int>(i);
+  }
 }
 
-size_t Sampler::SampleSlice(Stream& stream, const Tensor& hidden, absl::Span<const Row> rows,
-                            Scratch& scratch, Deliver deliver) {
-  rows = rows.first(CollectEdits(rows));
+Sampler::Slice Sampler::PrepareSlice(Stream& stream, const StepPlan& plan,
+                                     absl::Span<const Row> rows, int least_head_rows) {
+  rows = rows.first(CollectEdits(plan, rows));
   const int64_t n = static_cast<int64_t>(rows.size());
-  int wanting = 0, num_top = 0;
+  Slice slice;
+  slice.rows = rows.size();
   input_.Clear();
   output_.Clear();
-  const auto row = input_.Add<int32_t>({n});
+  const auto row = input_.Add<int32_t>({std::max<int64_t>(n, least_head_rows)});
   for (int64_t i = 0; i < n; ++i) {
     row.host[i] = rows[i].hidden_row;
-    const int logprobs = rows[i].sequence->request.logprobs;
-    if (logprobs >= 0) ++wanting;
-    num_top = std::max(num_top, logprobs);
+    const int logprobs = plan.rows[rows[i].planned].sequence->request.logprobs;
+    if (logprobs >= 0) ++slice.wanting;
+    slice.num_top = std::max(slice.num_top, logprobs);
   }
-  SampleArgs args = PackSampleArgs(rows);
-  args.edits = PackEdits();
+  for (int64_t i = n; i < row.device.dim[0]; ++i) row.host[i] = static_cast<int32_t>(i);
+  slice.row = row.device;
+  slice.args = PackSampleArgs(plan, rows);
+  slice.args.edits = PackEdits();
   input_.CopyToDevice(stream);
+  return slice;
+}
 
-  const auto drawn = output_.Add<int32_t>({n});
-  args.logits = ComputeLogits(stream, hidden, row.device, scratch);
-  args.out = drawn.device;
-  ops_.Sample(stream, args);
-  Logprobs logprobs;
-  if (wanting > 0) {
-    logprobs = EnqueueLogprobs(stream, FirstRows(args.logits, wanting),
-                               FirstRows(drawn.device, wanting), num_top);
+void Sampler::DrawSlice(Stream& stream, Slice& slice) {
+  const int64_t n = static_cast<int64_t>(slice.rows);
+  slice.drawn = output_.Add<int32_t>({n});
+  slice.args.logits = Logits(n);
+  slice.args.out = slice.drawn.device;
+  ops_.Sample(stream, slice.args);
+  if (slice.wanting > 0) {
+    slice.logprobs = EnqueueLogprobs(stream, FirstRows(slice.args.logits, slice.wanting),
+                                     FirstRows(slice.drawn.device, slice.wanting), slice.num_top);
   }
   output_.CopyToHost(stream);
-  stream.Wait();
+}
 
-  for (int i = 0; i < n; ++i) {
-    Sequence& sequence = *rows[i].sequence;
-    const Token token = drawn.host[i];
-    sampled_[rows[i].sample] = token;
-    delivered_ = Reached(rows[i]) && token >= 0 && !sequence.nonfinite_logits;
+void Sampler::DeliverSlice(const StepPlan& plan, absl::Span<const Row> rows, Step& step,
+                           Deliver deliver) {
+  for (int i = 0; i < static_cast<int>(rows.size()); ++i) {
+    const Token token = step.slice.drawn.host[i];
+    step.sampled[rows[i].sample] = token;
+    Sequence* const sequence = plan.rows[rows[i].planned].sequence;
+    if (sequence == nullptr) continue;
+    delivered_ = Reached(*sequence, rows[i], step) && token >= 0 && !sequence->nonfinite_logits;
     if (!delivered_) continue;
-    deliver(sequence, i < wanting ? OutputOf(logprobs, i, token, sequence.request.logprobs)
-                                  : TokenOutput{.token = token, .top = {}});
+    deliver(*sequence, i < step.slice.wanting
+                           ? OutputOf(step.slice.logprobs, i, token, sequence->request.logprobs)
+                           : TokenOutput{.token = token, .top = {}});
   }
-  return rows.size();
 }
 
-bool Sampler::Reached(const Row& row) const {
+bool Sampler::Reached(const Sequence& sequence, const Row& row, const Step& step) const {
   if (row.draft == 0) return true;
-  return delivered_ && sampled_[row.sample - 1] == row.sequence->drafts[row.draft - 1];
+  return delivered_ && step.sampled[row.sample - 1] == sequence.drafts[row.draft - 1];
 }
 
-size_t Sampler::CollectEdits(absl::Span<const Row> rows) {
+size_t Sampler::CollectEdits(const StepPlan& plan, absl::Span<const Row> rows) {
   size_t used = 0, taken = 0;
   edit_start_.assign(1, 0);
   for (; taken < rows.size() && taken < static_cast<size_t>(limits_.max_rows); ++taken) {
-    Sequence& sequence = *rows[taken].sequence;
+    Sequence& sequence = *plan.rows[rows[taken].planned].sequence;
     if (LogitEditTable* const table = sequence.edits.get(); table != nullptr) {
       // As if the drafts before this position were output already.
       const auto drafts = absl::MakeConstSpan(sequence.drafts).first(rows[taken].draft);
@@ -211,7 +291,7 @@ size_t Sampler::CollectEdits(absl::Span<const Row> rows) {
   return taken;
 }
 
-SampleArgs Sampler::PackSampleArgs(absl::Span<const Row> rows) {
+SampleArgs Sampler::PackSampleArgs(const StepPlan& plan, absl::Span<const Row> rows) {
   const int64_t n = static_cast<int64_t>(rows.size());
   const auto temperature = input_.Add<float>({n});
   const auto top_k = input_.Add<int32_t>({n});
@@ -220,7 +300,7 @@ SampleArgs Sampler::PackSampleArgs(absl::Span<const Row> rows) {
   const auto seed = input_.Add<int32_t>({n, 2});
   const auto position = input_.Add<int32_t>({n});
   for (int64_t i = 0; i < n; ++i) {
-    const SamplingParams& sampling = rows[i].sequence->request.sampling;
+    const SamplingParams& sampling = plan.rows[rows[i].planned].sequence->request.sampling;
     temperature.host[i] = sampling.temperature;
     top_k.host[i] = sampling.top_k;
     top_p.host[i] = sampling.top_p;
@@ -254,13 +334,6 @@ LogitEdits Sampler::PackEdits() {
     add.host[i] = edits_[i].add;
   }
   return {start.device, token.device, repetition.device, add.device};
-}
-
-Tensor Sampler::ComputeLogits(Stream& stream, const Tensor& hidden, const Tensor& row,
-                              Scratch& scratch) {
-  const Tensor logits(logits_.data(), DType::kF32, {row.dim[0], model_.config().vocab});
-  model_.Logits(stream, hidden, row, logits, scratch);
-  return logits;
 }
 
 Sampler::Logprobs Sampler::EnqueueLogprobs(Stream& stream, const Tensor& logits,

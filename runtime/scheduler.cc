@@ -36,7 +36,7 @@ Scheduler::Scheduler(const SchedulerLimits& limits, KvCache& cache, int max_sequ
   FAIRLEAD_CHECK(limits.max_batched_tokens >= 1 && limits.max_num_seqs >= 1 &&
                  limits.max_drafts >= 0);
   running_.reserve(limits.max_num_seqs);
-  plan_.rows.reserve(limits.max_num_seqs);
+  for (StepPlan& plan : plans_) plan.rows.reserve(limits.max_num_seqs);
   waiting_.reserve(max_sequences);
   if (limits.max_drafts > 0) candidates_.reserve(limits.max_num_seqs);
 }
@@ -54,6 +54,7 @@ std::unique_ptr<Sequence> Scheduler::Remove(uint64_t id) {
     if (it == list->end()) continue;
     std::unique_ptr<Sequence> sequence = std::move(*it);
     list->erase(it);
+    Forget(*sequence);
     cache_.Release(sequence->blocks);
     return sequence;
   }
@@ -65,6 +66,7 @@ void Scheduler::RemoveExpired(absl::Time now, Sequences& expired) {
     auto out = list->begin();
     for (auto& sequence : *list) {
       if (sequence->request.deadline <= now) {
+        Forget(*sequence);
         cache_.Release(sequence->blocks);
         expired.push_back(std::move(sequence));
       } else {
@@ -77,45 +79,106 @@ void Scheduler::RemoveExpired(absl::Time now, Sequences& expired) {
 
 void Scheduler::RemoveAll(Sequences& removed) { RemoveExpired(absl::InfiniteFuture(), removed); }
 
+void Scheduler::Forget(const Sequence& sequence) {
+  for (StepPlan& plan : plans_) {
+    for (PlannedRow& row : plan.rows) {
+      if (row.sequence == &sequence) row.sequence = nullptr;
+    }
+  }
+}
+
+bool Scheduler::EndsUnderWay(const Sequence& sequence) {
+  if (sequence.num_computed_tokens == static_cast<int>(sequence.tokens.size())) return true;
+  return sequence.unknown_place >= 0 && sequence.num_output_tokens() == sequence.request.max_tokens;
+}
+
+bool Scheduler::CanAssume() const {
+  return std::none_of(plan_->rows.begin(), plan_->rows.end(), [](const PlannedRow& row) {
+    return row.sequence != nullptr && row.sequence->needs_known_tokens();
+  });
+}
+
+void Scheduler::Assume(absl::Span<const int> places) {
+  FAIRLEAD_CHECK(assumed_ == nullptr);
+  assumed_ = plan_;
+  for (const PlannedRow& row : plan_->rows) {
+    const absl::Span<const int> own = places.first(row.num_samples());
+    places.remove_prefix(own.size());
+    if (row.sequence == nullptr) continue;
+    row.sequence->num_computed_tokens += row.num_tokens;
+    if (!row.sample) continue;
+    row.sequence->tokens.push_back(kUnknownToken);
+    row.sequence->unknown_place = own[0];
+  }
+  FAIRLEAD_CHECK(places.empty());
+}
+
+bool Scheduler::CanPlanAhead() const {
+  // Each running sequence may need a block: so nobody has to give one up.
+  if (cache_.num_available_blocks() < num_running()) return false;
+  if (waiting_.empty()) return true;
+  const Sequence& next = *waiting_.front();
+  if (next.needs_known_tokens() && num_running() < limits_.max_num_seqs) return false;
+  return running_.empty() || running_[LastRunning()]->request.priority <= next.request.priority;
+}
+
 const StepPlan& Scheduler::Plan(absl::Time now) {
-  plan_.rows.clear();
-  plan_.num_tokens = 0;
+  plan_ = assumed_ == &plans_[0] ? &plans_[1] : &plans_[0];
+  plan_->rows.clear();
+  plan_->num_tokens = 0;
   const int64_t preemptions_before = num_preemptions_;
-  PlanRunning();
+  const int ending = PlanRunning();
   // Blocks that were just taken from one sequence are meant for those that run, not for the next in
   // line.
   if (num_preemptions_ == preemptions_before) PlanWaiting(now);
   if (limits_.max_drafts > 0 && OnlyDecodes()) PlanDrafts();
-  FAIRLEAD_CHECK(plan_.rows.size() == running_.size());   // nobody is left out
-  FAIRLEAD_CHECK(!running_.empty() || waiting_.empty());  // and something always runs
-  return plan_;
+  FAIRLEAD_CHECK(plan_->rows.size() + ending == running_.size());  // nobody is left out
+  FAIRLEAD_CHECK(!running_.empty() || waiting_.empty());           // and something always runs
+  return *plan_;
 }
 
 void Scheduler::RecordTime(absl::Duration time) {
   if (limits_.max_drafts == 0) return;
   // As many tokens as are drawn: a prompt's chunk costs something else.
   int samples = 0;
-  for (const PlannedRow& row : plan_.rows) samples += row.num_samples();
-  if (samples == plan_.num_tokens) costs_.Record(samples, time);
+  for (const PlannedRow& row : plan_->rows) samples += row.num_samples();
+  if (samples == plan_->num_tokens) costs_.Record(samples, time);
 }
 
 void Scheduler::Commit(absl::Span<const Token> sampled, Sequences& finished) {
-  for (const PlannedRow& row : plan_.rows) {
-    if (!Advance(row, sampled)) continue;
-    cache_.Release(row.sequence->blocks);
+  const bool assumed = assumed_ != nullptr;
+  const StepPlan& plan = assumed ? *assumed_ : *plan_;
+  assumed_ = nullptr;
+  for (const PlannedRow& row : plan.rows) {
+    const absl::Span<const Token> own = sampled.first(row.num_samples());
+    sampled.remove_prefix(own.size());
+    if (row.sequence == nullptr) continue;
+    if (assumed) Unassume(row);
+    if (!Advance(row, own)) continue;
+    Sequence* const ended = row.sequence;
+    cache_.Release(ended->blocks);
     const auto it = std::find_if(running_.begin(), running_.end(),
-                                 [&row](const auto& s) { return s.get() == row.sequence; });
+                                 [ended](const auto& s) { return s.get() == ended; });
     finished.push_back(std::move(*it));
     running_.erase(it);
+    for (PlannedRow& ahead : plan_->rows) {
+      if (plan_ != &plan && ahead.sequence == ended) ahead.sequence = nullptr;
+    }
   }
   FAIRLEAD_CHECK(sampled.empty());
 }
 
-bool Scheduler::Advance(const PlannedRow& row, absl::Span<const Token>& sampled) {
+void Scheduler::Unassume(const PlannedRow& row) {
   Sequence& sequence = *row.sequence;
-  FAIRLEAD_CHECK(static_cast<int>(sampled.size()) >= row.num_samples());
-  const absl::Span<const Token> own = sampled.first(row.num_samples());
-  sampled.remove_prefix(own.size());
+  sequence.num_computed_tokens -= row.num_tokens;
+  if (!row.sample) return;
+  FAIRLEAD_CHECK(sequence.tokens.back() == kUnknownToken);
+  sequence.tokens.pop_back();
+  sequence.unknown_place = -1;
+}
+
+bool Scheduler::Advance(const PlannedRow& row, absl::Span<const Token> own) {
+  Sequence& sequence = *row.sequence;
   int accepted = 0;  // drafts
   while (accepted < row.num_drafts && own[accepted] == sequence.drafts[accepted]) ++accepted;
   num_accepted_draft_tokens_ += accepted;
@@ -140,13 +203,20 @@ bool Scheduler::Advance(const PlannedRow& row, absl::Span<const Token>& sampled)
   return (row.sample || all_computed) && Finished(sequence);
 }
 
-void Scheduler::PlanRunning() {
+int Scheduler::PlanRunning() {
+  int ending = 0;
   for (size_t i = 0; i < running_.size();) {
     Sequence& sequence = *running_[i];
+    if (EndsUnderWay(sequence)) {
+      ++ending;
+      ++i;
+      continue;
+    }
     // Blocks for all the tokens a sequence has were reserved when it started or by its last Grow.
     const int tokens = static_cast<int>(sequence.tokens.size());
     bool running = true;
     while (running && !cache_.Grow(sequence.blocks, tokens)) {
+      FAIRLEAD_CHECK(assumed_ == nullptr);  // CanPlanAhead
       const size_t last = LastRunning();
       running = last != i;
       Preempt(last);
@@ -156,14 +226,17 @@ void Scheduler::PlanRunning() {
     AddRow(sequence);
     ++i;
   }
+  return ending;
 }
 
 void Scheduler::PlanWaiting(absl::Time now) {
   while (!waiting_.empty() && budget() > 0) {
     Sequence& sequence = *waiting_.front();
+    const bool ahead = assumed_ != nullptr;
+    if (ahead && sequence.needs_known_tokens()) return;
     if (num_running() < limits_.max_num_seqs && Reserve(sequence)) {
       Start(now);
-    } else if (!PreemptBelow(sequence)) {
+    } else if (ahead || !PreemptBelow(sequence)) {
       return;
     }
   }
@@ -174,26 +247,26 @@ void Scheduler::AddRow(Sequence& sequence) {
   FAIRLEAD_CHECK(left >= 1);
   const int num_tokens = std::min(left, budget());
   const bool sample = num_tokens == left && sequence.request.max_tokens > 0;
-  plan_.rows.push_back({&sequence, sequence.num_computed_tokens, num_tokens, sample});
-  plan_.num_tokens += num_tokens;
+  plan_->rows.push_back({&sequence, sequence.num_computed_tokens, num_tokens, sample});
+  plan_->num_tokens += num_tokens;
 }
 
 void Scheduler::RemoveRow(const Sequence& sequence) {
-  const auto it = std::find_if(plan_.rows.begin(), plan_.rows.end(),
+  const auto it = std::find_if(plan_->rows.begin(), plan_->rows.end(),
                                [&sequence](const auto& row) { return row.sequence == &sequence; });
-  if (it == plan_.rows.end()) return;
-  plan_.num_tokens -= it->num_tokens;
-  plan_.rows.erase(it);
+  if (it == plan_->rows.end()) return;
+  plan_->num_tokens -= it->num_tokens;
+  plan_->rows.erase(it);
 }
 
 bool Scheduler::OnlyDecodes() const {
-  return std::all_of(plan_.rows.begin(), plan_.rows.end(),
+  return std::all_of(plan_->rows.begin(), plan_->rows.end(),
                      [](const PlannedRow& row) { return row.sample && row.num_tokens == 1; });
 }
 
 void Scheduler::PlanDrafts() {
   candidates_.clear();
-  for (const PlannedRow& row : plan_.rows) {
+  for (const PlannedRow& row : plan_->rows) {
     const Sequence& sequence = *row.sequence;
     DraftCandidate& candidate = candidates_.emplace_back();
     if (sequence.drafter == nullptr || !sequence.drafter->has_match()) continue;
@@ -202,8 +275,8 @@ void Scheduler::PlanDrafts() {
     candidate.limit = std::min(limits_.max_drafts, left);
     candidate.acceptance = sequence.drafter->acceptance();
   }
-  ChooseDrafts(costs_, static_cast<int>(plan_.rows.size()), budget(), absl::MakeSpan(candidates_));
-  for (size_t i = 0; i < candidates_.size(); ++i) AddDrafts(plan_.rows[i], candidates_[i].drafts);
+  ChooseDrafts(costs_, static_cast<int>(plan_->rows.size()), budget(), absl::MakeSpan(candidates_));
+  for (size_t i = 0; i < candidates_.size(); ++i) AddDrafts(plan_->rows[i], candidates_[i].drafts);
 }
 
 void Scheduler::AddDrafts(PlannedRow& row, int count) {
@@ -223,7 +296,7 @@ void Scheduler::AddDrafts(PlannedRow& row, int count) {
   FAIRLEAD_CHECK(cache_.Grow(sequence.blocks, static_cast<int>(tokens + drafts.size())));
   row.num_drafts = static_cast<int>(drafts.size());
   row.num_tokens += row.num_drafts;
-  plan_.num_tokens += row.num_drafts;
+  plan_->num_tokens += row.num_drafts;
   num_drafts_ += row.num_drafts > 0;
   num_draft_tokens_ += row.num_drafts;
 }

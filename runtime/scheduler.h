@@ -17,8 +17,14 @@
 // and blocks nobody else wants (speculation.h says how many). A draft is accepted where it is the
 // token that was drawn in its place, so the output is what it would be without; blocks beyond what
 // was accepted are given back. Which steps draft depends on measured times, the output never does.
+//
+// Planning ahead: while a step is under way the next one may be planned and begun, with a token
+// that the host has not seen in the place of each that is drawn (Assume). A sequence that ends with
+// such a step, or leaves meanwhile, leaves a row without a sequence in the next, whose work is in
+// vain. Nobody is preempted ahead, and no sequence that needs its tokens starts.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -39,7 +45,7 @@ struct SchedulerLimits {
 };
 
 struct PlannedRow {
-  Sequence* sequence;
+  Sequence* sequence;  // null: it left after the step had begun
   int first_token;     // position of the first token to compute
   int num_tokens;      // drafts included
   bool sample;         // the last token's logits choose the next token
@@ -61,18 +67,27 @@ class Scheduler {
   // The sequence with all its output must fit the cache when it is alone.
   void Add(std::unique_ptr<Sequence> sequence);
   // Takes out a waiting or running sequence, its blocks released; null if unknown. Not between Plan
-  // and Commit.
+  // and Commit or Assume.
   std::unique_ptr<Sequence> Remove(uint64_t id);
-  // Takes out every sequence whose deadline has passed. Not between Plan and Commit.
+  // Takes out every sequence whose deadline has passed. Not between Plan and Commit or Assume.
   void RemoveExpired(absl::Time now, std::vector<std::unique_ptr<Sequence>>& expired);
-  // Takes out all. Not between Plan and Commit.
+  // Takes out all. Not between Plan and Commit or Assume.
   void RemoveAll(std::vector<std::unique_ptr<Sequence>>& removed);
 
-  // Decides and reserves. The plan is the scheduler's own and valid until the next Plan; after
-  // Commit, as long as the sequences it names. Empty only if nothing waits.
+  // Decides and reserves. The plan is the scheduler's own and valid until it is committed and the
+  // next one is made; its rows, as long as the sequences they name. Empty only if nothing waits, or
+  // every running sequence ends with the step under way.
   const StepPlan& Plan(absl::Time now);
+  // Whether the last plan's step may be assumed: nobody in it needs to know its tokens.
+  bool CanAssume() const;
+  // The last plan's step is under way; nothing else is. places: of each sample, in order, where the
+  // device has its token. Its Commit comes after the next Plan and before the next Assume.
+  void Assume(absl::Span<const int> places);
+  // With a step under way: whether Plan would do as well now as after its Commit.
+  bool CanPlanAhead() const;
   // What the step of the last plan took, before its Commit: speculation's measure.
   void RecordTime(absl::Duration time);
+  // Of the step under way, or else of the last plan.
   // `sampled` holds num_samples() tokens for each row in order; what follows one that is not the
   // draft in its place does not count. -1: the logits were not finite, the sequence ends with
   // kError. Appends the finished ones (result.reason set, blocks released) to `finished`.
@@ -94,7 +109,7 @@ class Scheduler {
  private:
   using Sequences = std::vector<std::unique_ptr<Sequence>>;
 
-  void PlanRunning();
+  int PlanRunning();  // returns how many end with the step under way, and so have no row
   void PlanWaiting(absl::Time now);
   void AddRow(Sequence& sequence);
   void RemoveRow(const Sequence& sequence);
@@ -113,17 +128,24 @@ class Scheduler {
   bool PreemptBelow(const Sequence& sequence);
   void Preempt(size_t running);
   void Wait(std::unique_ptr<Sequence> sequence);
-  // Takes the row's tokens from the front of `sampled`. True when its sequence is done; then the
-  // result says why.
-  bool Advance(const PlannedRow& row, absl::Span<const Token>& sampled);
-  int budget() const { return limits_.max_batched_tokens - plan_.num_tokens; }
+  // Takes back what Assume did to the row's sequence.
+  static void Unassume(const PlannedRow& row);
+  // `own`: the row's samples. True when its sequence is done; then the result says why.
+  bool Advance(const PlannedRow& row, absl::Span<const Token> own);
+  // Complete with the step under way, whatever that draws.
+  static bool EndsUnderWay(const Sequence& sequence);
+  // Its rows of plans that are not committed lose it.
+  void Forget(const Sequence& sequence);
+  int budget() const { return limits_.max_batched_tokens - plan_->num_tokens; }
 
   const SchedulerLimits limits_;
   KvCache& cache_;
   const absl::Status nonfinite_status_;  // made once: a status with a message allocates
   Sequences running_;                    // in the order in which they started
   Sequences waiting_;                    // by priority, then arrival
-  StepPlan plan_;
+  std::array<StepPlan, 2> plans_;
+  StepPlan* plan_ = &plans_[0];  // the last
+  StepPlan* assumed_ = nullptr;  // of the step under way
   StepCosts costs_;
   std::vector<DraftCandidate> candidates_;  // one a row
   int64_t num_generated_tokens_ = 0;

@@ -17,6 +17,9 @@
 
 namespace fairlead {
 
+// In the place of one that the device has drawn, or will have, and the host has not seen.
+inline constexpr Token kUnknownToken = -1;
+
 struct Sequence {
   uint64_t id = 0;        // given in order of arrival
   EngineRequest request;  // request.prompt is moved into `tokens`
@@ -28,6 +31,7 @@ struct Sequence {
   int num_computed_tokens = 0;    // positions whose keys and values are in the cache
   int num_scored_tokens = 1;      // prompt tokens whose logprobs are delivered; the first has none
   bool nonfinite_logits = false;  // seen while the prompt was scored: the request ends with kError
+  int unknown_place = -1;  // the last token is kUnknownToken: where the device has it; else -1
   BlockTable blocks;
   std::unique_ptr<LogitEditTable> edits;  // null: the logits are used as they are
   std::unique_ptr<NgramDrafter> drafter;  // null: nothing is drafted
@@ -41,6 +45,10 @@ struct Sequence {
     return position < accepted ? tokens[position] : drafts[position - accepted];
   }
   bool scores_prompt() const { return request.prompt_logprobs >= 0; }
+  // A step with it cannot be prepared before the one before has ended.
+  bool needs_known_tokens() const {
+    return edits != nullptr || drafter != nullptr || scores_prompt();
+  }
   void Append(Token token) {
     tokens.push_back(token);
     if (edits != nullptr) edits->Append(token);

@@ -40,6 +40,8 @@ struct RuntimeConfig {
   int max_logprobs = 20;
   bool no_prefix_cache = false;
   std::string speculation = "off";
+  std::string graphs = "on";
+  std::string async_scheduling = "on";
   int block_tokens = 16;
   std::string load_format = "auto";
   std::string dummy_dtype = "q4_0";

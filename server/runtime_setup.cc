@@ -182,7 +182,9 @@ EngineOptions OptionsOf(const RuntimeConfig& config, const KvPlan& plan) {
           .max_model_len = plan.max_model_len,
           .max_logprobs = config.max_logprobs,
           .block_tokens = config.block_tokens,
-          .prefix_cache = !config.no_prefix_cache};
+          .prefix_cache = !config.no_prefix_cache,
+          .graphs = config.graphs == "on",
+          .async_scheduling = config.async_scheduling == "on"};
 }
 
 class WaitingSink final : public TokenSink {

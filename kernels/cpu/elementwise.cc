@@ -114,6 +114,14 @@ void CpuOps::GatherRows(Stream&, const GatherRowsArgs& args) const {
   });
 }
 
+void CpuOps::SelectTokens(Stream&, const SelectTokensArgs& args) const {
+  for (int64_t t = 0; t < args.token.dim[0]; ++t) {
+    const int source = args.source.As<int>()[t];
+    args.out.As<int>()[t] =
+        source < 0 ? args.token.As<int>()[t] : std::max(args.drawn.As<int>()[source], 0);
+  }
+}
+
 // k in args.qkv is left as it was: only the cache gets its rotated form.
 void CpuOps::RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs& args) const {
   const std::lock_guard lock(mutex_);

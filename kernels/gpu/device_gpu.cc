@@ -34,7 +34,9 @@ DeviceInfo MakeInfo(std::string_view name, int index, Numerics numerics, DType k
           .weight_dtypes = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
                             DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,
                             DType::kQ6_K},
-          .streams_weights = true};
+          .streams_weights = true,
+          .graphs = true,
+          .asynchronous = true};
 }
 
 // A stream's own: attention's sums of splits, and a matmul's rounded activations. A decode of one

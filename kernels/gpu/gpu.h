@@ -26,10 +26,16 @@
 //   void CopyToHost(stream, host, device, bytes)
 //     as Stream's; at once where the host memory is not pinned and the device needs that
 //   void Wait(stream)
-//   EventHandle CreateEvent(device): a point in a stream's work
+//   EventHandle CreateEvent(device, timed = false): a point in a stream's work
 //   void DestroyEvent(event)
 //   void Record(stream, event): after all that the stream has so far
 //   void WaitFor(stream, event): what the stream gets from now on begins after it
+//   void WaitForEvent(event): the host waits for it
+//   double SecondsBetween(from, to): two timed events that have passed; below 0: nobody knows
+//   void BeginCapture(stream): launches are recorded, not run, until
+//   GraphHandle EndCapture(stream): empty() when there is no memory for it
+//   void LaunchGraph(stream, graph)
+//   void DestroyGraph(graph)
 //   GPU_LAUNCH(stream, grid, threads, shared_bytes, Kernel, args)
 //
 // Compile with contraction off (-ffp-contract=off, nvcc --fmad=false): fmaf says where a product
@@ -89,10 +95,16 @@ void DestroyStream(const StreamHandle& stream);
 void CopyToDevice(const StreamHandle& stream, void* device, const void* host, size_t bytes);
 void CopyToHost(const StreamHandle& stream, void* host, const void* device, size_t bytes);
 void Wait(const StreamHandle& stream);
-EventHandle CreateEvent(int device);
+EventHandle CreateEvent(int device, bool timed = false);
 void DestroyEvent(const EventHandle& event);
 void Record(const StreamHandle& stream, const EventHandle& event);
 void WaitFor(const StreamHandle& stream, const EventHandle& event);
+void WaitForEvent(const EventHandle& event);
+double SecondsBetween(const EventHandle& from, const EventHandle& to);
+void BeginCapture(const StreamHandle& stream);
+GraphHandle EndCapture(const StreamHandle& stream);
+void LaunchGraph(const StreamHandle& stream, const GraphHandle& graph);
+void DestroyGraph(const GraphHandle& graph);
 // `args`: the kernel's one argument. `name` is for messages.
 void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int threads,
                   size_t shared_bytes, const void* kernel, const void* args);

@@ -62,6 +62,23 @@ GPU_KERNEL void GatherRowsKernel(GatherRowsCall call) {
   call.out[int64_t{1} * BlockX() * call.hidden + i] = call.x[from * call.hidden + i];
 }
 
+struct SelectTokensCall {
+  const int* token;
+  const int* source;
+  const int* drawn;
+  int* out;
+  int tokens;
+};
+
+GPU_KERNEL void SelectTokensKernel(SelectTokensCall call) {
+  const int t = static_cast<int>(BlockX()) * BlockThreads() + ThreadX();
+  if (t >= call.tokens) return;
+  const int source = call.source[t];
+  int token = call.token[t];
+  if (source >= 0) token = call.drawn[source] < 0 ? 0 : call.drawn[source];
+  call.out[t] = token;
+}
+
 }  // namespace
 
 void GpuOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
@@ -94,6 +111,17 @@ void GpuOps::GatherRows(Stream& stream, const GatherRowsArgs& args) const {
                                .hidden = static_cast<int>(hidden)};
   const Grid grid = {static_cast<unsigned>(rows), Blocks(hidden)};
   GPU_LAUNCH(HandleOf(stream), grid, kThreads, 0, GatherRowsKernel, call);
+}
+
+void GpuOps::SelectTokens(Stream& stream, const SelectTokensArgs& args) const {
+  const int64_t tokens = args.token.dim[0];
+  if (tokens == 0) return;
+  const SelectTokensCall call = {.token = args.token.As<int>(),
+                                 .source = args.source.As<int>(),
+                                 .drawn = args.drawn.As<int>(),
+                                 .out = args.out.As<int>(),
+                                 .tokens = static_cast<int>(tokens)};
+  GPU_LAUNCH(HandleOf(stream), Grid{Blocks(tokens)}, kThreads, 0, SelectTokensKernel, call);
 }
 
 }  // namespace fairlead::FAIRLEAD_GPU

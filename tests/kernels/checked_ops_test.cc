@@ -77,6 +77,9 @@ class CheckedOpsTest : public testing::Test {
   }
   SiluAndMulArgs Silu() { return {.x = T(F, {3, 10}), .out = T(F, {3, 5})}; }
   GatherRowsArgs Gather() { return {.x = T(F, {3, 32}), .row = T(I, {2}), .out = T(F, {2, 32})}; }
+  SelectTokensArgs Select() {
+    return {.token = T(I, {5}), .source = T(I, {5}), .drawn = T(I, {3}), .out = T(I, {5})};
+  }
   SampleArgs Sample() {
     return {.logits = T(F, {3, 50}),
             .temperature = T(F, {3}),
@@ -125,9 +128,10 @@ TEST_F(CheckedOpsTest, RightArgumentsPass) {
   ops_->Attention(stream_, Attention());
   ops_->SiluAndMul(stream_, Silu());
   ops_->GatherRows(stream_, Gather());
+  ops_->SelectTokens(stream_, Select());
   ops_->Sample(stream_, Sample());
   ops_->Logprobs(stream_, Logprobs());
-  EXPECT_EQ(target_.calls, 9);
+  EXPECT_EQ(target_.calls, 10);
 
   RmsNormArgs in_place = RmsNorm();
   in_place.out = in_place.x;
@@ -241,6 +245,14 @@ TEST_F(CheckedOpsDeathTest, SiluAndMulAndGatherRows) {
   EXPECT_REFUSED(Gather(), GatherRows, a.out.dim[0] = 3, "GatherRows.out");
   EXPECT_REFUSED(Gather(), GatherRows, a.out.dtype = DType::kF16, "GatherRows.out");
   EXPECT_REFUSED(Gather(), GatherRows, a.out.data = a.x.data, "GatherRows.out .* overlaps x");
+}
+
+TEST_F(CheckedOpsDeathTest, SelectTokens) {
+  EXPECT_REFUSED(Select(), SelectTokens, a.source.dim[0] = 4, "SelectTokens.source");
+  EXPECT_REFUSED(Select(), SelectTokens, a.drawn.dtype = F, "SelectTokens.drawn");
+  EXPECT_REFUSED(Select(), SelectTokens, a.out.dim[0] = 6, "SelectTokens.out");
+  EXPECT_REFUSED(Select(), SelectTokens, a.out.data = a.drawn.data,
+                 "SelectTokens.out .* overlaps drawn");
 }
 
 TEST_F(CheckedOpsDeathTest, Sample) {

@@ -28,7 +28,7 @@ void AddRowCases(std::vector<OpCase>& cases);        // Embed, RmsNorm, SiluAndM
 void AddMatmulCases(std::vector<OpCase>& cases);     // Matmul
 void AddRopeCases(std::vector<OpCase>& cases);       // RopeAndWriteKv
 void AddAttentionCases(std::vector<OpCase>& cases);  // Attention over what RopeAndWriteKv wrote
-void AddSamplingCases(std::vector<OpCase>& cases);   // Sample, Logprobs
+void AddSamplingCases(std::vector<OpCase>& cases);   // SelectTokens, Sample, Logprobs
 
 // The same for every run of a case: from its name and this.
 inline constexpr uint64_t kCaseSeed = 20261101;

@@ -230,7 +230,42 @@ std::vector<SampleCase> SampleCases() {
 
 }  // namespace
 
+void BuildSelectTokens(CaseRun& run, int tokens, bool in_place) {
+  const std::vector<int32_t> drawn = {7, -1, 0, 123456};
+  std::vector<int32_t> token, source;
+  std::vector<std::vector<int32_t>> expected;
+  for (int t = 0; t < tokens; ++t) {
+    token.push_back(run.random().Int(0, 1000));
+    source.push_back(t % 5 == 4 ? -run.random().Int(1, 3) : run.random().Int(0, 3));
+    expected.push_back({source[t] < 0 ? token[t] : std::max(drawn[source[t]], 0)});
+  }
+  const Tensor out = run.OutputInts("out", {tokens}, expected);
+  SelectTokensArgs args = {.token = in_place ? out : run.Ints(token, {tokens}),
+                           .source = run.Ints(source, {tokens}),
+                           .drawn = run.Ints(drawn, {4}),
+                           .out = out};
+  if (in_place) {
+    const Tensor from = run.Ints(token, {tokens}),
+                 none = run.Ints(std::vector<int32_t>(tokens, -1), {tokens});
+    run.Now([=](const Ops& ops, Stream& stream) {
+      ops.SelectTokens(stream, {.token = from, .source = none, .drawn = args.drawn, .out = out});
+    });
+  }
+  run.Launch([args](const Ops& ops, Stream& stream) { ops.SelectTokens(stream, args); });
+}
+
+void AddSelectTokensCases(std::vector<OpCase>& cases) {
+  for (const int tokens : {0, 1, 5, 31, 33, 257, 1025}) {
+    for (const bool in_place : {false, true}) {
+      cases.push_back({"SelectTokens",
+                       StrCat("SelectTokens_t", tokens, in_place ? "_in_place" : ""), std::nullopt,
+                       [=](CaseRun& run) { BuildSelectTokens(run, tokens, in_place); }});
+    }
+  }
+}
+
 void AddSamplingCases(std::vector<OpCase>& cases) {
+  AddSelectTokensCases(cases);
   for (const SampleCase& c : SampleCases()) {
     cases.push_back(
         {"Sample", "Sample_" + c.name, std::nullopt, [c](CaseRun& run) { BuildSample(run, c); }});

@@ -46,6 +46,7 @@ class MistakenOps : public RightOps {
   std::function<void(RopeAndWriteKvArgs&)> before_rope;
   std::function<void(AttentionArgs&)> before_attention;
   std::function<void(GatherRowsArgs&)> before_gather;
+  std::function<void(SelectTokensArgs&)> before_select;
   std::function<void(SampleArgs&)> before_sample;
   std::function<void(LogprobsArgs&)> before_logprobs;
   std::function<void(const Tensor&)> after;  // the output of every op
@@ -71,6 +72,9 @@ class MistakenOps : public RightOps {
   }
   void GatherRows(Stream& s, const GatherRowsArgs& a) const override {
     Run(a, before_gather, a.out, [&](const GatherRowsArgs& x) { right_.GatherRows(s, x); });
+  }
+  void SelectTokens(Stream& s, const SelectTokensArgs& a) const override {
+    Run(a, before_select, a.out, [&](const SelectTokensArgs& x) { right_.SelectTokens(s, x); });
   }
   void Sample(Stream& s, const SampleArgs& a) const override {
     Run(a, before_sample, a.out, [&](const SampleArgs& x) { right_.Sample(s, x); });
@@ -158,6 +162,14 @@ TEST(OpCases, TheReferencePassesAll) {
     }
   }
   std::cout << cases.size() << " cases\n";
+}
+
+TEST(OpCases, NoticeWrongSelection) {
+  EXPECT_TRUE(Noticed("SelectTokens", [](MistakenOps& m) {
+    m.before_select = [](SelectTokensArgs& a) {
+      if (a.source.dim[0] > 0) Copied(a.source).As<int32_t>()[0] = -1;
+    };
+  }));
 }
 
 TEST(OpCases, NoticeWrongRowOps) {

@@ -50,6 +50,7 @@ std::set<std::string> AskDevice(Device& device) {
   for (const char* op : {"RmsNorm", "SiluAndMul", "GatherRows"}) {
     cells.insert(StrCat(prefix, op, " ", Info(info.activation_dtype).name));
   }
+  cells.insert(prefix + "SelectTokens i32");
   for (const char* op : {"Sample", "Logprobs"}) cells.insert(StrCat(prefix, op, " f32"));
   return cells;
 }

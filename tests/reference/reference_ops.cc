@@ -76,4 +76,13 @@ void ReferenceOps::GatherRows(Stream&, const GatherRowsArgs& args) const {
   }
 }
 
+void ReferenceOps::SelectTokens(Stream&, const SelectTokensArgs& args) const {
+  for (int64_t t = 0; t < args.token.dim[0]; ++t) {
+    const int32_t source = args.source.As<int32_t>()[t];
+    int32_t token = args.token.As<int32_t>()[t];
+    if (source >= 0) token = std::max(args.drawn.As<int32_t>()[source], 0);
+    args.out.As<int32_t>()[t] = token;
+  }
+}
+
 }  // namespace fairlead::reference

@@ -97,9 +97,31 @@ class LoadedDevice {
     return requests;
   }
 
+  // Whose steps need not wait for the tokens of the one before.
+  std::vector<EngineRequest> PlainRequests() const {
+    std::vector<EngineRequest> requests;
+    for (int i = 0; i < 7; ++i) {
+      EngineRequest request;
+      for (int t = 0; t < 1 + 9 * i; ++t)
+        request.prompt.push_back((i % 3 * 31 + t * t) % model_->config().vocab);
+      request.max_tokens = 25 - 2 * i;
+      request.sampling.temperature = i % 2 == 0 ? 0.0f : 0.8f;
+      request.sampling.seed = 100 + i;
+      request.logprobs = i % 3 - 1;
+      requests.push_back(request);
+    }
+    return requests;
+  }
+  bool asynchronous() const { return device_->info().asynchronous; }
+
   // concurrent: all at once, else one after the other.
   std::vector<Answer> Run(SchedulerLimits limits, int num_blocks, bool prefix_cache,
                           bool concurrent, EngineStats* stats = nullptr) {
+    return Run(Requests(), limits, num_blocks, prefix_cache, concurrent, stats);
+  }
+  std::vector<Answer> Run(std::vector<EngineRequest> requests, SchedulerLimits limits,
+                          int num_blocks, bool prefix_cache, bool concurrent,
+                          EngineStats* stats = nullptr, bool graphs_and_ahead = true) {
     const ModelConfig& config = model_->config();
     const KvShape shape = {
         .kv_heads = config.kv_heads, .head_dim = config.head_dim, .block_tokens = kBlockTokens};
@@ -110,13 +132,14 @@ class LoadedDevice {
     options.max_model_len = kMaxModelLen;
     options.block_tokens = kBlockTokens;
     options.prefix_cache = prefix_cache;
+    options.graphs = options.async_scheduling = graphs_and_ahead;
     // Every step takes a tick or two, so drafting pays.
     const auto ticks = std::make_shared<std::atomic<int64_t>>(0);
     options.clock = [ticks] { return absl::FromUnixMillis(++*ticks); };
     auto engine = Engine::Create(*device_, *model_, options);
     EXPECT_TRUE(engine.ok()) << engine.status();
     std::vector<std::shared_ptr<CollectingSink>> sinks;
-    for (EngineRequest& request : Requests()) {
+    for (EngineRequest& request : requests) {
       sinks.push_back(std::make_shared<CollectingSink>());
       EXPECT_TRUE((*engine)->Submit(std::move(request), sinks.back()).ok());
       if (!concurrent) sinks.back()->WaitForClose();
@@ -165,6 +188,20 @@ void ExpectSameWithDrafts(LoadedDevice& device, const std::vector<Answer>& alone
   }
 }
 
+// Graphs, and steps begun before the one before has ended, change nothing either.
+void ExpectSameAhead(LoadedDevice& device) {
+  EngineStats stats;
+  const std::vector<Answer> alone =
+      device.Run(device.PlainRequests(), {256, 1}, 32, false, false, &stats, false);
+  EXPECT_EQ(stats.graph_steps + stats.ahead_steps, 0);
+  for (const auto& [limits, num_blocks] :
+       {std::pair(SchedulerLimits{256, 8}, 64), std::pair(SchedulerLimits{16, 8}, 10)}) {
+    ExpectSame(device.Run(device.PlainRequests(), limits, num_blocks, true, true, &stats), alone);
+    EXPECT_EQ(stats.graph_steps > 0, device.asynchronous());
+    EXPECT_EQ(stats.ahead_steps > 0, device.asynchronous());
+  }
+}
+
 class EngineDeviceTest : public ::testing::TestWithParam<DeviceCase> {};
 
 INSTANTIATE_TEST_SUITE_P(Devices, EngineDeviceTest, ::testing::ValuesIn(DeviceCases()),
@@ -184,6 +221,7 @@ TEST_P(EngineDeviceTest, TheAnswerDependsOnTheRequestAlone) {
              alone);
   EXPECT_GT(stats.preemptions, 0);
   ExpectSameWithDrafts(device, alone);
+  ExpectSameAhead(device);
 }
 
 TEST(EngineDevicesTest, ThreadsAndTheKindOfStreamDoNotCount) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The engine on the fake model: every answer is compared with FakeGenerate, which knows nothing of
-// batches and blocks. Each test runs with a stream that works at once and with one that does
-// nothing before Wait.
+// batches and blocks. Each test runs with a stream that works at once, with one that does nothing
+// before it must, and with one that does so under steps that are begun ahead.
 #include "runtime/engine.h"
 
 #include <cmath>
@@ -40,20 +40,36 @@ int RankOf(const std::vector<Token>& tokens, Token token) {
   return rank;
 }
 
-class EngineTest : public ::testing::TestWithParam<bool> {
+enum class StreamKind { kImmediate, kLate, kAhead };
+
+class EngineTest : public ::testing::TestWithParam<StreamKind> {
  protected:
   FakeDevice::Options DeviceOptions() const {
     FakeDevice::Options options;
-    options.late = GetParam();
+    options.late = GetParam() != StreamKind::kImmediate;
+    options.asynchronous = GetParam() == StreamKind::kAhead;
+    return options;
+  }
+  // The gate holds Forward, which graphs run without.
+  static EngineOptions Small() {
+    EngineOptions options = SmallEngine();
+    options.graphs = false;
     return options;
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Stream, EngineTest, ::testing::Bool(),
-                         [](const auto& info) { return info.param ? "Late" : "Immediate"; });
+std::string NameOf(const ::testing::TestParamInfo<StreamKind>& info) {
+  const char* const names[] = {"Immediate", "Late", "Ahead"};
+  return names[static_cast<int>(info.param)];
+}
+
+INSTANTIATE_TEST_SUITE_P(Stream, EngineTest,
+                         ::testing::Values(StreamKind::kImmediate, StreamKind::kLate,
+                                           StreamKind::kAhead),
+                         NameOf);
 
 TEST_P(EngineTest, AnswersOneRequest) {
-  FakeEngine engine(SmallEngine(), DeviceOptions());
+  FakeEngine engine(Small(), DeviceOptions());
   const auto sink = engine.Submit(Greedy(FakePrompt(10, 1), 20));
   const EngineResult& result = sink->WaitForClose();
   EXPECT_EQ(result.reason, FinishReason::kLength);
@@ -72,7 +88,7 @@ TEST_P(EngineTest, AnswersOneRequest) {
 }
 
 TEST_P(EngineTest, AnswersManyAtOnceWithPreemptionAndSharing) {
-  EngineOptions options = SmallEngine();
+  EngineOptions options = Small();
   options.kv_cache_bytes = FakeKvBytes(32, 4);
   FakeEngine engine(options, DeviceOptions());
   std::vector<std::shared_ptr<CollectingSink>> sinks;
@@ -93,7 +109,7 @@ TEST_P(EngineTest, AnswersManyAtOnceWithPreemptionAndSharing) {
 }
 
 TEST_P(EngineTest, ReportsCachedPromptTokens) {
-  FakeEngine engine(SmallEngine(), DeviceOptions());
+  FakeEngine engine(Small(), DeviceOptions());
   EXPECT_EQ(engine.Submit(Greedy(FakePrompt(21, 1), 1))->WaitForClose().cached_prompt_tokens, 0);
   EXPECT_EQ(engine.Submit(Greedy(FakePrompt(21, 1), 1))->WaitForClose().cached_prompt_tokens, 20);
   EngineRequest other_tenant = Greedy(FakePrompt(21, 1), 1);
@@ -102,7 +118,7 @@ TEST_P(EngineTest, ReportsCachedPromptTokens) {
 }
 
 TEST_P(EngineTest, StopsAtAStopToken) {
-  FakeEngine engine(SmallEngine(), DeviceOptions());
+  FakeEngine engine(Small(), DeviceOptions());
   const std::vector<Token> free_run = FakeGenerate(FakePrompt(6, 2), 20);
   EngineRequest request = Greedy(FakePrompt(6, 2), 20);
   request.stop_tokens = {free_run[7]};
@@ -113,7 +129,7 @@ TEST_P(EngineTest, StopsAtAStopToken) {
 }
 
 TEST_P(EngineTest, GivesLogprobsOfRawLogits) {
-  FakeEngine engine(SmallEngine(), DeviceOptions());
+  FakeEngine engine(Small(), DeviceOptions());
   EngineRequest request = Greedy(FakePrompt(6, 2), 5);
   request.logprobs = 3;
   // A bias changes what is drawn, not what is reported.
@@ -144,7 +160,7 @@ TEST_P(EngineTest, GivesLogprobsOfRawLogits) {
 }
 
 TEST_P(EngineTest, ScoresAPromptInSlicesAndChunks) {
-  EngineOptions options = SmallEngine();
+  EngineOptions options = Small();
   options.scheduler.max_batched_tokens = 7;
   FakeEngine engine(options, DeviceOptions());
   engine.Submit(Greedy(FakePrompt(100, 4), 1))->WaitForClose();  // its blocks must not be used
@@ -169,7 +185,7 @@ TEST_P(EngineTest, ScoresAPromptInSlicesAndChunks) {
 }
 
 TEST_P(EngineTest, APreemptedRequestScoresItsPromptOnce) {
-  EngineOptions options = SmallEngine();
+  EngineOptions options = Small();
   options.max_model_len = 60;
   options.kv_cache_bytes = FakeKvBytes(16, 4);
   FakeEngine engine(options, DeviceOptions());
@@ -193,7 +209,7 @@ TEST_P(EngineTest, APreemptedRequestScoresItsPromptOnce) {
 }
 
 TEST_P(EngineTest, NonfiniteLogitsEndOneRequestOnly) {
-  FakeEngine engine(SmallEngine(), DeviceOptions());
+  FakeEngine engine(Small(), DeviceOptions());
   std::vector<Token> poisoned = FakePrompt(9, 1);
   poisoned[5] = kPoisonToken;
   EngineRequest scored = Greedy(poisoned, 0);
@@ -215,7 +231,7 @@ TEST_P(EngineTest, NonfiniteLogitsEndOneRequestOnly) {
 }
 
 TEST_P(EngineTest, RefusesWhatCanNeverRun) {
-  FakeEngine engine(SmallEngine(), DeviceOptions());
+  FakeEngine engine(Small(), DeviceOptions());
   const auto refusal = [&engine](const EngineRequest& request) {
     const auto sink = std::make_shared<CollectingSink>();
     const absl::Status status = engine->Submit(request, sink).status();
@@ -240,13 +256,15 @@ TEST_P(EngineTest, RefusesWhatCanNeverRun) {
 }
 
 TEST_P(EngineTest, CancelEndsARunningRequestBeforeTheNextStep) {
-  FakeEngine engine(SmallEngine(), DeviceOptions());
+  FakeEngine engine(Small(), DeviceOptions());
   engine.gate().Close();
   uint64_t id = 0;
   const auto sink = engine.Submit(Greedy(FakePrompt(10, 1), 100), &id);
   engine.gate().OpenFor(3);
   engine.gate().WaitUntilHeld();
-  EXPECT_EQ(sink->tokens().size(), 3u);
+  // Ahead, the token of the step that runs is not there yet.
+  const size_t held = GetParam() == StreamKind::kAhead ? 2 : 3;
+  EXPECT_EQ(sink->tokens().size(), held);
   engine->Cancel(id);
   engine->Cancel(id);
   engine.gate().Open();
@@ -254,7 +272,7 @@ TEST_P(EngineTest, CancelEndsARunningRequestBeforeTheNextStep) {
   EXPECT_EQ(result.reason, FinishReason::kCancelled);
   EXPECT_EQ(result.status.code(), absl::StatusCode::kCancelled);
   // The step that was under way still delivers.
-  EXPECT_EQ(sink->tokens().size(), 4u);
+  EXPECT_EQ(sink->tokens().size(), held + 1);
   EXPECT_EQ(engine->stats().kv_blocks_used, 0);
   EXPECT_EQ(engine->stats().running, 0);
   engine->Cancel(id);
@@ -264,7 +282,7 @@ TEST_P(EngineTest, CancelEndsARunningRequestBeforeTheNextStep) {
 }
 
 TEST_P(EngineTest, CancelEndsAWaitingRequest) {
-  EngineOptions options = SmallEngine();
+  EngineOptions options = Small();
   options.scheduler.max_num_seqs = 1;
   FakeEngine engine(options, DeviceOptions());
   engine.gate().Close();
@@ -282,7 +300,7 @@ TEST_P(EngineTest, CancelEndsAWaitingRequest) {
 }
 
 TEST_P(EngineTest, DeadlinesEndRunningAndWaitingRequests) {
-  EngineOptions options = SmallEngine();
+  EngineOptions options = Small();
   options.scheduler.max_num_seqs = 1;
   FakeEngine engine(options, DeviceOptions());
   engine.gate().Close();
@@ -304,7 +322,7 @@ TEST_P(EngineTest, DeadlinesEndRunningAndWaitingRequests) {
 }
 
 TEST_P(EngineTest, AFullQueueRefusesAndRecovers) {
-  EngineOptions options = SmallEngine();
+  EngineOptions options = Small();
   options.scheduler.max_num_seqs = 2;
   options.max_queue = 1;
   FakeEngine engine(options, DeviceOptions());
@@ -325,7 +343,7 @@ TEST_P(EngineTest, AFullQueueRefusesAndRecovers) {
 }
 
 TEST_P(EngineTest, DrainFinishesWhatIsThereAndRefusesWhatComes) {
-  EngineOptions options = SmallEngine();
+  EngineOptions options = Small();
   options.scheduler.max_num_seqs = 2;
   FakeEngine engine(options, DeviceOptions());
   engine.gate().Close();
@@ -341,7 +359,7 @@ TEST_P(EngineTest, DrainFinishesWhatIsThereAndRefusesWhatComes) {
 }
 
 TEST_P(EngineTest, DrainCancelsWhatIsLeftAtTheDeadline) {
-  EngineOptions options = SmallEngine();
+  EngineOptions options = Small();
   options.scheduler.max_num_seqs = 1;
   FakeEngine engine(options, DeviceOptions());
   engine.gate().Close();
@@ -370,7 +388,7 @@ TEST_P(EngineTest, DrainCancelsWhatIsLeftAtTheDeadline) {
 }
 
 TEST_P(EngineTest, DestructionClosesEverySink) {
-  FakeEngine engine(SmallEngine(), DeviceOptions());
+  FakeEngine engine(Small(), DeviceOptions());
   engine.gate().Close();
   const auto sink = engine.Submit(Greedy(FakePrompt(10, 1), 100));
   engine.gate().WaitUntilHeld();
@@ -384,7 +402,7 @@ TEST_P(EngineTest, DestructionClosesEverySink) {
 }
 
 TEST_P(EngineTest, ServesSeveralThreadsAtOnce) {
-  EngineOptions options = SmallEngine();
+  EngineOptions options = Small();
   options.kv_cache_bytes = FakeKvBytes(40, 4);
   FakeEngine engine(options, DeviceOptions());
   const auto client = [&engine](int thread) {
@@ -454,7 +472,9 @@ TEST(EngineCreateTest, EveryFailedAllocationIsAStatus) {
   FakeModel model;
   int failures = 0;
   for (size_t memory = 0;; memory += 4096) {
-    FakeDevice device({.late = false, .memory_bytes = memory, .observe_sample = nullptr});
+    FakeDevice::Options device_options;
+    device_options.memory_bytes = memory;
+    FakeDevice device(device_options);
     const auto engine = Engine::Create(device, model, SmallEngine());
     if (engine.ok()) break;
     EXPECT_EQ(engine.status().code(), absl::StatusCode::kResourceExhausted);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/runtime/fake_device.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -33,6 +34,16 @@ class UnusedOps : public Ops {
 class FakeOps final : public UnusedOps {
  public:
   explicit FakeOps(SampleObserver observe) : observe_(std::move(observe)) {}
+
+  void SelectTokens(Stream& stream, const SelectTokensArgs& args) const override {
+    static_cast<FakeStream&>(stream).Run([args] {
+      for (int64_t t = 0; t < args.token.dim[0]; ++t) {
+        const int32_t source = args.source.As<int32_t>()[t];
+        args.out.As<int32_t>()[t] = source < 0 ? args.token.As<int32_t>()[t]
+                                               : std::max(args.drawn.As<int32_t>()[source], 0);
+      }
+    });
+  }
 
   void Sample(Stream& stream, const SampleArgs& args) const override {
     static_cast<FakeStream&>(stream).Run([this, args] {
@@ -111,16 +122,57 @@ class FakeOps final : public UnusedOps {
 }  // namespace
 
 void FakeStream::CopyToDevice(void* device, const void* host, size_t bytes) {
+  FAIRLEAD_CHECK(recorded_ == nullptr);
   Run([=] { std::memcpy(device, host, bytes); });
 }
 
 void FakeStream::CopyToHost(void* host, const void* device, size_t bytes) {
+  FAIRLEAD_CHECK(recorded_ == nullptr);
   Run([=] { std::memcpy(host, device, bytes); });
 }
 
+void FakeStream::RunUntil(size_t end) {
+  for (size_t i = 0; i < end; ++i) queue_[i]();
+  queue_.erase(queue_.begin(), queue_.begin() + static_cast<ptrdiff_t>(end));
+}
+
 void FakeStream::Wait() {
-  for (const auto& work : queue_) work();
-  queue_.clear();
+  FAIRLEAD_CHECK(recorded_ == nullptr);
+  RunUntil(queue_.size());
+  passed_ += static_cast<int64_t>(fences_.size());
+  fences_.clear();
+}
+
+int64_t FakeStream::Fence() {
+  FAIRLEAD_CHECK(recorded_ == nullptr);
+  if (fences_.size() == 2) WaitFor(passed_);
+  fences_.push_back(queue_.size());
+  return passed_ + static_cast<int64_t>(fences_.size()) - 1;
+}
+
+void FakeStream::WaitFor(int64_t fence) {
+  while (passed_ <= fence) {
+    const size_t done = fences_.front();
+    RunUntil(done);
+    fences_.erase(fences_.begin());
+    for (size_t& later : fences_) later -= done;
+    ++passed_;
+  }
+}
+
+void FakeStream::BeginCapture() {
+  FAIRLEAD_CHECK(recorded_ == nullptr);
+  recorded_ = std::make_unique<FakeGraph>();
+}
+
+std::unique_ptr<Graph> FakeStream::EndCapture() {
+  std::unique_ptr<FakeGraph> graph = std::move(recorded_);
+  if (fail_captures_) return nullptr;
+  return graph;
+}
+
+void FakeStream::Launch(const Graph& graph) {
+  for (const auto& work : static_cast<const FakeGraph&>(graph).work) Run(work);
 }
 
 FakeDevice::FakeDevice(Options options)
@@ -129,6 +181,7 @@ FakeDevice::FakeDevice(Options options)
       ops_(std::make_unique<FakeOps>(options_.observe_sample)) {
   info_.name = "fake";
   info_.memory_bytes = options_.memory_bytes;
+  info_.graphs = info_.asynchronous = options_.asynchronous;
 }
 
 FakeDevice::~FakeDevice() { FAIRLEAD_CHECK(free_bytes_ == options_.memory_bytes); }
@@ -151,7 +204,7 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> FakeDevice::PackWeight(const PackW
 }
 
 std::unique_ptr<Stream> FakeDevice::NewStream() {
-  return std::make_unique<FakeStream>(options_.late);
+  return std::make_unique<FakeStream>(options_.late, options_.fail_captures);
 }
 
 }  // namespace fairlead

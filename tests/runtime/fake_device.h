@@ -14,12 +14,20 @@
 
 namespace fairlead {
 
+class FakeGraph final : public Graph {
+ public:
+  std::vector<std::function<void()>> work;
+};
+
 class FakeStream final : public Stream {
  public:
-  explicit FakeStream(bool late) : late_(late) {}
+  explicit FakeStream(bool late, bool fail_captures = false)
+      : late_(late), fail_captures_(fail_captures) {}
   template <typename Work>
   void Run(const Work& work) {
-    if (late_) {
+    if (recorded_ != nullptr) {
+      recorded_->work.push_back(work);
+    } else if (late_) {
       queue_.push_back(work);
     } else {
       work();
@@ -28,10 +36,20 @@ class FakeStream final : public Stream {
   void CopyToDevice(void* device, const void* host, size_t bytes) override;
   void CopyToHost(void* host, const void* device, size_t bytes) override;
   void Wait() override;
+  int64_t Fence() override;
+  void WaitFor(int64_t fence) override;
+  void BeginCapture() override;
+  std::unique_ptr<Graph> EndCapture() override;
+  void Launch(const Graph& graph) override;
 
  private:
-  const bool late_;
-  std::vector<std::function<void()>> queue_;
+  void RunUntil(size_t end);
+
+  const bool late_, fail_captures_;
+  std::vector<std::function<void()>> queue_;  // what has not run
+  std::vector<size_t> fences_;                // of each one after passed_: work before it in queue_
+  int64_t passed_ = 0;
+  std::unique_ptr<FakeGraph> recorded_;
 };
 
 // What a test may want to see of a Sample call.
@@ -41,6 +59,8 @@ class FakeDevice final : public Device {
  public:
   struct Options {
     bool late = false;
+    bool asynchronous = false;  // and graphs
+    bool fail_captures = false;
     size_t memory_bytes = size_t{1} << 30;
     SampleObserver observe_sample;  // on the engine thread, when the op runs
   };

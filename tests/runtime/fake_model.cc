@@ -39,6 +39,7 @@ using Layers = std::array<PagedKv, kLayers>;
 void WriteKv(const Batch& batch, const Layers& layers) {
   for (int64_t t = 0; t < batch.token.dim[0]; ++t) {
     const int32_t slot = batch.kv_slot.As<int32_t>()[t];
+    if (slot == -1) continue;
     const KvEntry entry = {batch.token.As<int32_t>()[t], batch.position.As<int32_t>()[t]};
     for (int layer = 0; layer < kLayers; ++layer) {
       FAIRLEAD_CHECK(slot >= 0 &&

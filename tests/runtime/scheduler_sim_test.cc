@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // 10^5 random requests through Plan and Commit in virtual time: tiny caches, budgets from 1 up,
-// shared prefixes, priorities, cancellations, deadlines and faults, with and without speculation.
+// shared prefixes, priorities, cancellations, deadlines and faults, with and without speculation,
+// and planned while the step before is under way.
 // After every Plan the simulation checks what must always hold, with its own account of what each
 // KV slot contains.
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <random>
 #include <set>
 
@@ -27,6 +29,7 @@ struct Scenario {
   int num_blocks;
   int max_tokens;  // prompt + output of one request, so that one fits
   double arrivals_per_step;
+  bool ahead;  // steps are planned while others are under way
 };
 
 Scenario MakeScenario(std::mt19937& random) {
@@ -40,6 +43,7 @@ Scenario MakeScenario(std::mt19937& random) {
   s.max_tokens = std::min(s.num_blocks * s.block_tokens, 80);
   // Around what a step can finish, so that queues build up and drain.
   s.arrivals_per_step = 0.02 + 0.001 * static_cast<double>(random() % 400);
+  s.ahead = s.limits.max_drafts == 0 || random() % 2 == 0;
   return s;
 }
 
@@ -81,9 +85,17 @@ class Simulation {
   int64_t hits() const { return scheduler_.prefix_hit_tokens(); }
   int64_t draft_tokens() const { return scheduler_.num_draft_tokens(); }
   int64_t accepted_draft_tokens() const { return scheduler_.num_accepted_draft_tokens(); }
+  int64_t planned_ahead() const { return planned_ahead_; }
+  int64_t rows_in_vain() const { return rows_in_vain_; }
   const std::map<FinishReason, int>& reasons() const { return reasons_; }
 
  private:
+  // A plan whose step has run on the device, and what it drew.
+  struct Begun {
+    const StepPlan* plan;
+    std::vector<Token> sampled;
+  };
+
   struct Slot {
     Token token = -1;
     int position = -1;
@@ -144,7 +156,13 @@ class Simulation {
       EXPECT_EQ(live_.erase(sequence->id), 1u) << "closed twice";
       EXPECT_TRUE(sequence->blocks.block.empty());
       // The output is what it would be without speculation.
-      for (int p = sequence->num_prompt_tokens; p < static_cast<int>(sequence->tokens.size()); ++p)
+      int known = static_cast<int>(sequence->tokens.size());
+      if (sequence->unknown_place >= 0) {
+        EXPECT_TRUE(sequence->result.reason == FinishReason::kCancelled ||
+                    sequence->result.reason == FinishReason::kDeadline);
+        EXPECT_EQ(sequence->tokens[--known], kUnknownToken);
+      }
+      for (int p = sequence->num_prompt_tokens; p < known; ++p)
         EXPECT_EQ(sequence->tokens[p], DrawnAt(*sequence, p));
       ++closed_;
       ++reasons_[sequence->result.reason];
@@ -157,12 +175,39 @@ class Simulation {
   }
 
   void Step() {
+    if (under_way_ && !scheduler_.CanPlanAhead()) EndStep();
+    planned_ahead_ += under_way_.has_value();
     const StepPlan& plan = scheduler_.Plan(now_);
     CheckRows(plan);
     CheckOrder(plan);
     CheckBlocks();
     WriteAndRead(plan);
     if (::testing::Test::HasFailure()) return;
+    if (plan.rows.empty()) return EndStep();
+    const Begun begun = {&plan, DrawFor(plan)};
+    if (under_way_) EndStep();
+    under_way_ = begun;
+    if (scenario_.ahead && scheduler_.CanAssume()) {
+      std::vector<int> places;
+      for (size_t i = 0; i < begun.sampled.size(); ++i) places.push_back(static_cast<int>(i));
+      scheduler_.Assume(places);
+    } else {
+      EndStep();
+    }
+  }
+
+  void EndStep() {
+    if (!under_way_) return;
+    for (const PlannedRow& row : under_way_->plan->rows) rows_in_vain_ += row.sequence == nullptr;
+    // Always the same, so that drafting always pays.
+    scheduler_.RecordTime(absl::Milliseconds(1));
+    std::vector<std::unique_ptr<Sequence>> finished;
+    scheduler_.Commit(under_way_->sampled, finished);
+    under_way_.reset();
+    Close(std::move(finished));
+  }
+
+  std::vector<Token> DrawFor(const StepPlan& plan) {
     std::vector<Token> sampled;
     for (const PlannedRow& row : plan.rows) {
       bool as_drafted = true;
@@ -173,11 +218,20 @@ class Simulation {
         if (i < row.num_drafts) as_drafted &= sampled.back() == row.sequence->drafts[i];
       }
     }
-    // Always the same, so that drafting always pays.
-    scheduler_.RecordTime(absl::Milliseconds(1));
-    std::vector<std::unique_ptr<Sequence>> finished;
-    scheduler_.Commit(sampled, finished);
-    Close(std::move(finished));
+    return sampled;
+  }
+
+  // Whatever the step under way draws, it is the last of this one.
+  bool EndsUnderWay(const Sequence& sequence) const {
+    if (!under_way_) return false;
+    for (const PlannedRow& row : under_way_->plan->rows) {
+      if (row.sequence != &sequence) continue;
+      const int outputs = sequence.num_output_tokens() - (sequence.unknown_place >= 0 ? 1 : 0);
+      return row.sample ? outputs + 1 == sequence.request.max_tokens
+                        : row.first_token + row.num_tokens == sequence.num_prompt_tokens &&
+                              sequence.request.max_tokens == 0;
+    }
+    return false;
   }
 
   // What is drawn there: depends on the sequence alone; now and then the stop token or a fault.
@@ -190,7 +244,10 @@ class Simulation {
   }
 
   void CheckRows(const StepPlan& plan) {
-    EXPECT_EQ(plan.rows.empty(), live_.empty());
+    // Under a step, those that wait may wait for what ends with it.
+    if (!under_way_) {
+      EXPECT_EQ(plan.rows.empty(), live_.empty());
+    }
     EXPECT_LE(plan.num_tokens, scenario_.limits.max_batched_tokens);
     EXPECT_LE(scheduler_.num_running(), scenario_.limits.max_num_seqs);
     EXPECT_EQ(scheduler_.num_running() + scheduler_.num_waiting(), static_cast<int>(live_.size()));
@@ -242,7 +299,7 @@ class Simulation {
         if (rank < best) best = rank, best_preempted = preempted;
       }
       live.running = has_row || (was_running && !preempted);
-      EXPECT_TRUE(has_row || !live.running) << "left out: " << id;
+      EXPECT_EQ(has_row, live.running && !EndsUnderWay(*live.sequence)) << "left out: " << id;
       live.num_preemptions = live.sequence->result.num_preemptions;
       const int priority = live.sequence->request.priority;
       if (live.running) {
@@ -285,7 +342,8 @@ class Simulation {
   }
 
   static Slot Expected(const Sequence& sequence, int position, uint64_t history) {
-    const Token token = sequence.TokenAt(position);
+    Token token = sequence.TokenAt(position);
+    if (token == kUnknownToken) token = std::max(DrawnAt(sequence, position), 0);
     return {token, position, MixBits(history ^ static_cast<uint64_t>(token))};
   }
 
@@ -316,6 +374,8 @@ class Simulation {
   Scheduler scheduler_;
   std::vector<Slot> slots_;
   std::map<uint64_t, Live> live_;
+  std::optional<Begun> under_way_;
+  int64_t planned_ahead_ = 0, rows_in_vain_ = 0;
   absl::Time now_ = absl::UnixEpoch();
   int submitted_ = 0;
   int closed_ = 0;
@@ -323,7 +383,7 @@ class Simulation {
 };
 
 TEST(SchedulerSimTest, RandomRequestsInVirtualTime) {
-  int64_t preemptions = 0, hits = 0, drafts = 0, accepted = 0;
+  int64_t preemptions = 0, hits = 0, drafts = 0, accepted = 0, ahead = 0, in_vain = 0;
   std::map<FinishReason, int> reasons;
   for (int i = 0; i < kScenarios; ++i) {
     std::mt19937 random(static_cast<uint32_t>(1000 + i));
@@ -340,6 +400,8 @@ TEST(SchedulerSimTest, RandomRequestsInVirtualTime) {
     hits += simulation.hits();
     drafts += simulation.draft_tokens();
     accepted += simulation.accepted_draft_tokens();
+    ahead += simulation.planned_ahead();
+    in_vain += simulation.rows_in_vain();
     for (const auto& [reason, count] : simulation.reasons()) reasons[reason] += count;
   }
   // The simulation has been where it should: a run that never preempts or shares proves nothing.
@@ -347,6 +409,8 @@ TEST(SchedulerSimTest, RandomRequestsInVirtualTime) {
   EXPECT_GT(hits, kRequests / 2);
   EXPECT_GT(accepted, kRequests / 10);
   EXPECT_GT(drafts - accepted, kRequests / 10);
+  EXPECT_GT(ahead, kRequests);
+  EXPECT_GT(in_vain, kRequests / 100);
   for (const FinishReason reason :
        {FinishReason::kStop, FinishReason::kLength, FinishReason::kCancelled,
         FinishReason::kDeadline, FinishReason::kError}) {

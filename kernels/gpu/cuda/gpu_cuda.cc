@@ -183,11 +183,11 @@ void Wait(const StreamHandle& stream) {
   CheckRelease(stream.device, "cudaStreamSynchronize", cudaStreamSynchronize(stream.stream));
 }
 
-EventHandle CreateEvent(int device) {
+EventHandle CreateEvent(int device, bool timed) {
   Use(device);
   EventHandle handle = {.device = device, .event = nullptr};
   Check(device, "cudaEventCreateWithFlags",
-        cudaEventCreateWithFlags(&handle.event, cudaEventDisableTiming));
+        cudaEventCreateWithFlags(&handle.event, timed ? cudaEventDefault : cudaEventDisableTiming));
   return handle;
 }
 
@@ -204,6 +204,52 @@ void Record(const StreamHandle& stream, const EventHandle& event) {
 void WaitFor(const StreamHandle& stream, const EventHandle& event) {
   Use(stream.device);
   Check(stream.device, "cudaStreamWaitEvent", cudaStreamWaitEvent(stream.stream, event.event, 0));
+}
+
+void WaitForEvent(const EventHandle& event) {
+  Use(event.device);
+  CheckRelease(event.device, "cudaEventSynchronize", cudaEventSynchronize(event.event));
+}
+
+double SecondsBetween(const EventHandle& from, const EventHandle& to) {
+  Use(from.device);
+  float milliseconds = 0;
+  Check(from.device, "cudaEventElapsedTime",
+        cudaEventElapsedTime(&milliseconds, from.event, to.event));
+  return milliseconds / 1e3;
+}
+
+void BeginCapture(const StreamHandle& stream) {
+  Use(stream.device);
+  // Other threads may allocate meanwhile.
+  Check(stream.device, "cudaStreamBeginCapture",
+        cudaStreamBeginCapture(stream.stream, cudaStreamCaptureModeThreadLocal));
+}
+
+GraphHandle EndCapture(const StreamHandle& stream) {
+  Use(stream.device);
+  cudaGraph_t recorded = nullptr;
+  Check(stream.device, "cudaStreamEndCapture", cudaStreamEndCapture(stream.stream, &recorded));
+  GraphHandle handle = {.device = stream.device, .graph = nullptr};
+  const cudaError_t error = cudaGraphInstantiate(&handle.graph, recorded, 0);
+  Check(stream.device, "cudaGraphDestroy", cudaGraphDestroy(recorded));
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    handle.graph = nullptr;
+    return handle;
+  }
+  Check(stream.device, "cudaGraphInstantiate", error);
+  return handle;
+}
+
+void LaunchGraph(const StreamHandle& stream, const GraphHandle& graph) {
+  Use(stream.device);
+  Check(stream.device, "cudaGraphLaunch", cudaGraphLaunch(graph.graph, stream.stream));
+}
+
+void DestroyGraph(const GraphHandle& graph) {
+  Use(graph.device);
+  CheckRelease(graph.device, "cudaGraphExecDestroy", cudaGraphExecDestroy(graph.graph));
 }
 
 void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int threads,

@@ -49,5 +49,10 @@ struct EventHandle {
   int device;
   cudaEvent_t event;
 };
+struct GraphHandle {
+  int device;
+  cudaGraphExec_t graph;
+  bool empty() const { return graph == nullptr; }
+};
 
 }  // namespace fairlead::FAIRLEAD_GPU

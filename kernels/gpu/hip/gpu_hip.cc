@@ -132,10 +132,11 @@ void Wait(const StreamHandle& stream) {
   CheckRelease(stream.device, hipStreamSynchronize(stream.stream), "hipStreamSynchronize");
 }
 
-EventHandle CreateEvent(int device) {
+EventHandle CreateEvent(int device, bool timed) {
   Use(device);
   EventHandle handle = {.device = device, .event = nullptr};
-  Check(device, hipEventCreateWithFlags(&handle.event, hipEventDisableTiming),
+  Check(device,
+        hipEventCreateWithFlags(&handle.event, timed ? hipEventDefault : hipEventDisableTiming),
         "hipEventCreateWithFlags");
   return handle;
 }
@@ -153,6 +154,47 @@ void Record(const StreamHandle& stream, const EventHandle& event) {
 void WaitFor(const StreamHandle& stream, const EventHandle& event) {
   Use(stream.device);
   Check(stream.device, hipStreamWaitEvent(stream.stream, event.event, 0), "hipStreamWaitEvent");
+}
+
+void WaitForEvent(const EventHandle& event) {
+  Use(event.device);
+  CheckRelease(event.device, hipEventSynchronize(event.event), "hipEventSynchronize");
+}
+
+double SecondsBetween(const EventHandle& from, const EventHandle& to) {
+  Use(from.device);
+  float milliseconds = 0;
+  Check(from.device, hipEventElapsedTime(&milliseconds, from.event, to.event),
+        "hipEventElapsedTime");
+  return milliseconds / 1e3;
+}
+
+void BeginCapture(const StreamHandle& stream) {
+  Use(stream.device);
+  // Other threads may allocate meanwhile.
+  Check(stream.device, hipStreamBeginCapture(stream.stream, hipStreamCaptureModeThreadLocal),
+        "hipStreamBeginCapture");
+}
+
+GraphHandle EndCapture(const StreamHandle& stream) {
+  Use(stream.device);
+  hipGraph_t recorded = nullptr;
+  Check(stream.device, hipStreamEndCapture(stream.stream, &recorded), "hipStreamEndCapture");
+  GraphHandle handle = {.device = stream.device, .graph = nullptr};
+  const hipError_t error = hipGraphInstantiate(&handle.graph, recorded, nullptr, nullptr, 0);
+  Check(stream.device, hipGraphDestroy(recorded), "hipGraphDestroy");
+  if (!WasEnough(stream.device, error, "hipGraphInstantiate")) handle.graph = nullptr;
+  return handle;
+}
+
+void LaunchGraph(const StreamHandle& stream, const GraphHandle& graph) {
+  Use(stream.device);
+  Check(stream.device, hipGraphLaunch(graph.graph, stream.stream), "hipGraphLaunch");
+}
+
+void DestroyGraph(const GraphHandle& graph) {
+  Use(graph.device);
+  CheckRelease(graph.device, hipGraphExecDestroy(graph.graph), "hipGraphExecDestroy");
 }
 
 void LaunchKernel(const char* name, const StreamHandle& stream, Grid grid, int threads,

@@ -69,5 +69,10 @@ struct EventHandle {
   int device;
   hipEvent_t event;
 };
+struct GraphHandle {
+  int device;
+  hipGraphExec_t graph;
+  bool empty() const { return graph == nullptr; }
+};
 
 }  // namespace fairlead::FAIRLEAD_GPU

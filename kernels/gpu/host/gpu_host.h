@@ -6,8 +6,13 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <source_location>
+#include <utility>
+#include <vector>
 
+#include "kernels/check.h"
 #include "kernels/gpu/host/memory.h"
 #include "kernels/gpu/host/simt.h"
 
@@ -62,6 +67,13 @@ GPU_DEVICE LaneMask Ballot(bool predicate FAIRLEAD_GPU_SITE) {
 
 struct StreamHandle {};
 struct EventHandle {};
+using Launches = std::vector<std::function<void()>>;
+struct GraphHandle {
+  std::shared_ptr<const Launches> launches;
+  bool empty() const { return launches == nullptr; }
+};
+// What the calling thread's stream records; null: it runs.
+inline thread_local std::shared_ptr<Launches> recording;
 
 GpuSummary DescribeDevice(int device);  // gpu_host.cc, as the next
 size_t AvailableMemory(int device);
@@ -73,16 +85,31 @@ inline void ReleasePinned(int, void* data) { std::free(data); }
 inline StreamHandle CreateStream(int) { return {}; }
 inline void DestroyStream(const StreamHandle&) {}
 inline void CopyToDevice(const StreamHandle&, void* device, const void* host, size_t bytes) {
+  FAIRLEAD_CHECK(recording == nullptr);
   std::memcpy(device, host, bytes);
 }
 inline void CopyToHost(const StreamHandle&, void* host, const void* device, size_t bytes) {
+  FAIRLEAD_CHECK(recording == nullptr);
   std::memcpy(host, device, bytes);
 }
-inline void Wait(const StreamHandle&) {}
-inline EventHandle CreateEvent(int) { return {}; }
+inline void Wait(const StreamHandle&) { FAIRLEAD_CHECK(recording == nullptr); }
+inline EventHandle CreateEvent(int, bool = false) { return {}; }
 inline void DestroyEvent(const EventHandle&) {}
-inline void Record(const StreamHandle&, const EventHandle&) {}
+inline void Record(const StreamHandle&, const EventHandle&) {
+  FAIRLEAD_CHECK(recording == nullptr);
+}
 inline void WaitFor(const StreamHandle&, const EventHandle&) {}
+inline void WaitForEvent(const EventHandle&) {}
+inline double SecondsBetween(const EventHandle&, const EventHandle&) { return -1; }
+inline void BeginCapture(const StreamHandle&) {
+  FAIRLEAD_CHECK(recording == nullptr);
+  recording = std::make_shared<Launches>();
+}
+inline GraphHandle EndCapture(const StreamHandle&) { return {std::exchange(recording, nullptr)}; }
+inline void LaunchGraph(const StreamHandle&, const GraphHandle& graph) {
+  for (const auto& launch : *graph.launches) launch();
+}
+inline void DestroyGraph(const GraphHandle&) {}
 
 // The launch, once it is there for all threads of the grid to read.
 template <typename Args>
@@ -94,8 +121,13 @@ struct KernelCall {
 
 // Runs at once. A fault ends the process: it is a bug of ours, like an illegal access on a GPU.
 template <typename Args>
-void LaunchNamed(const char* name, const StreamHandle&, Grid grid, int threads, size_t shared_bytes,
-                 void (*kernel)(Args), const Args& args) {
+void LaunchNamed(const char* name, const StreamHandle& stream, Grid grid, int threads,
+                 size_t shared_bytes, void (*kernel)(Args), const Args& args) {
+  if (recording != nullptr) {
+    recording->push_back(
+        [=] { LaunchNamed(name, stream, grid, threads, shared_bytes, kernel, args); });
+    return;
+  }
   const KernelCall<Args> call{kernel, args};
   const simt::GlobalRange parameters(&call, sizeof(call));
   const auto fault = simt::TryLaunch({.kernel = name,

@@ -272,6 +272,23 @@ hipError_t hipEventCreateWithFlags(hipEvent_t* event, unsigned) {
 hipError_t hipEventDestroy(hipEvent_t) { return hipSuccess; }
 hipError_t hipEventRecord(hipEvent_t, hipStream_t) { return hipSuccess; }
 hipError_t hipStreamWaitEvent(hipStream_t, hipEvent_t, unsigned) { return hipSuccess; }
+hipError_t hipEventSynchronize(hipEvent_t) { return hipStreamSynchronize(nullptr); }
+hipError_t hipEventElapsedTime(float* milliseconds, hipEvent_t, hipEvent_t) {
+  *milliseconds = 0;
+  return hipSuccess;
+}
+
+// Kernels run one by one here.
+hipError_t hipStreamBeginCapture(hipStream_t, hipStreamCaptureMode) {
+  return Result(hipErrorNotSupported);
+}
+hipError_t hipStreamEndCapture(hipStream_t, hipGraph_t*) { return Result(hipErrorNotSupported); }
+hipError_t hipGraphInstantiate(hipGraphExec_t*, hipGraph_t, hipGraphNode_t*, char*, size_t) {
+  return Result(hipErrorNotSupported);
+}
+hipError_t hipGraphDestroy(hipGraph_t) { return Result(hipErrorNotSupported); }
+hipError_t hipGraphLaunch(hipGraphExec_t, hipStream_t) { return Result(hipErrorNotSupported); }
+hipError_t hipGraphExecDestroy(hipGraphExec_t) { return Result(hipErrorNotSupported); }
 
 hipError_t hipLaunchKernel(const void* function, dim3 grid, dim3 block, void** args, size_t shared,
                            hipStream_t) {

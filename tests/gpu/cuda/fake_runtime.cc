@@ -28,6 +28,7 @@ std::map<void*, size_t>* g_allocations = new std::map<void*, size_t>;
 size_t g_used = 0;
 std::atomic<int64_t> g_launches{0};
 thread_local cudaError_t t_last = cudaSuccess;
+thread_local int64_t t_captured = -1;  // launches of the graph that is being recorded; -1: none is
 
 size_t TotalMemory() { return static_cast<size_t>(fake::Setting("memory", int64_t{4} << 30)); }
 
@@ -35,6 +36,12 @@ cudaError_t LostAfter(const char* setting, int64_t launches) {
   if (launches < fake::Setting(setting, INT64_MAX)) return cudaSuccess;
   close(open(fake::TextSetting("gate").c_str(), O_RDONLY));
   return cudaErrorIllegalAddress;
+}
+
+cudaError_t Launched() {
+  if (t_captured < 0) return LostAfter("fail_launch", ++g_launches);
+  ++t_captured;
+  return cudaSuccess;
 }
 
 }  // namespace
@@ -139,9 +146,34 @@ FAKE cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
 FAKE cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 FAKE cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
 FAKE cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+FAKE cudaError_t cudaEventSynchronize(cudaEvent_t) { return LostAfter("fail_wait", g_launches); }
+FAKE cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
+  *milliseconds = 0.125f;
+  return cudaSuccess;
+}
+
+// A graph is the number of its launches.
+FAKE cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  t_captured = 0;
+  return cudaSuccess;
+}
+FAKE cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  *graph = reinterpret_cast<cudaGraph_t>(std::exchange(t_captured, -1) + 1);
+  return cudaSuccess;
+}
+FAKE cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
+                                      unsigned long long) {  // NOLINT(runtime/int): CUDA's type
+  *exec = reinterpret_cast<cudaGraphExec_t>(graph);
+  return cudaSuccess;
+}
+FAKE cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaSuccess; }
+FAKE cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
+  return LostAfter("fail_launch", g_launches += reinterpret_cast<int64_t>(exec) - 1);
+}
+FAKE cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) { return cudaSuccess; }
 FAKE cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
 FAKE cudaError_t cudaLaunchKernel(const void*, dim3, dim3, void**, size_t, cudaStream_t) {
-  return LostAfter("fail_launch", ++g_launches);
+  return Launched();
 }
 
 // What nvcc's own code calls: kernels are registered and never found again.
@@ -160,5 +192,5 @@ FAKE cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void*) {
   return cudaSuccess;
 }
 FAKE cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, size_t, cudaStream_t) {
-  return LostAfter("fail_launch", ++g_launches);
+  return Launched();
 }
