@@ -141,7 +141,7 @@ void CheckedOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
   check.Require(hidden > 0, "x", "must have columns");
   check.Shape("weight", args.weight, DType::kF32, {hidden});
   check.Shape("out", args.out, args.x.dtype, {args.x.dim[0], hidden});
-  if (args.out.data != args.x.data) check.Apart("out", args.out, "x", args.x);
+  if (args.accumulate || args.out.data != args.x.data) check.Apart("out", args.out, "x", args.x);
   check.Apart("out", args.out, "weight", args.weight);
   check.Require(std::isfinite(args.epsilon) && args.epsilon >= 0, "epsilon",
                 "must be finite and not negative", args.epsilon);
@@ -185,6 +185,16 @@ void CheckedOps::RopeAndWriteKv(Stream& stream, const RopeAndWriteKvArgs& args) 
              args.kv.shape.head_dim, "], got ", rotary_dim));
   check.Require(args.pairing == RopePairing::kHalves || args.pairing == RopePairing::kAdjacent,
                 "pairing", "must be kHalves or kAdjacent", static_cast<int>(args.pairing));
+  check.Require(Absent(args.q_norm) == Absent(args.k_norm), "k_norm",
+                "and q_norm must both be set or both be absent");
+  if (!Absent(args.q_norm)) {
+    check.Shape("q_norm", args.q_norm, DType::kF32, {args.kv.shape.head_dim});
+    check.Shape("k_norm", args.k_norm, DType::kF32, {args.kv.shape.head_dim});
+    check.Require(std::isfinite(args.norm_epsilon) && args.norm_epsilon >= 0, "norm_epsilon",
+                  "must be finite and not negative", args.norm_epsilon);
+    check.Apart("qkv", args.qkv, "q_norm", args.q_norm);
+    check.Apart("qkv", args.qkv, "k_norm", args.k_norm);
+  }
   check.Apart("qkv", args.qkv, "position", args.position);
   check.Apart("qkv", args.qkv, "kv_slot", args.kv_slot);
   check.Apart("qkv", args.qkv, "cos_sin", args.cos_sin);
@@ -217,13 +227,17 @@ void CheckedOps::Attention(Stream& stream, const AttentionArgs& args) const {
   target_.Attention(stream, args);
 }
 
-void CheckedOps::SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const {
-  const Checker check("SiluAndMul");
+void CheckedOps::ActivateAndMul(Stream& stream, const ActivateAndMulArgs& args) const {
+  const Checker check("ActivateAndMul");
   check.ActivationType("out", args.out);
   check.Shape("out", args.out, args.out.dtype, {kAnySize, kAnySize});
   check.Shape("x", args.x, args.out.dtype, {args.out.dim[0], 2 * args.out.dim[1]});
   check.Apart("out", args.out, "x", args.x);
-  target_.SiluAndMul(stream, args);
+  check.Require(args.activation == Activation::kSilu || args.activation == Activation::kGeluTanh ||
+                    args.activation == Activation::kGelu,
+                "activation", "must be kSilu, kGeluTanh or kGelu",
+                static_cast<int>(args.activation));
+  target_.ActivateAndMul(stream, args);
 }
 
 void CheckedOps::GatherRows(Stream& stream, const GatherRowsArgs& args) const {
@@ -250,6 +264,20 @@ void CheckedOps::SelectTokens(Stream& stream, const SelectTokensArgs& args) cons
   target_.SelectTokens(stream, args);
 }
 
+void CheckedOps::Pool(Stream& stream, const PoolArgs& args) const {
+  const Checker check("Pool");
+  check.ActivationType("x", args.x);
+  check.Shape("x", args.x, args.x.dtype, {kAnySize, kAnySize});
+  check.Shape("out", args.out, args.x.dtype, {kAnySize, args.x.dim[1]});
+  check.Shape("query_start", args.query_start, DType::kI32, {args.out.dim[0] + 1});
+  check.Require(args.pooling == Pooling::kMean || args.pooling == Pooling::kFirst ||
+                    args.pooling == Pooling::kLast,
+                "pooling", "must be kMean, kFirst or kLast", static_cast<int>(args.pooling));
+  check.Apart("out", args.out, "x", args.x);
+  check.Apart("out", args.out, "query_start", args.query_start);
+  target_.Pool(stream, args);
+}
+
 void CheckedOps::Sample(Stream& stream, const SampleArgs& args) const {
   const Checker check("Sample");
   check.Shape("logits", args.logits, DType::kF32, {kAnySize, kAnySize});
@@ -272,13 +300,26 @@ void CheckedOps::Sample(Stream& stream, const SampleArgs& args) const {
     check.Shape("edits.repetition", edits.repetition, DType::kF32, {edits.token.dim[0]});
     check.Shape("edits.add", edits.add, DType::kF32, {edits.token.dim[0]});
   }
+  check.Require(Absent(args.allowed) == Absent(args.allowed_row), "allowed_row",
+                "and allowed must both be set or both be absent");
+  if (!Absent(args.allowed)) {
+    check.Shape("allowed", args.allowed, DType::kI32, {kAnySize, (args.logits.dim[1] + 31) / 32});
+    check.Shape("allowed_row", args.allowed_row, DType::kI32, {rows});
+  }
   const std::pair<const char*, const Tensor*> inputs[] = {
-      {"logits", &args.logits},      {"temperature", &args.temperature},
-      {"top_k", &args.top_k},        {"top_p", &args.top_p},
-      {"min_p", &args.min_p},        {"seed", &args.seed},
-      {"position", &args.position},  {"edits.start", &edits.start},
-      {"edits.token", &edits.token}, {"edits.repetition", &edits.repetition},
+      {"logits", &args.logits},
+      {"temperature", &args.temperature},
+      {"top_k", &args.top_k},
+      {"top_p", &args.top_p},
+      {"min_p", &args.min_p},
+      {"seed", &args.seed},
+      {"position", &args.position},
+      {"edits.start", &edits.start},
+      {"edits.token", &edits.token},
+      {"edits.repetition", &edits.repetition},
       {"edits.add", &edits.add},
+      {"allowed", &args.allowed},
+      {"allowed_row", &args.allowed_row},
   };
   for (const auto& [field, tensor] : inputs) {
     if (!Absent(*tensor)) check.Apart("out", args.out, field, *tensor);

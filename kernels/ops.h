@@ -28,12 +28,14 @@ struct EmbedArgs {
 };
 
 // out = x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich, arXiv 1910.07467). out may be
-// x.
+// x. With accumulate the product is rounded, then added to what is there (the norms after a branch
+// of Gemma 2, arXiv 2408.00118), and out may not be x.
 struct RmsNormArgs {
   Tensor x;       // [tokens, hidden]
   Tensor weight;  // f32 [hidden]
   Tensor out;     // [tokens, hidden]
   float epsilon;
+  bool accumulate = false;
 
   auto tensors() const { return std::array{x, weight, out}; }
 };
@@ -65,7 +67,9 @@ struct PagedKv {
 
 // Rotates q (in place) and k, and writes k and v to their cache slots. slot = block * block_tokens
 // + offset, or -1: not written. Afterwards the k part of qkv is unspecified; the v part is
-// unchanged. Elements from rotary_dim on do not rotate.
+// unchanged. Elements from rotary_dim on do not rotate. With q_norm and k_norm, each head of q and
+// of k becomes x / sqrt(mean(x^2) + norm_epsilon) * weight before it rotates, over all of head_dim
+// (Qwen3, arXiv 2505.09388).
 struct RopeAndWriteKvArgs {
   Tensor qkv;       // [tokens, heads + 2 * kv_heads, head_dim]
   Tensor position;  // i32 [tokens]
@@ -74,8 +78,13 @@ struct RopeAndWriteKvArgs {
   PagedKv kv;
   int heads;
   RopePairing pairing;
+  Tensor q_norm = {};  // f32 [head_dim]; absent: none
+  Tensor k_norm = {};  // f32 [head_dim]; present when q_norm is
+  float norm_epsilon = 0;
 
-  auto tensors() const { return std::array{qkv, position, kv_slot, cos_sin, kv.View()}; }
+  auto tensors() const {
+    return std::array{qkv, position, kv_slot, cos_sin, kv.View(), q_norm, k_norm};
+  }
 };
 
 // Causal attention of one ragged batch: a prefill chunk has many query rows, a decode has one. No
@@ -103,10 +112,15 @@ struct AttentionArgs {
   }
 };
 
-// out[t, i] = silu(x[t, i]) * x[t, ffn + i]
-struct SiluAndMulArgs {
+// kSilu: x / (1 + exp(-x)). kGelu: x / 2 * (1 + erf(x / sqrt(2))). kGeluTanh: its approximation
+// x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) (Hendrycks and Gimpel, arXiv 1606.08415).
+enum class Activation { kSilu, kGeluTanh, kGelu };
+
+// out[t, i] = activation(x[t, i]) * x[t, ffn + i]
+struct ActivateAndMulArgs {
   Tensor x;    // [tokens, 2 * ffn]
   Tensor out;  // [tokens, ffn]
+  Activation activation;
 
   auto tensors() const { return std::array{x, out}; }
 };
@@ -130,6 +144,21 @@ struct SelectTokensArgs {
   auto tensors() const { return std::array{token, source, drawn, out}; }
 };
 
+enum class Pooling { kMean, kFirst, kLast };
+
+// One vector a sequence, of its tokens (sentence encoders): their mean, which is summed by
+// ascending tokens, the first or the last. normalize: divided by max(its Euclidean norm, 1e-12). A
+// sequence without tokens gives zeros.
+struct PoolArgs {
+  Tensor x;            // [tokens, hidden]
+  Tensor query_start;  // i32 [seqs + 1]: of sequence s, the tokens [start[s], start[s + 1])
+  Tensor out;          // [seqs, hidden]
+  Pooling pooling;
+  bool normalize = false;
+
+  auto tensors() const { return std::array{x, query_start, out}; }
+};
+
 // Sparse changes to one row's logits before sampling: l = (l > 0 ? l / repetition : l * repetition)
 // + add. The entries of row r are [start[r], start[r + 1]); a token appears at most once a row. add
 // may be -infinity.
@@ -144,8 +173,9 @@ struct LogitEdits {
 // temperature, then top_k, then min_p (keeps p >= min_p * the largest), then top_p (the fewest most
 // likely tokens whose share of what is left reaches top_p, at least one); ties in favour of the
 // lower id. Then a draw by inverse CDF in id order: the first token whose running sum exceeds
-// UniformFor(seed, position) (sampling_rng.h) * the sum of all that are left. A row whose edited
-// logits are not all finite or -infinity, or all -infinity, gives -1.
+// UniformFor(seed, position) (sampling_rng.h) * the sum of all that are left. A token that the
+// row's mask does not allow counts as -infinity, whatever its edited logit is. A row whose logits
+// are then not all finite or -infinity, or all -infinity, gives -1.
 struct SampleArgs {
   Tensor logits;       // f32 [rows, vocab], not changed
   Tensor temperature;  // f32 [rows]
@@ -155,12 +185,16 @@ struct SampleArgs {
   Tensor seed;         // i32 [rows, 2]: low and high half
   Tensor position;     // i32 [rows]: position of the token that is drawn
   LogitEdits edits = {};
-  Tensor out;  // i32 [rows]
+  // Masks of a grammar: bit b of word w says that token 32 * w + b may be drawn. Both are given, or
+  // neither.
+  Tensor allowed = {};      // i32 [masks, (vocab + 31) / 32]
+  Tensor allowed_row = {};  // i32 [rows]: the row's mask, or -1: all tokens
+  Tensor out;               // i32 [rows]
 
   auto tensors() const {
     return std::array{logits,    temperature, top_k,       top_p,       min_p,
                       seed,      position,    edits.start, edits.token, edits.repetition,
-                      edits.add, out};
+                      edits.add, allowed,     allowed_row, out};
   }
 };
 
@@ -188,9 +222,10 @@ struct LogprobsArgs {
   OP(Matmul)             \
   OP(RopeAndWriteKv)     \
   OP(Attention)          \
-  OP(SiluAndMul)         \
+  OP(ActivateAndMul)     \
   OP(GatherRows)         \
   OP(SelectTokens)       \
+  OP(Pool)               \
   OP(Sample)             \
   OP(Logprobs)
 

@@ -6,12 +6,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/ops.h"
 #include "models/json.h"
 #include "models/rope.h"
 
 namespace fairlead {
-
-enum class Activation { kSilu };
 
 struct ModelConfig {
   int hidden = 0;

@@ -236,7 +236,7 @@ Tensor Decoder::Forward(Stream& stream, const Batch& batch, absl::Span<const Pag
     ops_.RmsNorm(stream,
                  {.x = x, .weight = layer.mlp_norm, .out = normed, .epsilon = c.rms_epsilon});
     layer.gate_up.Apply(stream, ops_, normed, gate_up);
-    ops_.SiluAndMul(stream, {.x = gate_up, .out = gated});
+    ops_.ActivateAndMul(stream, {.x = gate_up, .out = gated, .activation = c.activation});
     layer.down.Apply(stream, ops_, gated, x, /*accumulate=*/true);
   }
   return x;

@@ -34,7 +34,7 @@ constexpr std::pair<const char*, const char*> kMissing[] = {
     {"transfers from pinned memory",
      "the Device interface hands out none: host_to_device is from ordinary memory"},
     {"a copy of device memory",
-     "the Device interface has none: memory_copy is GatherRows and SiluAndMul"},
+     "the Device interface has none: memory_copy is GatherRows and ActivateAndMul"},
 };
 
 struct CommandLine {

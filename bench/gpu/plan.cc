@@ -8,24 +8,25 @@ namespace fairlead::bench {
 namespace {
 
 GpuPlan FullPlan() {
-  GpuPlan plan{.scale = "full",
-               .tests_s = 60,
-               .limits_s = 25,  // before and after
-               .ops_s = 60,
-               .peers_s = 50,
-               .serving_s = 45,
-               .ops_filter =
-                   "^(llama-8b|smollm2-135m)/"
-                   "(Matmul/(bf16|q8_0|q4_0)/.*rows:(1|32|512)(/|$)"
-                   "|Attention/(decode/context:1024|prefill/context:2048)/rows:"
-                   "|RmsNorm/rows:(1|512)(/|$)|SiluAndMul/rows:512|RopeAndWriteKv/rows:(1|512)(/|$)"
-                   "|Sample/.*rows:(1|16)(/|$))",
-               .ops_min_time_s = 0.02,
-               .loads = {{"one at a time, 128 in, 32 out", 128, 32, 1},
-                         {"32 at once, 128 in, 64 out", 128, 64, 32}},
-               .open_shares = {0.5, 0.9},
-               .load_s = 4,
-               .vocabulary = 40000};
+  GpuPlan plan{
+      .scale = "full",
+      .tests_s = 60,
+      .limits_s = 25,  // before and after
+      .ops_s = 60,
+      .peers_s = 50,
+      .serving_s = 45,
+      .ops_filter =
+          "^(llama-8b|smollm2-135m)/"
+          "(Matmul/(bf16|q8_0|q4_0)/.*rows:(1|32|512)(/|$)"
+          "|Attention/(decode/context:1024|prefill/context:2048)/rows:"
+          "|RmsNorm/rows:(1|512)(/|$)|ActivateAndMul/rows:512|RopeAndWriteKv/rows:(1|512)(/|$)"
+          "|Sample/.*rows:(1|16)(/|$))",
+      .ops_min_time_s = 0.02,
+      .loads = {{"one at a time, 128 in, 32 out", 128, 32, 1},
+                {"32 at once, 128 in, 64 out", 128, 64, 32}},
+      .open_shares = {0.5, 0.9},
+      .load_s = 4,
+      .vocabulary = 40000};
   const GpuModel base{.prompts = "128,512,2048",
                       .depths = "0,1024",
                       .batches = "1,8,32",

@@ -39,8 +39,10 @@ class Measurement {
     const auto bytes = static_cast<double>(x.bytes());
     Add("memory_copy", "GatherRows", "GB/s", 2 * bytes,
         [&] { device_.ops().GatherRows(*stream_, {.x = x, .row = index, .out = out}); });
-    Add("memory_copy", "SiluAndMul", "GB/s", 1.5 * bytes,
-        [&] { device_.ops().SiluAndMul(*stream_, {.x = pairs, .out = gated}); });
+    Add("memory_copy", "ActivateAndMul", "GB/s", 1.5 * bytes, [&] {
+      device_.ops().ActivateAndMul(*stream_,
+                                   {.x = pairs, .out = gated, .activation = Activation::kSilu});
+    });
     return absl::OkStatus();
   }
 

@@ -22,7 +22,8 @@ struct DeviceLimitOptions {
 };
 
 // "memory_copy"     GB/s read and written by GatherRows (isa: "GatherRows"), which copies rows, and
-//                   by SiluAndMul (isa: "SiluAndMul"): the interface has no copy of device memory
+//                   by ActivateAndMul (isa: "ActivateAndMul"): the interface has no copy of device
+//                   memory
 // "matmul"          GFLOP/s of Matmul on a square problem, isa: the weight's dtype; those of
 //                   `dtypes` that the device has
 // "host_to_device"  GB/s from ordinary host memory: the interface hands out no pinned memory

@@ -162,7 +162,7 @@ void AddOthers(Registry& registry, const ModelShape& shape) {
   };
   for (const int rows : kRows) {
     add("RmsNorm", rows, [=](Work& work) { SetUpRmsNorm(work, shape, rows); });
-    add("SiluAndMul", rows, [=](Work& work) { SetUpSiluAndMul(work, shape, rows); });
+    add("ActivateAndMul", rows, [=](Work& work) { SetUpActivateAndMul(work, shape, rows); });
     add("GatherRows", rows, [=](Work& work) { SetUpGatherRows(work, shape, rows); });
     add("RopeAndWriteKv", rows, [=](Work& work) { SetUpRopeAndWriteKv(work, shape, rows); });
   }

@@ -119,10 +119,12 @@ void SetUpRmsNorm(Work& work, const ModelShape& shape, int rows) {
   work.bytes = work.ActivationBytes(2.0 * rows * shape.hidden);
 }
 
-void SetUpSiluAndMul(Work& work, const ModelShape& shape, int rows) {
+void SetUpActivateAndMul(Work& work, const ModelShape& shape, int rows) {
   const Tensor x = work.Activations({rows, 2 * shape.ffn});
   const Tensor out = work.Output(work.activation_dtype(), {rows, shape.ffn});
-  work.launch = [&work, x, out] { work.ops().SiluAndMul(work.stream(), {.x = x, .out = out}); };
+  work.launch = [&work, x, out] {
+    work.ops().ActivateAndMul(work.stream(), {.x = x, .out = out, .activation = Activation::kSilu});
+  };
   work.bytes = work.ActivationBytes(3.0 * rows * shape.ffn);
 }
 

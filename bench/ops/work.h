@@ -73,7 +73,7 @@ class Work {
 void SetUpMatmul(Work& work, DType dtype, int64_t n, int64_t k, int rows);
 void SetUpEmbed(Work& work, const ModelShape& shape, DType dtype, int rows);
 void SetUpRmsNorm(Work& work, const ModelShape& shape, int rows);
-void SetUpSiluAndMul(Work& work, const ModelShape& shape, int rows);
+void SetUpActivateAndMul(Work& work, const ModelShape& shape, int rows);
 void SetUpGatherRows(Work& work, const ModelShape& shape, int rows);
 void SetUpRopeAndWriteKv(Work& work, const ModelShape& shape, int rows);
 // `seqs` sequences of `context` tokens, the last `queries` of each are asked for.

@@ -54,7 +54,7 @@ class Step {
     rope.stored_bytes = tokens_ * KvBytesPerToken(m_, dtypes_.kv);
     kernels_.push_back(rope);
     Attention(q);
-    Other("SiluAndMul", m_.layers, Activations(3 * tokens_ * m_.ffn));
+    Other("ActivateAndMul", m_.layers, Activations(3 * tokens_ * m_.ffn));
     Other("GatherRows", 1, Activations(2 * rows_ * m_.hidden));
     Other("RmsNorm, last", 1, Activations(2 * rows_ * m_.hidden) + VectorBytes());
     Matmul({"Matmul head", double(m_.vocab), double(m_.hidden), false}, 1, rows_, false);

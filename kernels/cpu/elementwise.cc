@@ -20,6 +20,7 @@ namespace {
 // A fork and join costs about as much as this many elements take on one core.
 constexpr int64_t kMinParallelElements = 16 * 1024;
 constexpr int64_t kTaskElements = 8 * 1024;
+constexpr float kLeastNorm = 1e-12f;  // PoolArgs::normalize
 
 void ForEachRow(ThreadPool& pool, int64_t rows, int64_t row_elements,
                 absl::FunctionRef<void(int64_t row)> body) {
@@ -90,18 +91,19 @@ void WriteKvToken(const KvLayout& layout, void* cache, int slot, const float* ke
 void CpuOps::RmsNorm(Stream&, const RmsNormArgs& args) const {
   const std::lock_guard lock(mutex_);
   const int64_t n = args.x.dim[1];
+  const auto norm = args.accumulate ? SimdAddRmsNormRow : SimdRmsNormRow;
   ForEachRow(pool_, args.x.dim[0], n, [&](int64_t row) {
-    SimdRmsNormRow(args.x.As<float>() + row * n, args.weight.As<float>(), static_cast<int>(n),
-                   args.epsilon, args.out.As<float>() + row * n);
+    norm(args.x.As<float>() + row * n, args.weight.As<float>(), static_cast<int>(n), args.epsilon,
+         args.out.As<float>() + row * n);
   });
 }
 
-void CpuOps::SiluAndMul(Stream&, const SiluAndMulArgs& args) const {
+void CpuOps::ActivateAndMul(Stream&, const ActivateAndMulArgs& args) const {
   const std::lock_guard lock(mutex_);
   const int64_t n = args.out.dim[1];
   ForEachRow(pool_, args.out.dim[0], n, [&](int64_t row) {
-    SimdSiluAndMulRow(args.x.As<float>() + row * 2 * n, static_cast<int>(n),
-                      args.out.As<float>() + row * n);
+    SimdActivateAndMulRow(args.activation, args.x.As<float>() + row * 2 * n, static_cast<int>(n),
+                          args.out.As<float>() + row * n);
   });
 }
 
@@ -120,6 +122,29 @@ void CpuOps::SelectTokens(Stream&, const SelectTokensArgs& args) const {
     args.out.As<int>()[t] =
         source < 0 ? args.token.As<int>()[t] : std::max(args.drawn.As<int>()[source], 0);
   }
+}
+
+void CpuOps::Pool(Stream&, const PoolArgs& args) const {
+  const std::lock_guard lock(mutex_);
+  const int64_t seqs = args.out.dim[0], n = args.out.dim[1];
+  const int64_t mean_tokens = args.x.dim[0] / std::max<int64_t>(seqs, 1);
+  ForEachRow(pool_, seqs, (mean_tokens + 1) * n, [&](int64_t seq) {
+    const int begin = args.query_start.As<int>()[seq], end = args.query_start.As<int>()[seq + 1];
+    float* out = args.out.As<float>() + seq * n;
+    if (begin == end) {
+      std::fill(out, out + n, 0.0f);
+      return;
+    }
+    const auto row = [&](int64_t token) { return args.x.As<float>() + token * n; };
+    std::copy_n(row(args.pooling == Pooling::kLast ? end - 1 : begin), n, out);
+    if (args.pooling == Pooling::kMean) {
+      for (int token = begin + 1; token < end; ++token) {
+        SimdAddRow(row(token), static_cast<int>(n), out);
+      }
+      for (int64_t i = 0; i < n; ++i) out[i] /= static_cast<float>(end - begin);
+    }
+    if (args.normalize) SimdNormalizeRow(out, static_cast<int>(n), kLeastNorm);
+  });
 }
 
 // k in args.qkv is left as it was: only the cache gets its rotated form.
@@ -142,6 +167,12 @@ void CpuOps::RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs& args) const {
                         .rotary_dim = rotary_dim,
                         .pairing = args.pairing,
                         .out = q};
+    const auto norm = [&](const float* x, const Tensor& weight, float* out) {
+      SimdRmsNormRow(x, weight.As<float>(), head_dim, args.norm_epsilon, out);
+    };
+    if (args.q_norm) {
+      for (int h = 0; h < args.heads; ++h) norm(q + h * head_dim, args.q_norm, q + h * head_dim);
+    }
     SimdRopeRow(rope);
     const int slot = args.kv_slot.As<int>()[token];
     if (slot < 0) return;
@@ -152,6 +183,10 @@ void CpuOps::RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs& args) const {
     rope.out = key;
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
       rope.x = k + kv_head * head_dim;
+      if (args.k_norm) {
+        norm(rope.x, args.k_norm, key);
+        rope.x = key;
+      }
       SimdRopeRow(rope);
       WriteKvToken(layout, args.kv.data, slot, key, v + kv_head * head_dim, kv_head);
     }

@@ -191,15 +191,33 @@ int RowSampler::Draw() {
   return left_.id == nullptr ? last : left_.id[last];
 }
 
-const float* ApplyEdits(const LogitEdits& edits, int64_t row, const float* logit, int vocab,
-                        SamplingRow& scratch) {
-  if (!edits.start) return logit;
-  const int* start = edits.start.As<int>();
-  if (start[row] == start[row + 1]) return logit;
+// The row's mask; null: all tokens are allowed.
+const uint32_t* MaskOf(const SampleArgs& args, int64_t row) {
+  if (!args.allowed_row) return nullptr;
+  const int mask = args.allowed_row.As<int>()[row];
+  return mask < 0 ? nullptr : args.allowed.As<uint32_t>() + mask * args.allowed.dim[1];
+}
+
+// The row with its edits and its mask. An edit of a token that is not allowed changes nothing, so
+// the mask may come first.
+const float* Edited(const SampleArgs& args, int64_t row, SamplingRow& scratch) {
+  const int vocab = static_cast<int>(args.logits.dim[1]);
+  const float* logit = args.logits.As<float>() + row * vocab;
+  const LogitEdits& edits = args.edits;
+  const uint32_t* allowed = MaskOf(args, row);
+  const int begin = edits.start ? edits.start.As<int>()[row] : 0;
+  const int end = edits.start ? edits.start.As<int>()[row + 1] : 0;
+  if (begin == end && allowed == nullptr) return logit;
   float* edited = scratch.edited.Reserve(vocab);
-  std::copy(logit, logit + vocab, edited);
-  for (int i = start[row]; i < start[row + 1]; ++i) {
-    float& x = edited[edits.token.As<int>()[i]];
+  if (allowed == nullptr) {
+    std::copy(logit, logit + vocab, edited);
+  } else {
+    SimdCopyAllowed(logit, allowed, vocab, edited);
+  }
+  for (int i = begin; i < end; ++i) {
+    const int token = edits.token.As<int>()[i];
+    if (allowed != nullptr && (allowed[token / 32] >> token % 32 & 1) == 0) continue;
+    float& x = edited[token];
     const float repetition = edits.repetition.As<float>()[i];
     x = (x > 0 ? x / repetition : x * repetition) + edits.add.As<float>()[i];
   }
@@ -215,9 +233,7 @@ int SampleRow(const SampleArgs& args, int64_t row, SamplingRow& scratch) {
       .top_p = args.top_p.As<float>()[row],
       .min_p = args.min_p.As<float>()[row],
       .uniform = UniformFor(uint64_t{seed[1]} << 32 | seed[0], args.position.As<uint32_t>()[row])};
-  const float* logit =
-      ApplyEdits(args.edits, row, args.logits.As<float>() + row * vocab, vocab, scratch);
-  return RowSampler(logit, vocab, params, scratch).Sample();
+  return RowSampler(Edited(args, row, scratch), vocab, params, scratch).Sample();
 }
 
 }  // namespace

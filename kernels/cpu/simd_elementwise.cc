@@ -67,35 +67,80 @@ float SumOfSquares(const float* x, int n) {
   return Sum16(d, sum);
 }
 
-void RmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out) {
+template <bool kAdd>
+HWY_INLINE void RmsNorm(const float* x, const float* weight, int n, float epsilon, float* out) {
   const D d;
   const float factor = 1.0f / std::sqrt(SumOfSquares(x, n) / static_cast<float>(n) + epsilon);
   const V scale = hn::Set(d, factor);
   int i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, x + i), scale), hn::LoadU(d, weight + i)), d, out + i);
+    const V y = hn::Mul(hn::Mul(hn::LoadU(d, x + i), scale), hn::LoadU(d, weight + i));
+    hn::StoreU(kAdd ? hn::Add(hn::LoadU(d, out + i), y) : y, d, out + i);
   }
-  for (; i < n; ++i) out[i] = x[i] * factor * weight[i];
+  for (; i < n; ++i) {
+    const float y = x[i] * factor * weight[i];
+    out[i] = kAdd ? out[i] + y : y;
+  }
 }
 
-// silu(x) = x / (1 + exp(-x)), with exp of -|x| only, which cannot overflow:
-// 1 / (1 + e) for x >= 0 and e / (1 + e) below.
-HWY_INLINE V Silu(D d, V x) {
-  const V one = hn::Set(d, 1.0f);
-  const V e = ExpNonPositive(d, hn::Neg(hn::Abs(x)));
-  const V numerator = hn::IfThenElse(hn::Ge(x, hn::Zero(d)), one, e);
-  return hn::Mul(x, hn::Div(numerator, hn::Add(one, e)));
+void RmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out) {
+  RmsNorm<false>(x, weight, n, epsilon, out);
 }
 
-void SiluAndMulRow(const float* x, int n, float* out) {
+void AddRmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out) {
+  RmsNorm<true>(x, weight, n, epsilon, out);
+}
+
+void AddRow(const float* x, int n, float* sum) {
   const D d;
   int i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    hn::StoreU(hn::Mul(Silu(d, hn::LoadU(d, x + i)), hn::LoadU(d, x + n + i)), d, out + i);
+    hn::StoreU(hn::Add(hn::LoadU(d, sum + i), hn::LoadU(d, x + i)), d, sum + i);
+  }
+  for (; i < n; ++i) sum[i] += x[i];
+}
+
+void NormalizeRow(float* x, int n, float least) {
+  const D d;
+  const float norm = std::sqrt(SumOfSquares(x, n));
+  const float divisor = norm < least ? least : norm;  // NaN stays
+  const V divisors = hn::Set(d, divisor);
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    hn::StoreU(hn::Div(hn::LoadU(d, x + i), divisors), d, x + i);
+  }
+  for (; i < n; ++i) x[i] /= divisor;
+}
+
+template <Activation kActivation>
+HWY_INLINE V Activated(D d, V x) {
+  if constexpr (kActivation == Activation::kSilu) return TimesSigmoid(d, x, x);
+  if constexpr (kActivation == Activation::kGeluTanh) return GeluTanh(d, x);
+  if constexpr (kActivation == Activation::kGelu) return Gelu(d, x);
+}
+
+template <Activation kActivation>
+HWY_INLINE void ActivateAndMul(const float* x, int n, float* out) {
+  const D d;
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const V y = Activated<kActivation>(d, hn::LoadU(d, x + i));
+    hn::StoreU(hn::Mul(y, hn::LoadU(d, x + n + i)), d, out + i);
   }
   if (i < n) {
-    const V y = hn::Mul(Silu(d, LoadTail(d, x + i, n - i)), LoadTail(d, x + n + i, n - i));
-    StoreTail(d, y, out + i, n - i);
+    const V y = Activated<kActivation>(d, LoadTail(d, x + i, n - i));
+    StoreTail(d, hn::Mul(y, LoadTail(d, x + n + i, n - i)), out + i, n - i);
+  }
+}
+
+void ActivateAndMulRow(Activation activation, const float* x, int n, float* out) {
+  switch (activation) {
+    case Activation::kSilu:
+      return ActivateAndMul<Activation::kSilu>(x, n, out);
+    case Activation::kGeluTanh:
+      return ActivateAndMul<Activation::kGeluTanh>(x, n, out);
+    case Activation::kGelu:
+      return ActivateAndMul<Activation::kGelu>(x, n, out);
   }
 }
 
@@ -222,7 +267,10 @@ HWY_AFTER_NAMESPACE();
 namespace fairlead {
 
 HWY_EXPORT(RmsNormRow);
-HWY_EXPORT(SiluAndMulRow);
+HWY_EXPORT(AddRmsNormRow);
+HWY_EXPORT(ActivateAndMulRow);
+HWY_EXPORT(AddRow);
+HWY_EXPORT(NormalizeRow);
 HWY_EXPORT(RopeRow);
 HWY_EXPORT(StoreF16);
 HWY_EXPORT(StoreQ8);
@@ -231,8 +279,18 @@ void SimdRmsNormRow(const float* x, const float* weight, int n, float epsilon, f
   HWY_DYNAMIC_DISPATCH(RmsNormRow)(x, weight, n, epsilon, out);
 }
 
-void SimdSiluAndMulRow(const float* x, int n, float* out) {
-  HWY_DYNAMIC_DISPATCH(SiluAndMulRow)(x, n, out);
+void SimdAddRmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out) {
+  HWY_DYNAMIC_DISPATCH(AddRmsNormRow)(x, weight, n, epsilon, out);
+}
+
+void SimdActivateAndMulRow(Activation activation, const float* x, int n, float* out) {
+  HWY_DYNAMIC_DISPATCH(ActivateAndMulRow)(activation, x, n, out);
+}
+
+void SimdAddRow(const float* x, int n, float* sum) { HWY_DYNAMIC_DISPATCH(AddRow)(x, n, sum); }
+
+void SimdNormalizeRow(float* x, int n, float least) {
+  HWY_DYNAMIC_DISPATCH(NormalizeRow)(x, n, least);
 }
 
 void SimdRopeRow(const RopeRowArgs& args) { HWY_DYNAMIC_DISPATCH(RopeRow)(args); }

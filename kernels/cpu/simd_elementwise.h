@@ -9,11 +9,19 @@
 
 namespace fairlead {
 
-// out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]. out may be x.
+// out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]. out may be x. The second adds that to
+// out[i].
 void SimdRmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out);
+void SimdAddRmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out);
 
-// out[i] = silu(x[i]) * x[n + i].
-void SimdSiluAndMulRow(const float* x, int n, float* out);
+// out[i] = activation(x[i]) * x[n + i].
+void SimdActivateAndMulRow(Activation activation, const float* x, int n, float* out);
+
+// sum[i] += x[i].
+void SimdAddRow(const float* x, int n, float* sum);
+
+// x[i] /= max(sqrt(sum of x^2), least).
+void SimdNormalizeRow(float* x, int n, float least);
 
 struct RopeRowArgs {
   const float* x;        // [heads, head_dim]

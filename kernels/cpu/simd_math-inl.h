@@ -43,6 +43,52 @@ HWY_INLINE V ExpNonPositive(D d, V x) {
   return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.33f)), hn::Mul(y, hn::BitCast(d, exponent)));
 }
 
+// x / (1 + exp(-s)), with exp of -|s| only, which cannot overflow: 1 / (1 + e) for s >= 0 and
+// e / (1 + e) below.
+template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
+HWY_INLINE V TimesSigmoid(D d, V x, V s) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const V one = hn::Set(d, 1.0f);
+  const V e = ExpNonPositive(d, hn::Neg(hn::Abs(s)));
+  const V numerator = hn::IfThenElse(hn::Ge(s, hn::Zero(d)), one, e);
+  return hn::Mul(x, hn::Div(numerator, hn::Add(one, e)));
+}
+
+// (1 + tanh(u)) / 2 is the sigmoid of 2 u, so nothing cancels. 2 u = x (a + b x^2) with
+// a = 2 sqrt(2 / pi) and b = 0.044715 a.
+template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
+HWY_INLINE V GeluTanh(D d, V x) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const V factor = hn::MulAdd(hn::Mul(x, x), hn::Set(d, 0.0713548162f), hn::Set(d, 1.5957691216f));
+  return TimesSigmoid(d, x, hn::Mul(x, factor));
+}
+
+// x times the normal distribution: P(x) = 1 - P(-x) for x >= 0, and below exp(-x^2 / 2) w q(z),
+// with w = k / (k + |x|), z = 1 - 2 w and k = 4.25. q interpolates what it stands for at Chebyshev
+// nodes of |x| <= 13.4, where exp is 0; its own relative error is 4e-9. Measured over every 1009th
+// float: within 4.1 ulp from -4 on, and 33 below, as those of x^2 / 2 count in exp.
+template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
+HWY_INLINE V Gelu(D d, V x) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const V one = hn::Set(d, 1.0f);
+  const V k = hn::Set(d, 4.25f);
+  const V w = hn::Div(k, hn::Add(hn::Abs(x), k));
+  const V z = hn::MulAdd(hn::Set(d, -2.0f), w, one);
+  V q = hn::Set(d, -5.629344907e-5f);
+  q = hn::MulAdd(q, z, hn::Set(d, -8.830137671e-5f));
+  q = hn::MulAdd(q, z, hn::Set(d, 5.130606869e-4f));
+  q = hn::MulAdd(q, z, hn::Set(d, -1.756488301e-4f));
+  q = hn::MulAdd(q, z, hn::Set(d, -4.556293700e-3f));
+  q = hn::MulAdd(q, z, hn::Set(d, 2.006390553e-2f));
+  q = hn::MulAdd(q, z, hn::Set(d, -5.188603651e-2f));
+  q = hn::MulAdd(q, z, hn::Set(d, 9.840648517e-2f));
+  q = hn::MulAdd(q, z, hn::Set(d, -1.470893601e-1f));
+  q = hn::MulAdd(q, z, hn::Set(d, 1.787186372e-1f));
+  const V e = ExpNonPositive(d, hn::Mul(hn::Mul(x, x), hn::Set(d, -0.5f)));
+  const V tail = hn::Mul(e, hn::Mul(q, w));
+  return hn::Mul(x, hn::IfThenElse(hn::Ge(x, hn::Zero(d)), hn::Sub(one, tail), tail));
+}
+
 // The sum of 16 lanes, held in 16 / Lanes vectors: always the same tree, so that instruction sets
 // of different widths give the same bits.
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>

@@ -37,6 +37,22 @@ HWY_INLINE V LoadPadded(D d, const float* x, int i, int n, float pad) {
   return hn::Load(d, lanes);
 }
 
+void CopyAllowed(const float* logit, const uint32_t* allowed, int n, float* out) {
+  const D d;
+  const DI di;
+  HWY_ALIGN int32_t lane_bits[kLanes];
+  for (int i = 0; i < kLanes; ++i) lane_bits[i] = 1 << i;
+  const auto bit = hn::Load(di, lane_bits);
+  const V lowest = hn::Set(d, -kInfinity);
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const auto bits = hn::Set(di, static_cast<int32_t>(allowed[i / 32] >> i % 32));
+    const auto keep = hn::RebindMask(d, hn::TestBit(bits, bit));
+    hn::StoreU(hn::IfThenElse(keep, hn::LoadU(d, logit + i), lowest), d, out + i);
+  }
+  for (; i < n; ++i) out[i] = (allowed[i / 32] >> i % 32 & 1) != 0 ? logit[i] : -kInfinity;
+}
+
 bool ScanLogits(const float* logit, int n, float* max, float* chunk_max) {
   const D d;
   const V infinity = hn::Set(d, kInfinity);
@@ -168,6 +184,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace fairlead {
 
+HWY_EXPORT(CopyAllowed);
 HWY_EXPORT(ScanLogits);
 HWY_EXPORT(Count);
 HWY_EXPORT(Select);
@@ -175,6 +192,10 @@ HWY_EXPORT(Weights);
 HWY_EXPORT(Sum);
 HWY_EXPORT(SumAtLeast);
 HWY_EXPORT(SumExp);
+
+void SimdCopyAllowed(const float* logit, const uint32_t* allowed, int n, float* out) {
+  HWY_DYNAMIC_DISPATCH(CopyAllowed)(logit, allowed, n, out);
+}
 
 bool SimdScanLogits(const float* logit, int n, float* max, float* chunk_max) {
   return HWY_DYNAMIC_DISPATCH(ScanLogits)(logit, n, max, chunk_max);

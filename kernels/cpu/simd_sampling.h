@@ -11,6 +11,9 @@ namespace fairlead {
 inline constexpr int kLogitChunk = 64;
 inline int NumLogitChunks(int n) { return (n + kLogitChunk - 1) / kLogitChunk; }
 
+// out[i] = logit[i] where bit i % 32 of allowed[i / 32] is set, else -infinity. Any logits.
+void SimdCopyAllowed(const float* logit, const uint32_t* allowed, int n, float* out);
+
 // Largest logit, and that of each chunk. False when a logit is NaN or +infinity, or all are
 // -infinity.
 bool SimdScanLogits(const float* logit, int n, float* max, float* chunk_max);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rotary embedding of q and k, and the write of k and v to the paged cache, in one pass.
+// Rotary embedding of q and k, after norms of their heads or not, and the write of k and v to the
+// paged cache, in one pass.
 #include "kernels/gpu/kernels.h"
 #include "kernels/gpu/kv_formats.h"
 #include "kernels/gpu/kv_layout.h"
@@ -18,11 +19,51 @@ struct RopeCall {
   KvLayout layout;
   int heads;
   int rotary_dim;
-  bool adjacent;  // RopePairing
+  bool adjacent;        // RopePairing
+  const float* q_norm;  // these for kernels with norms
+  const float* k_norm;
+  float norm_epsilon;
 };
 
+// The elements of a head of q or k before the rotation.
+struct Head {
+  const float* x;
+  GPU_METHOD float operator[](int i) const { return x[i]; }
+};
+struct NormedHead {
+  const float* x;
+  const float* weight;
+  float scale;
+  GPU_METHOD float operator[](int i) const { return x[i] * scale * weight[i]; }
+};
+
+// All heads of q, then those of k. `scale`: of each head, if they are normed.
+template <bool kNorm>
+GPU_DEVICE auto HeadAt(const RopeCall& call, const float* q, const float* scale, int head) {
+  const float* x = q + head * call.layout.head_dim;
+  if constexpr (kNorm) {
+    return NormedHead{x, head < call.heads ? call.q_norm : call.k_norm, scale[head]};
+  } else {
+    return Head{x};
+  }
+}
+
+// A warp a head, so that `scale` is there for all threads of the block.
+GPU_DEVICE void NormHeads(const RopeCall& call, const float* q, int heads, float* scale) {
+  const int head_dim = call.layout.head_dim;
+  for (int head = WarpId(); head < heads; head += kThreads / kWarp) {
+    const float* x = q + head * head_dim;
+    float sum = 0.0f;
+    for (int i = LaneId(); i < head_dim; i += kWarp) sum = fmaf(x[i], x[i], sum);
+    const float mean = WarpSum(sum) / static_cast<float>(head_dim);
+    if (LaneId() == 0) scale[head] = 1.0f / sqrtf(mean + call.norm_epsilon);
+  }
+  SyncThreads();
+}
+
 // Element `i` of a head after the rotation.
-GPU_DEVICE float Rotated(const float* head, const float* cos_sin, int rotary_dim, bool adjacent,
+template <typename AnyHead>
+GPU_DEVICE float Rotated(const AnyHead& head, const float* cos_sin, int rotary_dim, bool adjacent,
                          int i) {
   if (i >= rotary_dim) return head[i];
   const int half = rotary_dim / 2;
@@ -34,23 +75,31 @@ GPU_DEVICE float Rotated(const float* head, const float* cos_sin, int rotary_dim
   return second ? fmaf(b, cos, a * sin) : fmaf(a, cos, -(b * sin));
 }
 
+// A token: its heads, their scales if they are normed, and its row of cosines and sines.
+struct Token {
+  float* q;
+  const float* scale;
+  const float* cos_sin;
+};
+
 // Element `dim` of a key of head `head`.
-GPU_DEVICE float KeyOf(const RopeCall& call, const float* k, const float* cos_sin, int head,
-                       int dim) {
-  return Rotated(k + head * call.layout.head_dim, cos_sin, call.rotary_dim, call.adjacent, dim);
+template <bool kNorm>
+GPU_DEVICE float KeyOf(const RopeCall& call, const Token& token, int head, int dim) {
+  const auto key = HeadAt<kNorm>(call, token.q, token.scale, call.heads + head);
+  return Rotated(key, token.cos_sin, call.rotary_dim, call.adjacent, dim);
 }
 
-template <typename Kv>
-GPU_DEVICE void WriteKv(const RopeCall& call, const float* k, const float* v, const float* cos_sin,
-                        int64_t block, int offset) {
+template <typename Kv, bool kNorm>
+GPU_DEVICE void WriteKv(const RopeCall& call, const Token& token, int64_t block, int offset) {
   const KvLayout& layout = call.layout;
+  const float* v = token.q + (call.heads + layout.kv_heads) * layout.head_dim;
   for (int i = ThreadX(); i < layout.kv_heads * layout.head_dim; i += kThreads) {
     const int head = i / layout.head_dim, dim = i % layout.head_dim;
     using Element = typename Kv::Element;
     unsigned char* at = call.kv + layout.Head(block, head) + dim % Kv::kElements * sizeof(Element);
     const int vector = dim / Kv::kElements;
     *reinterpret_cast<Element*>(at + layout.Key(offset, vector)) =
-        Kv::Encode(KeyOf(call, k, cos_sin, head, dim));
+        Kv::Encode(KeyOf<kNorm>(call, token, head, dim));
     *reinterpret_cast<Element*>(at + layout.Value(offset, vector)) = Kv::Encode(v[i]);
   }
 }
@@ -75,9 +124,11 @@ struct Quantized {
   }
 };
 
-GPU_DEVICE void WriteQuantizedKv(const RopeCall& call, const float* k, const float* v,
-                                 const float* cos_sin, int64_t block, int offset) {
+template <bool kNorm>
+GPU_DEVICE void WriteQuantizedKv(const RopeCall& call, const Token& token, int64_t block,
+                                 int offset) {
   const KvLayout& layout = call.layout;
+  const float* v = token.q + (call.heads + layout.kv_heads) * layout.head_dim;
   const int lane = ThreadX() % kKvScaleDims;
   const int count = layout.kv_heads * layout.scales;
   // All lanes of a warp stay together: they exchange.
@@ -86,7 +137,7 @@ GPU_DEVICE void WriteQuantizedKv(const RopeCall& call, const float* k, const flo
     const int head = index / layout.scales, scale = index % layout.scales;
     const int dim = scale * kKvScaleDims + lane;
     const bool active = index < count && dim < layout.head_dim;
-    const Quantized key(active ? KeyOf(call, k, cos_sin, head, dim) : 0.0f);
+    const Quantized key(active ? KeyOf<kNorm>(call, token, head, dim) : 0.0f);
     const Quantized value(active ? v[head * layout.head_dim + dim] : 0.0f);
     if (!active) continue;
     unsigned char* at = call.kv + layout.Head(block, head);
@@ -99,34 +150,58 @@ GPU_DEVICE void WriteQuantizedKv(const RopeCall& call, const float* k, const flo
   }
 }
 
-// A block a token. q is rotated in place: a thread takes both elements of a pair.
-template <typename Kv>
-GPU_KERNEL void RopeAndWriteKv(RopeCall call) {
-  const KvLayout& layout = call.layout;
-  const int head_dim = layout.head_dim, half = call.rotary_dim / 2;
-  const int64_t token = BlockX();
-  float* q = call.qkv + token * (call.heads + 2 * layout.kv_heads) * head_dim;
-  const float* cos_sin = call.cos_sin + int64_t{1} * call.position[token] * call.rotary_dim;
+// q in place: a thread takes both elements of a pair.
+template <bool kNorm>
+GPU_DEVICE void RotateQueries(const RopeCall& call, const Token& token) {
+  const int head_dim = call.layout.head_dim, half = call.rotary_dim / 2;
   for (int i = ThreadX(); i < call.heads * half; i += kThreads) {
-    float* head = q + i / half * head_dim;
+    float* x = token.q + i / half * head_dim;
+    const auto head = HeadAt<kNorm>(call, token.q, token.scale, i / half);
     const int first = call.adjacent ? i % half * 2 : i % half;
     const int second = call.adjacent ? first + 1 : first + half;
-    const float a = Rotated(head, cos_sin, call.rotary_dim, call.adjacent, first);
-    const float b = Rotated(head, cos_sin, call.rotary_dim, call.adjacent, second);
-    head[first] = a;
-    head[second] = b;
+    const float a = Rotated(head, token.cos_sin, call.rotary_dim, call.adjacent, first);
+    const float b = Rotated(head, token.cos_sin, call.rotary_dim, call.adjacent, second);
+    x[first] = a;
+    x[second] = b;
   }
-  const int slot = call.kv_slot[token];
+  if constexpr (kNorm) {
+    const int rest = head_dim - call.rotary_dim;
+    for (int i = ThreadX(); i < call.heads * rest; i += kThreads) {
+      const int dim = call.rotary_dim + i % rest;
+      token.q[i / rest * head_dim + dim] = HeadAt<kNorm>(call, token.q, token.scale, i / rest)[dim];
+    }
+  }
+}
+
+// A block a token.
+template <typename Kv, bool kNorm>
+GPU_KERNEL void RopeAndWriteKv(RopeCall call) {
+  const KvLayout& layout = call.layout;
+  const int64_t index = BlockX();
+  Token token = {.q = call.qkv + index * (call.heads + 2 * layout.kv_heads) * layout.head_dim,
+                 .scale = nullptr,
+                 .cos_sin = call.cos_sin + int64_t{1} * call.position[index] * call.rotary_dim};
+  const int slot = call.kv_slot[index];
+  if constexpr (kNorm) {
+    GPU_DYNAMIC_SHARED(float, scale);
+    NormHeads(call, token.q, slot < 0 ? call.heads : call.heads + layout.kv_heads, scale);
+    token.scale = scale;
+  }
+  RotateQueries<kNorm>(call, token);
   if (slot < 0) return;
   const int64_t block = slot / layout.block_tokens;
   const int offset = slot % layout.block_tokens;
-  const float* k = q + call.heads * head_dim;
-  const float* v = k + layout.kv_heads * head_dim;
   if constexpr (Kv::kScaled) {
-    WriteQuantizedKv(call, k, v, cos_sin, block, offset);
+    WriteQuantizedKv<kNorm>(call, token, block, offset);
   } else {
-    WriteKv<Kv>(call, k, v, cos_sin, block, offset);
+    WriteKv<Kv, kNorm>(call, token, block, offset);
   }
+}
+
+template <typename Kv, bool kNorm>
+void LaunchRope(const StreamHandle& stream, const Grid& grid, size_t shared_bytes,
+                const RopeCall& call) {
+  GPU_LAUNCH(stream, grid, kThreads, shared_bytes, (RopeAndWriteKv<Kv, kNorm>), call);
 }
 
 }  // namespace
@@ -142,10 +217,19 @@ void LaunchRopeAndWriteKv(const StreamHandle& stream, const RopeAndWriteKvArgs& 
                          .layout = KvLayout(args.kv.shape, kv_dtype),
                          .heads = args.heads,
                          .rotary_dim = static_cast<int>(args.cos_sin.dim[1]),
-                         .adjacent = args.pairing == RopePairing::kAdjacent};
+                         .adjacent = args.pairing == RopePairing::kAdjacent,
+                         .q_norm = args.q_norm.As<float>(),
+                         .k_norm = args.k_norm.As<float>(),
+                         .norm_epsilon = args.norm_epsilon};
   const Grid grid = {static_cast<unsigned>(args.qkv.dim[0])};
+  const bool norm = static_cast<bool>(args.q_norm);
+  const size_t scales = sizeof(float) * (args.heads + args.kv.shape.kv_heads);
   ForKvDtype(kv_dtype, [&](auto kv) {
-    GPU_LAUNCH(stream, grid, kThreads, 0, RopeAndWriteKv<decltype(kv)>, call);
+    if (norm) {
+      LaunchRope<decltype(kv), true>(stream, grid, scales, call);
+    } else {
+      LaunchRope<decltype(kv), false>(stream, grid, 0, call);
+    }
   });
 }
 

@@ -30,9 +30,9 @@ GPU_DEVICE int IdOf(uint64_t rank) { return static_cast<int>(~static_cast<uint32
 GPU_DEVICE float LogitOf(uint64_t rank) { return FromKey(static_cast<uint32_t>(rank >> 32)); }
 
 // This thread's share of a row, every kRowThreads-th logit: visit(id, logit). Several loads are
-// under way at a time.
-template <typename Visit>
-GPU_DEVICE void ForEachLogit(const float* logit, int vocab, Visit visit) {
+// under way at a time. Logits: const float*, or what else has elements.
+template <typename Logits, typename Visit>
+GPU_DEVICE void ForEachLogit(const Logits& logit, int vocab, Visit visit) {
   constexpr int kLoads = 8;
   for (int first = ThreadX(); first < vocab; first += kLoads * kRowThreads) {
     float x[kLoads];
@@ -50,7 +50,8 @@ GPU_DEVICE void ForEachLogit(const float* logit, int vocab, Visit visit) {
 // The best of this thread's tokens that rank no higher than `bound`. 0: there is none; kNoRank, if
 // the bound is that: a logit is NaN or infinity.
 constexpr uint64_t kNoRank = ~uint64_t{0};
-GPU_DEVICE uint64_t OwnBest(const float* logit, int vocab, uint64_t bound) {
+template <typename Logits>
+GPU_DEVICE uint64_t OwnBest(const Logits& logit, int vocab, uint64_t bound) {
   uint64_t best = 0;
   ForEachLogit(logit, vocab, [&](int id, float x) {
     const uint64_t rank = x < INFINITY ? RankOf(x, id) : kNoRank;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ops that take rows of activations as they are: norm, gate, gather.
+// Ops that take rows of activations as they are: norm, gate, gather, pool.
+#include "kernels/gpu/activation.h"
 #include "kernels/gpu/ops_gpu.h"
 
 namespace fairlead::FAIRLEAD_GPU {
@@ -17,6 +18,7 @@ struct RmsNormCall {
   float* out;
   int hidden;
   float epsilon;
+  bool accumulate;
 };
 
 // A block a token. Each thread sums its own elements in order, then the threads' sums are joined:
@@ -29,23 +31,24 @@ GPU_KERNEL void RmsNormKernel(RmsNormCall call) {
   const float mean = BlockSum<kThreads>(sum) / static_cast<float>(call.hidden);
   const float scale = 1.0f / sqrtf(mean + call.epsilon);
   for (int i = ThreadX(); i < call.hidden; i += kThreads) {
-    call.out[row + i] = x[i] * scale * call.weight[i];
+    const float y = x[i] * scale * call.weight[i];
+    call.out[row + i] = call.accumulate ? call.out[row + i] + y : y;
   }
 }
 
-struct SiluAndMulCall {
+struct ActivateAndMulCall {
   const float* x;
   float* out;
   int ffn;
 };
 
 // Grid: tokens by chunks of kThreads elements.
-GPU_KERNEL void SiluAndMulKernel(SiluAndMulCall call) {
+template <Activation kActivation>
+GPU_KERNEL void ActivateAndMulKernel(ActivateAndMulCall call) {
   const int i = static_cast<int>(BlockY()) * kThreads + ThreadX();
   if (i >= call.ffn) return;
   const float* x = call.x + int64_t{2} * BlockX() * call.ffn;
-  const float gate = x[i];
-  call.out[int64_t{1} * BlockX() * call.ffn + i] = gate / (1.0f + expf(-gate)) * x[call.ffn + i];
+  call.out[int64_t{1} * BlockX() * call.ffn + i] = Activated<kActivation>(x[i]) * x[call.ffn + i];
 }
 
 struct GatherRowsCall {
@@ -79,6 +82,63 @@ GPU_KERNEL void SelectTokensKernel(SelectTokensCall call) {
   call.out[t] = token;
 }
 
+struct PoolCall {
+  const float* x;
+  const int* query_start;
+  float* out;
+  int hidden;
+  Pooling pooling;
+};
+
+// Grid: sequences by chunks of kThreads columns, a thread a column. Several loads are under way at
+// a time, and added in order.
+GPU_KERNEL void PoolKernel(PoolCall call) {
+  constexpr int kLoads = 8;
+  const int i = static_cast<int>(BlockY()) * kThreads + ThreadX();
+  if (i >= call.hidden) return;
+  const int begin = call.query_start[BlockX()], end = call.query_start[BlockX() + 1];
+  float* out = call.out + int64_t{1} * BlockX() * call.hidden + i;
+  if (begin == end) {
+    *out = 0.0f;
+    return;
+  }
+  const float* x = call.x + i;
+  float value = x[int64_t{1} * (call.pooling == Pooling::kLast ? end - 1 : begin) * call.hidden];
+  if (call.pooling == Pooling::kMean) {
+    for (int first = begin + 1; first < end; first += kLoads) {
+      float next[kLoads];
+      for (int j = 0; j < kLoads; ++j) {
+        next[j] = first + j < end ? x[int64_t{1} * (first + j) * call.hidden] : 0.0f;
+      }
+      for (int j = 0; j < kLoads; ++j) value = first + j < end ? value + next[j] : value;
+    }
+    value /= static_cast<float>(end - begin);
+  }
+  *out = value;
+}
+
+struct NormalizeCall {
+  float* x;
+  int hidden;
+};
+
+// A block a row, its sum in the order of RmsNorm's.
+GPU_KERNEL void NormalizeKernel(NormalizeCall call) {
+  constexpr float kLeast = 1e-12f;  // PoolArgs::normalize
+  float* x = call.x + int64_t{1} * BlockX() * call.hidden;
+  float sum = 0.0f;
+  for (int i = ThreadX(); i < call.hidden; i += kThreads) sum = fmaf(x[i], x[i], sum);
+  const float norm = sqrtf(BlockSum<kThreads>(sum));
+  const float divisor = norm < kLeast ? kLeast : norm;  // NaN stays
+  for (int i = ThreadX(); i < call.hidden; i += kThreads) x[i] /= divisor;
+}
+
+template <Activation kActivation>
+void LaunchActivateAndMul(const StreamHandle& stream, const Grid& grid,
+                          const ActivateAndMulCall& call) {
+  GPU_LAUNCH(stream, grid, kThreads, 0, ActivateAndMulKernel<kActivation>, call);
+}
+
 }  // namespace
 
 void GpuOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
@@ -88,18 +148,26 @@ void GpuOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
                             .weight = args.weight.As<float>(),
                             .out = args.out.As<float>(),
                             .hidden = static_cast<int>(args.x.dim[1]),
-                            .epsilon = args.epsilon};
+                            .epsilon = args.epsilon,
+                            .accumulate = args.accumulate};
   GPU_LAUNCH(HandleOf(stream), Grid{static_cast<unsigned>(tokens)}, kThreads, 0, RmsNormKernel,
              call);
 }
 
-void GpuOps::SiluAndMul(Stream& stream, const SiluAndMulArgs& args) const {
+void GpuOps::ActivateAndMul(Stream& stream, const ActivateAndMulArgs& args) const {
   const int64_t tokens = args.out.dim[0], ffn = args.out.dim[1];
   if (tokens == 0) return;
-  const SiluAndMulCall call = {
+  const ActivateAndMulCall call = {
       .x = args.x.As<float>(), .out = args.out.As<float>(), .ffn = static_cast<int>(ffn)};
   const Grid grid = {static_cast<unsigned>(tokens), Blocks(ffn)};
-  GPU_LAUNCH(HandleOf(stream), grid, kThreads, 0, SiluAndMulKernel, call);
+  switch (args.activation) {
+    case Activation::kSilu:
+      return LaunchActivateAndMul<Activation::kSilu>(HandleOf(stream), grid, call);
+    case Activation::kGeluTanh:
+      return LaunchActivateAndMul<Activation::kGeluTanh>(HandleOf(stream), grid, call);
+    case Activation::kGelu:
+      return LaunchActivateAndMul<Activation::kGelu>(HandleOf(stream), grid, call);
+  }
 }
 
 void GpuOps::GatherRows(Stream& stream, const GatherRowsArgs& args) const {
@@ -122,6 +190,21 @@ void GpuOps::SelectTokens(Stream& stream, const SelectTokensArgs& args) const {
                                  .out = args.out.As<int>(),
                                  .tokens = static_cast<int>(tokens)};
   GPU_LAUNCH(HandleOf(stream), Grid{Blocks(tokens)}, kThreads, 0, SelectTokensKernel, call);
+}
+
+void GpuOps::Pool(Stream& stream, const PoolArgs& args) const {
+  const int64_t seqs = args.out.dim[0], hidden = args.out.dim[1];
+  if (seqs == 0 || hidden == 0) return;
+  const PoolCall call = {.x = args.x.As<float>(),
+                         .query_start = args.query_start.As<int>(),
+                         .out = args.out.As<float>(),
+                         .hidden = static_cast<int>(hidden),
+                         .pooling = args.pooling};
+  const Grid grid = {static_cast<unsigned>(seqs), Blocks(hidden)};
+  GPU_LAUNCH(HandleOf(stream), grid, kThreads, 0, PoolKernel, call);
+  if (!args.normalize) return;
+  const NormalizeCall rows = {.x = call.out, .hidden = call.hidden};
+  GPU_LAUNCH(HandleOf(stream), Grid{grid.x}, kThreads, 0, NormalizeKernel, rows);
 }
 
 }  // namespace fairlead::FAIRLEAD_GPU

@@ -35,14 +35,32 @@ struct SampleRows {
   const uint32_t* position;
   const int32_t* edit_start;  // [rows + 1] or null
   Edits edits;                // of all rows
+  const uint32_t* allowed;    // [masks, mask_words], if the kernel has masks
+  const int32_t* allowed_row;
   int32_t* out;
   int vocab;
+  int mask_words;
   float weight_of_max;  // Row's
 };
 
-// A row and what is left of it: the logits above `key`, and those equal to it up to id `last`.
-struct Row {
+// Logits of a row of which some tokens may not be drawn. Those are not read.
+struct MaskedLogits {
   const float* logit;
+  const uint32_t* allowed;  // null: all
+
+  GPU_METHOD bool Allows(int id) const {
+    return allowed == nullptr || (allowed[id / 32] >> id % 32 & 1) != 0;
+  }
+  GPU_METHOD float operator[](int id) const { return Allows(id) ? logit[id] : -INFINITY; }
+};
+
+GPU_DEVICE bool Allows(const float*, int) { return true; }
+GPU_DEVICE bool Allows(const MaskedLogits& logits, int id) { return logits.Allows(id); }
+
+// A row and what is left of it: the logits above `key`, and those equal to it up to id `last`.
+template <typename Logits>
+struct Row {
+  Logits logit;
   int vocab;
   Edits edits;
   float weight_of_max;  // a power of two, so that no sum of weights passes 2^63
@@ -53,16 +71,27 @@ struct Row {
   int last;
 };
 
-GPU_DEVICE Row ReadRow(const SampleRows& rows, int index) {
-  Row row = {.logit = rows.logits + static_cast<int64_t>(index) * rows.vocab,
-             .vocab = rows.vocab,
-             .edits = {},
-             .weight_of_max = rows.weight_of_max,
-             .max = 0,
-             .temperature = rows.temperature[index],
-             .min_weight = 0,
-             .key = 0,
-             .last = rows.vocab};
+GPU_DEVICE void ReadLogits(const SampleRows& rows, int index, const float*& logits) {
+  logits = rows.logits + static_cast<int64_t>(index) * rows.vocab;
+}
+GPU_DEVICE void ReadLogits(const SampleRows& rows, int index, MaskedLogits& logits) {
+  ReadLogits(rows, index, logits.logit);
+  const int mask = rows.allowed_row[index];
+  logits.allowed = mask < 0 ? nullptr : rows.allowed + static_cast<int64_t>(mask) * rows.mask_words;
+}
+
+template <typename Logits>
+GPU_DEVICE Row<Logits> ReadRow(const SampleRows& rows, int index) {
+  Row<Logits> row = {.logit = {},
+                     .vocab = rows.vocab,
+                     .edits = {},
+                     .weight_of_max = rows.weight_of_max,
+                     .max = 0,
+                     .temperature = rows.temperature[index],
+                     .min_weight = 0,
+                     .key = 0,
+                     .last = rows.vocab};
+  ReadLogits(rows, index, row.logit);
   if (rows.edit_start != nullptr) {
     const int begin = rows.edit_start[index];
     row.edits = {.token = rows.edits.token + begin,
@@ -73,11 +102,13 @@ GPU_DEVICE Row ReadRow(const SampleRows& rows, int index) {
   return row;
 }
 
-// Every `step`-th edit from `first` on: visit(id, logit, edited logit).
-template <typename Visit>
-GPU_DEVICE void ForEachEdit(const Row& row, int first, int step, Visit visit) {
+// Every `step`-th edit from `first` on: visit(id, logit, edited logit). Those of tokens that are
+// not allowed change nothing.
+template <typename Logits, typename Visit>
+GPU_DEVICE void ForEachEdit(const Row<Logits>& row, int first, int step, Visit visit) {
   for (int i = first; i < row.edits.count; i += step) {
     const int id = row.edits.token[i];
+    if (!Allows(row.logit, id)) continue;
     const float x = row.logit[id];
     const float repetition = row.edits.repetition[i];
     visit(id, x, (x > 0 ? x / repetition : x * repetition) + row.edits.add[i]);
@@ -85,7 +116,8 @@ GPU_DEVICE void ForEachEdit(const Row& row, int first, int step, Visit visit) {
 }
 
 // Of the edited logits. No edit makes NaN or infinity a logit again, so the row as it stands tells.
-GPU_DEVICE uint64_t BestToken(const Row& row) {
+template <typename Logits>
+GPU_DEVICE uint64_t BestToken(const Row<Logits>& row) {
   uint64_t own = OwnBest(row.logit, row.vocab, kNoRank);
   if (row.edits.count > 0) {
     GPU_SHARED(int, candidate, kRowThreads);
@@ -111,11 +143,13 @@ GPU_DEVICE uint64_t BestToken(const Row& row) {
   return BestOfRow(own);
 }
 
-GPU_DEVICE bool Has(const Row& row, int id, uint32_t key) {
+template <typename Logits>
+GPU_DEVICE bool Has(const Row<Logits>& row, int id, uint32_t key) {
   return key > row.key || (key == row.key && id <= row.last);
 }
 
-GPU_DEVICE uint64_t WeightOf(const Row& row, float x) {
+template <typename Logits>
+GPU_DEVICE uint64_t WeightOf(const Row<Logits>& row, float x) {
   if (x > row.max) return 0;  // it has an edit: whatever is added is taken away
   const float weight = ::expf((x - row.max) / row.temperature);
   return weight >= row.min_weight ? static_cast<uint64_t>(weight * row.weight_of_max) : 0;
@@ -123,11 +157,13 @@ GPU_DEVICE uint64_t WeightOf(const Row& row, float x) {
 
 enum class Measure { kCount, kWeight };
 
-GPU_DEVICE uint64_t ValueOf(const Row& row, Measure measure, float x) {
+template <typename Logits>
+GPU_DEVICE uint64_t ValueOf(const Row<Logits>& row, Measure measure, float x) {
   return measure == Measure::kWeight ? WeightOf(row, x) : 1;
 }
 
-GPU_DEVICE uint64_t TotalWeight(const Row& row) {
+template <typename Logits>
+GPU_DEVICE uint64_t TotalWeight(const Row<Logits>& row) {
   const auto weight = [&](int id, float x) {
     return Has(row, id, KeyOf(x)) ? WeightOf(row, x) : uint64_t{0};
   };
@@ -139,8 +175,8 @@ GPU_DEVICE uint64_t TotalWeight(const Row& row) {
 }
 
 // The first id whose running sum of value(id, edited logit) exceeds `target`; that of all does.
-template <typename Value>
-GPU_DEVICE int FirstBeyond(const Row& row, uint64_t target, Value value) {
+template <typename Logits, typename Value>
+GPU_DEVICE int FirstBeyond(const Row<Logits>& row, uint64_t target, Value value) {
   constexpr int kWarps = kRowThreads / kWarp;
   constexpr int kFew = 64;
   GPU_SHARED(uint64_t, part_sum, kWarps);
@@ -185,7 +221,8 @@ struct Bins {
 };
 
 // The sums of what is left in each bin. sums: [kBins], shared.
-GPU_DEVICE void SumBins(const Row& row, Measure measure, const Bins& bins, uint64_t* sums) {
+template <typename Logits>
+GPU_DEVICE void SumBins(const Row<Logits>& row, Measure measure, const Bins& bins, uint64_t* sums) {
   constexpr int kParts = kRowThreads / kBins;
   GPU_SHARED(uint64_t, own, kRowThreads * kBins);  // a column a thread: no two write to one place
   GPU_SHARED(uint64_t, part, kRowThreads);
@@ -224,7 +261,8 @@ struct Cut {
 
 // The largest key from which on there is at least `wanted`, which all that is left must have. Or,
 // sooner, one from which on there is exactly that much; then `at` is of more than one key.
-GPU_DEVICE Cut FindCut(const Row& row, Measure measure, uint64_t wanted) {
+template <typename Logits>
+GPU_DEVICE Cut FindCut(const Row<Logits>& row, Measure measure, uint64_t wanted) {
   GPU_SHARED(uint64_t, sums, kBins);
   Bins bins = {.low = kKeyOfMinusInfinity, .high = KeyOf(row.max), .shift = 0};
   uint64_t above = 0;
@@ -243,7 +281,8 @@ GPU_DEVICE Cut FindCut(const Row& row, Measure measure, uint64_t wanted) {
 }
 
 // Keeps the fewest best tokens that have `wanted` together, at least 1. Returns what they have.
-GPU_DEVICE uint64_t KeepBest(Row& row, Measure measure, uint64_t wanted) {
+template <typename Logits>
+GPU_DEVICE uint64_t KeepBest(Row<Logits>& row, Measure measure, uint64_t wanted) {
   const Cut cut = FindCut(row, measure, wanted);
   if (cut.key > row.key) {
     row.key = cut.key;
@@ -260,8 +299,9 @@ GPU_DEVICE uint64_t KeepBest(Row& row, Measure measure, uint64_t wanted) {
   return cut.above + ties * each;
 }
 
+template <typename Logits>
 GPU_DEVICE int SampleRow(const SampleRows& rows, int index) {
-  Row row = ReadRow(rows, index);
+  Row<Logits> row = ReadRow<Logits>(rows, index);
   const uint64_t best = BestToken(row);
   if (best == kNoRank) return -1;
   if (!(row.temperature > 0)) return IdOf(best);
@@ -288,9 +328,11 @@ GPU_DEVICE int SampleRow(const SampleRows& rows, int index) {
   });
 }
 
+// Logits: const float*, or MaskedLogits for calls with masks.
+template <typename Logits>
 GPU_KERNEL void Sample(SampleRows rows) {
   const int index = static_cast<int>(BlockX());
-  const int token = SampleRow(rows, index);
+  const int token = SampleRow<Logits>(rows, index);
   if (ThreadX() == 0) rows.out[index] = token;
 }
 
@@ -315,10 +357,17 @@ void LaunchSample(const StreamHandle& stream, const SampleArgs& args) {
                                             .repetition = args.edits.repetition.As<float>(),
                                             .add = args.edits.add.As<float>(),
                                             .count = 0},
+                                  .allowed = args.allowed.As<uint32_t>(),
+                                  .allowed_row = args.allowed_row.As<int32_t>(),
                                   .out = args.out.As<int32_t>(),
                                   .vocab = static_cast<int>(args.logits.dim[1]),
+                                  .mask_words = static_cast<int>(args.allowed.dim[1]),
                                   .weight_of_max = weight_of_max};
-  GPU_LAUNCH(stream, Grid{rows}, kRowThreads, 0, Sample, kernel_args);
+  if (args.allowed_row) {
+    GPU_LAUNCH(stream, Grid{rows}, kRowThreads, 0, Sample<MaskedLogits>, kernel_args);
+  } else {
+    GPU_LAUNCH(stream, Grid{rows}, kRowThreads, 0, Sample<const float*>, kernel_args);
+  }
 }
 
 }  // namespace fairlead::FAIRLEAD_GPU

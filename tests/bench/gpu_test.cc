@@ -59,7 +59,7 @@ TEST(ParseLlamaBench, KnowsAnAdaptersBatch) {
 TEST(MeasuredLimits, TakesTheBestOfEach) {
   const auto limits = MeasuredLimits(*ParseJson(R"([
       {"name": "memory_copy", "isa": "GatherRows", "max": 2900.0},
-      {"name": "memory_copy", "isa": "SiluAndMul", "max": 3000.0},
+      {"name": "memory_copy", "isa": "ActivateAndMul", "max": 3000.0},
       {"name": "matmul", "isa": "q4_0", "max": 100.0},
       {"name": "matmul", "isa": "bf16", "max": 600000.0},
       {"name": "host_to_device", "isa": "", "max": 9e9}])"));
@@ -113,7 +113,7 @@ TEST(MeasureDeviceLimits, OfEachKindOnTheExecutor) {
     EXPECT_GT(limit.best(), 0) << limit.name;
   }
   EXPECT_THAT(names, ElementsAre("device_to_host ", "host_to_device ", "matmul q4_0",
-                                 "memory_copy GatherRows", "memory_copy SiluAndMul"));
+                                 "memory_copy GatherRows", "memory_copy ActivateAndMul"));
 }
 
 TEST(DeviceTensors, SaysWhenMemoryRunsOut) {

@@ -66,11 +66,13 @@ struct Row {
   uint64_t seed = 0;
   int position = 0;
   std::vector<Edit> edits = {};
+  std::vector<uint32_t> allowed = {};  // empty: no mask
 };
 
 struct Columns {
   std::vector<float> logits, temperature, top_p, min_p, repetition, add;
-  std::vector<int32_t> top_k, seed, position, token, start = {0};
+  std::vector<int32_t> top_k, seed, position, token, start = {0}, allowed_row;
+  std::vector<uint32_t> allowed;
 
   explicit Columns(const std::vector<Row>& rows) {
     for (const Row& row : rows) {
@@ -88,6 +90,10 @@ struct Columns {
         add.push_back(edit.add);
       }
       start.push_back(static_cast<int32_t>(token.size()));
+      const size_t words = (row.logits.size() + 31) / 32;
+      allowed_row.push_back(row.allowed.empty() ? -1
+                                                : static_cast<int32_t>(allowed.size() / words));
+      allowed.insert(allowed.end(), row.allowed.begin(), row.allowed.end());
     }
   }
 };
@@ -104,7 +110,9 @@ Sampled Sample(const std::vector<Row>& rows, int64_t vocab) {
   const Global logits(columns.logits), temperature(columns.temperature), top_p(columns.top_p),
       min_p(columns.min_p), repetition(columns.repetition), add(columns.add);
   const Global top_k(columns.top_k), seed(columns.seed), position(columns.position),
-      token(columns.token), start(columns.start), out(std::vector<int32_t>(rows.size(), -99));
+      token(columns.token), start(columns.start), allowed_row(columns.allowed_row),
+      out(std::vector<int32_t>(rows.size(), -99));
+  const Global allowed(columns.allowed);
   SampleArgs args = {.logits = logits.As(DType::kF32, {n, vocab}),
                      .temperature = temperature.As(DType::kF32, {n}),
                      .top_k = top_k.As(DType::kI32, {n}),
@@ -118,6 +126,12 @@ Sampled Sample(const std::vector<Row>& rows, int64_t vocab) {
                   .token = token.As(DType::kI32, {entries}),
                   .repetition = repetition.As(DType::kF32, {entries}),
                   .add = add.As(DType::kF32, {entries})};
+  }
+  if (!columns.allowed.empty()) {
+    const int64_t words = (vocab + 31) / 32;
+    const int64_t masks = static_cast<int64_t>(columns.allowed.size()) / words;
+    args.allowed = allowed.As(DType::kI32, {masks, words});
+    args.allowed_row = allowed_row.As(DType::kI32, {n});
   }
   LaunchSample(StreamHandle{}, args);
   EXPECT_TRUE(logits.Holds(columns.logits)) << "logits were changed";
@@ -166,6 +180,15 @@ class Random {
                        Below(6) == 0 ? -kInf : Of({0.0f, 1.0f, 5.0f}) * Normal()});
     }
     return edits;
+  }
+  // About one token in `rare`, or none. Bits after the last token mean nothing.
+  std::vector<uint32_t> Mask(int vocab, int rare) {
+    std::vector<uint32_t> allowed((vocab + 31) / 32);
+    for (int id = 0; id < vocab && rare > 0; ++id) {
+      if (Below(rare) == 0) allowed[id / 32] |= uint32_t{1} << id % 32;
+    }
+    if (vocab % 32 != 0) allowed.back() |= ~uint32_t{0} << vocab % 32;
+    return allowed;
   }
   void Params(Row& row) {
     const int vocab = static_cast<int>(row.logits.size());
@@ -259,6 +282,29 @@ TEST(GpuSample, AgreesWithTheReference) {
   EXPECT_GT(decided, rows_in_all * 9 / 10);
 }
 
+TEST(GpuSample, MasksAgreeWithTheReference) {
+  Random random(20261128);
+  int rows_in_all = 0, decided = 0;
+  for (const int vocab : {1, 31, 32, 33, 64, 65, 300, 513, 1000}) {
+    std::vector<Row> rows;
+    for (int i = 0; i < 15 * Random::kNumKinds; ++i) {
+      rows.push_back({.logits = random.Logits(Random::Kind(i % Random::kNumKinds), vocab)});
+      Row& row = rows.back();
+      random.Params(row);
+      if (i % 2 == 0) row.edits = random.Edits(vocab, random.Of({1, 20, 150, vocab}));
+      if (i % 4 == 3) continue;  // a row without a mask among them
+      row.allowed = random.Mask(vocab, random.Of({1, 2, 2, 20, vocab, 0}));
+      for (int id = 0; id < vocab; ++id) {  // never looked at
+        if ((row.allowed[id / 32] >> id % 32 & 1) == 0)
+          row.logits[id] = random.Of({kNan, kInf, 50.f});
+      }
+    }
+    rows_in_all += static_cast<int>(rows.size());
+    decided += ExpectAcceptable(rows, vocab);
+  }
+  EXPECT_GT(decided, rows_in_all * 9 / 10);
+}
+
 TEST(GpuSample, LargeVocabularies) {
   Random random(7);
   for (const int vocab : {49152, 1 << 18, (1 << 18) + 4097}) {
@@ -273,6 +319,8 @@ TEST(GpuSample, LargeVocabularies) {
     rows[2].top_k = 12345;
     rows[3].top_p = 0.9f;
     rows[3].edits = random.Edits(vocab, 3000);
+    rows.push_back(rows[3]);
+    rows[4].allowed = random.Mask(vocab, 3);
     ExpectAcceptable(rows, vocab);
   }
 }

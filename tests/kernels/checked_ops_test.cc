@@ -63,7 +63,10 @@ class CheckedOpsTest : public testing::Test {
             .cos_sin = T(F, {20, 6}),
             .kv = Kv(),
             .heads = 4,
-            .pairing = RopePairing::kHalves};
+            .pairing = RopePairing::kHalves,
+            .q_norm = T(F, {8}),
+            .k_norm = T(F, {8}),
+            .norm_epsilon = 1e-6f};
   }
   AttentionArgs Attention() {
     return {.qkv = T(F, {3, 8, 8}),
@@ -75,10 +78,18 @@ class CheckedOpsTest : public testing::Test {
             .heads = 4,
             .scale = 0.3f};
   }
-  SiluAndMulArgs Silu() { return {.x = T(F, {3, 10}), .out = T(F, {3, 5})}; }
+  ActivateAndMulArgs Gate() {
+    return {.x = T(F, {3, 10}), .out = T(F, {3, 5}), .activation = Activation::kGelu};
+  }
   GatherRowsArgs Gather() { return {.x = T(F, {3, 32}), .row = T(I, {2}), .out = T(F, {2, 32})}; }
   SelectTokensArgs Select() {
     return {.token = T(I, {5}), .source = T(I, {5}), .drawn = T(I, {3}), .out = T(I, {5})};
+  }
+  PoolArgs Pool() {
+    return {.x = T(F, {7, 32}),
+            .query_start = T(I, {4}),
+            .out = T(F, {3, 32}),
+            .pooling = Pooling::kMean};
   }
   SampleArgs Sample() {
     return {.logits = T(F, {3, 50}),
@@ -92,6 +103,8 @@ class CheckedOpsTest : public testing::Test {
                       .token = T(I, {9}),
                       .repetition = T(F, {9}),
                       .add = T(F, {9})},
+            .allowed = T(I, {5, 2}),
+            .allowed_row = T(I, {3}),
             .out = T(I, {3})};
   }
   LogprobsArgs Logprobs() {
@@ -126,12 +139,13 @@ TEST_F(CheckedOpsTest, RightArgumentsPass) {
   ops_->Matmul(stream_, Matmul());
   ops_->RopeAndWriteKv(stream_, Rope());
   ops_->Attention(stream_, Attention());
-  ops_->SiluAndMul(stream_, Silu());
+  ops_->ActivateAndMul(stream_, Gate());
   ops_->GatherRows(stream_, Gather());
   ops_->SelectTokens(stream_, Select());
+  ops_->Pool(stream_, Pool());
   ops_->Sample(stream_, Sample());
   ops_->Logprobs(stream_, Logprobs());
-  EXPECT_EQ(target_.calls, 10);
+  EXPECT_EQ(target_.calls, 11);
 
   RmsNormArgs in_place = RmsNorm();
   in_place.out = in_place.x;
@@ -142,21 +156,38 @@ TEST_F(CheckedOpsTest, RightArgumentsPass) {
   SampleArgs no_edits = Sample();
   no_edits.edits = {};
   ops_->Sample(stream_, no_edits);
+  SampleArgs no_masks = Sample();
+  no_masks.allowed = no_masks.allowed_row = {};
+  ops_->Sample(stream_, no_masks);
+  RopeAndWriteKvArgs no_norms = Rope();
+  no_norms.q_norm = no_norms.k_norm = {};
+  ops_->RopeAndWriteKv(stream_, no_norms);
+  RmsNormArgs accumulate = RmsNorm();
+  accumulate.accumulate = true;
+  ops_->RmsNorm(stream_, accumulate);
   LogprobsArgs no_top = Logprobs();
   no_top.top_token = no_top.top_logprob = {};
   ops_->Logprobs(stream_, no_top);
-  EXPECT_EQ(target_.calls, 13);
+  EXPECT_EQ(target_.calls, 18);
 }
 
 TEST_F(CheckedOpsTest, EmptyTensorsNeedNoData) {
   ops_->Embed(stream_,
               {.token = {nullptr, I, {0}}, .table = &weight_, .out = {nullptr, F, {0, 32}}});
-  ops_->SiluAndMul(stream_, {.x = {nullptr, F, {0, 10}}, .out = {nullptr, F, {0, 5}}});
+  ops_->ActivateAndMul(
+      stream_,
+      {.x = {nullptr, F, {0, 10}}, .out = {nullptr, F, {0, 5}}, .activation = Activation::kSilu});
+  PoolArgs no_seqs = Pool();
+  no_seqs.x = {nullptr, F, {0, 32}};
+  no_seqs.query_start.dim[0] = 1;
+  no_seqs.out = {nullptr, F, {0, 32}};
+  ops_->Pool(stream_, no_seqs);
   SampleArgs no_entries = Sample();
   no_entries.edits.token = {nullptr, I, {0}};
   no_entries.edits.repetition = no_entries.edits.add = {nullptr, F, {0}};
+  no_entries.allowed = {nullptr, I, {0, 2}};  // all rows may have -1
   ops_->Sample(stream_, no_entries);
-  EXPECT_EQ(target_.calls, 3);
+  EXPECT_EQ(target_.calls, 4);
 }
 
 TEST_F(CheckedOpsDeathTest, Embed) {
@@ -179,6 +210,8 @@ TEST_F(CheckedOpsDeathTest, RmsNorm) {
   EXPECT_REFUSED(RmsNorm(), RmsNorm, a.out.dtype = DType::kF16, "RmsNorm.out");
   EXPECT_REFUSED(RmsNorm(), RmsNorm, a.out.dim[0] = 2, "RmsNorm.out");
   EXPECT_REFUSED(RmsNorm(), RmsNorm, a.out.data = a.x.As<char>() + 128,
+                 "RmsNorm.out .* overlaps x");
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, (a.out.data = a.x.data, a.accumulate = true),
                  "RmsNorm.out .* overlaps x");
   EXPECT_REFUSED(RmsNorm(), RmsNorm, a.x.data = a.x.As<char>() + 2, "RmsNorm.x is not aligned");
   EXPECT_REFUSED(RmsNorm(), RmsNorm, a.epsilon = -1e-5f, "RmsNorm.epsilon .* got -1e-05");
@@ -222,6 +255,12 @@ TEST_F(CheckedOpsDeathTest, RopeAndWriteKv) {
   EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.pairing = static_cast<RopePairing>(2),
                  "RopeAndWriteKv.pairing must be kHalves or kAdjacent, got 2");
   EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.position.data = a.qkv.data, "overlaps position");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.q_norm = {}, "k_norm and q_norm must both");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.k_norm = {}, "k_norm and q_norm must both");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.q_norm.dim[0] = 6, "q_norm must be f32 .8.");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.k_norm.dtype = DType::kF16, "k_norm must be f32 .8.");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.k_norm.data = a.qkv.data, "overlaps k_norm");
+  EXPECT_REFUSED(Rope(), RopeAndWriteKv, a.norm_epsilon = -1, "norm_epsilon .* got -1");
 }
 
 TEST_F(CheckedOpsDeathTest, Attention) {
@@ -237,10 +276,12 @@ TEST_F(CheckedOpsDeathTest, Attention) {
   EXPECT_REFUSED(Attention(), Attention, a.out.data = a.qkv.data, "Attention.out .* overlaps qkv");
 }
 
-TEST_F(CheckedOpsDeathTest, SiluAndMulAndGatherRows) {
-  EXPECT_REFUSED(Silu(), SiluAndMul, a.x.dim[1] = 5, "SiluAndMul.x must be f32 .3, 10.");
-  EXPECT_REFUSED(Silu(), SiluAndMul, a.x.dtype = DType::kF16, "SiluAndMul.x");
-  EXPECT_REFUSED(Silu(), SiluAndMul, a.out.data = a.x.data, "SiluAndMul.out .* overlaps x");
+TEST_F(CheckedOpsDeathTest, ActivateAndMulAndGatherRows) {
+  EXPECT_REFUSED(Gate(), ActivateAndMul, a.x.dim[1] = 5, "ActivateAndMul.x must be f32 .3, 10.");
+  EXPECT_REFUSED(Gate(), ActivateAndMul, a.x.dtype = DType::kF16, "ActivateAndMul.x");
+  EXPECT_REFUSED(Gate(), ActivateAndMul, a.out.data = a.x.data, "ActivateAndMul.out .* overlaps x");
+  EXPECT_REFUSED(Gate(), ActivateAndMul, a.activation = static_cast<Activation>(3),
+                 "ActivateAndMul.activation must be .* got 3");
   EXPECT_REFUSED(Gather(), GatherRows, a.row.dtype = F, "GatherRows.row");
   EXPECT_REFUSED(Gather(), GatherRows, a.out.dim[0] = 3, "GatherRows.out");
   EXPECT_REFUSED(Gather(), GatherRows, a.out.dtype = DType::kF16, "GatherRows.out");
@@ -253,6 +294,14 @@ TEST_F(CheckedOpsDeathTest, SelectTokens) {
   EXPECT_REFUSED(Select(), SelectTokens, a.out.dim[0] = 6, "SelectTokens.out");
   EXPECT_REFUSED(Select(), SelectTokens, a.out.data = a.drawn.data,
                  "SelectTokens.out .* overlaps drawn");
+}
+
+TEST_F(CheckedOpsDeathTest, Pool) {
+  EXPECT_REFUSED(Pool(), Pool, a.x.dtype = I, "Pool.x");
+  EXPECT_REFUSED(Pool(), Pool, a.out.dim[1] = 31, "Pool.out must be f32 .any, 32.");
+  EXPECT_REFUSED(Pool(), Pool, a.query_start.dim[0] = 3, "Pool.query_start must be i32 .4.");
+  EXPECT_REFUSED(Pool(), Pool, a.pooling = static_cast<Pooling>(3), "Pool.pooling .* got 3");
+  EXPECT_REFUSED(Pool(), Pool, a.out.data = a.x.data, "Pool.out .* overlaps x");
 }
 
 TEST_F(CheckedOpsDeathTest, Sample) {
@@ -271,6 +320,10 @@ TEST_F(CheckedOpsDeathTest, Sample) {
   EXPECT_REFUSED(Sample(), Sample, a.edits.repetition.dim[0] = 8, "Sample.edits.repetition");
   EXPECT_REFUSED(Sample(), Sample, a.edits.add = {}, "Sample.edits.add");
   EXPECT_REFUSED(Sample(), Sample, a.out.data = a.logits.data, "Sample.out .* overlaps logits");
+  EXPECT_REFUSED(Sample(), Sample, a.allowed = {}, "allowed_row and allowed must both");
+  EXPECT_REFUSED(Sample(), Sample, a.allowed_row = {}, "allowed_row and allowed must both");
+  EXPECT_REFUSED(Sample(), Sample, a.allowed.dim[1] = 1, "Sample.allowed must be i32 .any, 2.");
+  EXPECT_REFUSED(Sample(), Sample, a.allowed_row.dim[0] = 2, "Sample.allowed_row must be i32 .3.");
 }
 
 TEST_F(CheckedOpsDeathTest, Logprobs) {

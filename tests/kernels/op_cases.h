@@ -24,7 +24,7 @@ struct OpCase {
 std::vector<OpCase> AllOpCases();
 
 // The parts of that list, one file each.
-void AddRowCases(std::vector<OpCase>& cases);        // Embed, RmsNorm, SiluAndMul, GatherRows
+void AddRowCases(std::vector<OpCase>& cases);        // Embed, norm, gate, GatherRows, Pool
 void AddMatmulCases(std::vector<OpCase>& cases);     // Matmul
 void AddRopeCases(std::vector<OpCase>& cases);       // RopeAndWriteKv
 void AddAttentionCases(std::vector<OpCase>& cases);  // Attention over what RopeAndWriteKv wrote

@@ -31,16 +31,42 @@ std::vector<float> CosSin(int positions, int rotary_dim) {
   return table;
 }
 
+constexpr float kNormEpsilon = 1e-5f;
+
+// Of the elements of a head's norm, relative: its squares are summed by head_dim roundings, whose
+// error the root halves, four operations follow, and the reference stores it.
+double NormError(int head_dim) { return (head_dim / 2.0 + 8) * kFloatRounding; }
+
+std::vector<float> NormWeight(CaseRun& run, int head_dim) {
+  std::vector<float> weight = run.random().Normals(head_dim, 0.3f);
+  for (float& w : weight) w += 1;
+  return weight;
+}
+
+// x / rms * weight; without a weight as it is.
+std::vector<double> Normed(const float* x, const std::vector<float>& weight, int head_dim) {
+  std::vector<double> y(x, x + head_dim);
+  if (weight.empty()) return y;
+  double squares = 0;
+  for (const double v : y) squares += v * v;
+  const double rms = std::sqrt(squares / head_dim + kNormEpsilon);
+  for (int i = 0; i < head_dim; ++i) y[i] *= weight[i] / rms;
+  return y;
+}
+
 struct RopeCase {
   int tokens, heads, kv_heads, head_dim, rotary_dim;
   RopePairing pairing;
+  bool norm = false;
 };
 
-// q: two products and a sum round at most 3 times relative to |a cos| + |b sin|; elements that do
-// not rotate and v keep their value; k is unspecified.
+// q: two products and a sum round at most 3 times relative to |a cos| + |b sin|, of what a norm may
+// have rounded; elements that do not rotate and v keep their value; k is unspecified.
 FloatBound RopeBound(const RopeCase& c, const std::vector<float>& qkv,
-                     const std::vector<int32_t>& position, const std::vector<float>& cos_sin) {
+                     const std::vector<int32_t>& position, const std::vector<float>& cos_sin,
+                     const std::vector<float>& q_norm) {
   FloatBound bound = {std::vector<double>(qkv.size()), 0};
+  const double norm_error = c.norm ? NormError(c.head_dim) : 0;
   const int half = c.rotary_dim / 2;
   size_t at = 0;
   for (int t = 0; t < c.tokens; ++t) {
@@ -51,13 +77,15 @@ FloatBound RopeBound(const RopeCase& c, const std::vector<float>& qkv,
         std::fill_n(out, c.head_dim, std::numeric_limits<double>::infinity());
       }
       if (h >= c.heads) continue;
+      const std::vector<double> q = Normed(qkv.data() + at, q_norm, c.head_dim);
+      for (int i = c.rotary_dim; i < c.head_dim; ++i) out[i] = norm_error * std::fabs(q[i]);
       for (int i = 0; i < half; ++i) {
         const int a = c.pairing == RopePairing::kHalves ? i : 2 * i;
         const int b = c.pairing == RopePairing::kHalves ? i + half : 2 * i + 1;
-        const double x = std::fabs(qkv[at + a]), y = std::fabs(qkv[at + b]);
+        const double x = std::fabs(q[a]), y = std::fabs(q[b]);
         const double cos = std::fabs(row[i]), sin = std::fabs(row[half + i]);
-        out[a] = 3 * kFloatRounding * (x * cos + y * sin);
-        out[b] = 3 * kFloatRounding * (y * cos + x * sin);
+        out[a] = (3 * kFloatRounding + norm_error) * (x * cos + y * sin);
+        out[b] = (3 * kFloatRounding + norm_error) * (y * cos + x * sin);
       }
     }
   }
@@ -76,15 +104,22 @@ void BuildRope(CaseRun& run, const RopeCase& c) {
   slot.resize(c.tokens);
   for (int t = 0; t < c.tokens; ++t) position.push_back(run.random().Int(0, kPositions - 1));
   if (c.tokens > 2) position[0] = 0, position[1] = kPositions - 1, slot[2] = -1;
-  const RopeAndWriteKvArgs args = {
+  std::vector<float> q_norm;
+  if (c.norm) q_norm = NormWeight(run, c.head_dim);
+  RopeAndWriteKvArgs args = {
       .qkv = run.OutputActivations("qkv", {c.tokens, all_heads, c.head_dim},
-                                   RopeBound(c, qkv, position, cos_sin), qkv),
+                                   RopeBound(c, qkv, position, cos_sin, q_norm), qkv),
       .position = run.Ints(position, {c.tokens}),
       .kv_slot = run.Ints(slot, {c.tokens}),
       .cos_sin = run.Floats(cos_sin, {kPositions, c.rotary_dim}),
       .kv = run.Kv(shape, num_blocks),
       .heads = c.heads,
       .pairing = c.pairing};
+  if (c.norm) {
+    args.q_norm = run.Floats(q_norm, {c.head_dim});
+    args.k_norm = run.Floats(NormWeight(run, c.head_dim), {c.head_dim});
+    args.norm_epsilon = kNormEpsilon;
+  }
   run.Launch([args](const Ops& ops, Stream& stream) { ops.RopeAndWriteKv(stream, args); });
 }
 
@@ -103,6 +138,7 @@ struct AttentionCase {
   int window = 0;
   float soft_cap = 0;
   bool sinks = false;
+  bool norm = false;  // of q's and k's heads
 };
 
 // Cache blocks of every sequence, shuffled; unused table entries are -1.
@@ -150,6 +186,10 @@ class AttentionBuilder {
     for (const Row& row : c.seqs) positions_ = std::max(positions_, row.context);
     const int rotary_dim = c.rotary_dim > 0 ? c.rotary_dim : c.head_dim;
     cos_sin_ = run.Floats(CosSin(positions_, rotary_dim), {positions_, rotary_dim});
+    if (c.norm) {
+      q_norm_ = NormWeight(run, c.head_dim);
+      k_norm_ = NormWeight(run, c.head_dim);
+    }
   }
 
   void Build() {
@@ -195,7 +235,7 @@ class AttentionBuilder {
   Tensor Write(const std::vector<float>& qkv, const std::vector<int32_t>& position,
                const std::vector<int32_t>& slot) {
     const int tokens = static_cast<int>(slot.size());
-    const RopeAndWriteKvArgs args = {
+    RopeAndWriteKvArgs args = {
         .qkv = run_.OutputActivations(
             "qkv", {tokens, c_.heads + 2 * c_.kv_heads, c_.head_dim},
             {std::vector<double>(qkv.size(), std::numeric_limits<double>::infinity()), 0}, qkv),
@@ -205,6 +245,11 @@ class AttentionBuilder {
         .kv = kv_,
         .heads = c_.heads,
         .pairing = c_.pairing};
+    if (c_.norm) {
+      args.q_norm = run_.Floats(q_norm_, {c_.head_dim});
+      args.k_norm = run_.Floats(k_norm_, {c_.head_dim});
+      args.norm_epsilon = kNormEpsilon;
+    }
     run_.Now([&args](const Ops& ops, Stream& stream) { ops.RopeAndWriteKv(stream, args); });
     return args.qkv;
   }
@@ -233,9 +278,11 @@ class AttentionBuilder {
     const std::vector<float> qkv =
         run_.Rounded(run_.random().Normals(static_cast<int64_t>(slot.size()) * RowElements()));
     for (size_t at = 0; at < qkv.size(); at += c_.head_dim) {
-      double squares = 0;
-      for (int i = 0; i < c_.head_dim; ++i) squares += double{qkv[at + i]} * qkv[at + i];
-      largest_norm_ = std::max(largest_norm_, std::sqrt(squares));
+      for (const std::vector<float>& weight : {q_norm_, k_norm_}) {
+        double squares = 0;
+        for (const double v : Normed(qkv.data() + at, weight, c_.head_dim)) squares += v * v;
+        largest_norm_ = std::max(largest_norm_, std::sqrt(squares));
+      }
     }
     for (const float v : qkv) largest_value_ = std::max<double>(largest_value_, std::fabs(v));
     return Write(qkv, position, slot);
@@ -245,18 +292,20 @@ class AttentionBuilder {
   // most. A score is at most S = scale * |q| * |k|; its error d moves a weight by a factor of exp(2
   // d) (numerator and sum) and the result by 2 d * the largest value. Scores: head_dim products,
   // f16 keys where the device and the reference round a rotated key apart, and f16 q and weights
-  // that numerics other than float32 may use. Then the weighted sum.
+  // that numerics other than float32 may use; norms round q and k before. Then the weighted sum.
   FloatBound Bound(int64_t elements) const {
     const bool exact = run_.info().numerics == Numerics::kFloat32;
     const double half = exact ? 0 : HalfRounding(run_.info().kv_dtype);
     const double largest_score = Scale() * largest_norm_ * largest_norm_;
     double score_error = largest_score * ((c_.head_dim + 8) * kFloatRounding + 2 * half);
     score_error += c_.soft_cap * 8 * kFloatRounding;
+    if (c_.norm) score_error += largest_score * 2 * NormError(c_.head_dim);
     const double sum_error = (positions_ + 32) * kFloatRounding + 2 * half;
     const double max_error = largest_value_ * (2 * score_error + sum_error);
     // The errors of a typical score are the square root of head_dim below the largest one's, and
     // independent.
-    const double typical = largest_score / std::sqrt(c_.head_dim) * (4 * kFloatRounding + half);
+    const double rounding = half + (c_.norm ? NormError(c_.head_dim) : 4 * kFloatRounding);
+    const double typical = largest_score / std::sqrt(c_.head_dim) * rounding;
     const double max_nmse = 4 * typical * typical + (exact ? 1e-11 : 4 * half * half);
     return {std::vector<double>(static_cast<size_t>(elements), max_error), max_nmse};
   }
@@ -268,6 +317,7 @@ class AttentionBuilder {
   Layout layout_;
   PagedKv kv_;
   Tensor cos_sin_;
+  std::vector<float> q_norm_, k_norm_;
   int positions_ = 1;
   double largest_norm_ = 0, largest_value_ = 0;
 };
@@ -354,6 +404,15 @@ void AddMaskAndScoreCases(std::vector<AttentionCase>& list) {
     list.push_back({StrCat("sinks_d", head_dim), 6, 2, head_dim, 32, mixed});
     list.back().sinks = true;
   }
+  for (const int head_dim : {16, 20, 64, 80, 128, 256}) {
+    for (const RopePairing pairing : {RopePairing::kHalves, RopePairing::kAdjacent}) {
+      const char* suffix = pairing == RopePairing::kHalves ? "_halves" : "_adjacent";
+      list.push_back({StrCat("norm_d", head_dim, suffix), 6, 2, head_dim, 16, mixed, pairing});
+      list.back().rotary_dim = head_dim / 4 * 2;
+      list.back().norm = true;
+      list.back().poison = head_dim == 80;
+    }
+  }
   list.push_back({"window_soft_cap_sinks", 16, 2, 64, 16, mixed});
   list.back().window = 140;
   list.back().soft_cap = 30;
@@ -365,10 +424,11 @@ void AddMaskAndScoreCases(std::vector<AttentionCase>& list) {
 void AddRopeCases(std::vector<OpCase>& cases) {
   const auto add = [&](const RopeCase& c) {
     const bool halves = c.pairing == RopePairing::kHalves;
-    cases.push_back({"RopeAndWriteKv",
-                     StrCat("RopeAndWriteKv_t", c.tokens, "_h", c.heads, "_kv", c.kv_heads, "_d",
-                            c.head_dim, "_r", c.rotary_dim, halves ? "_halves" : "_adjacent"),
-                     std::nullopt, [c](CaseRun& run) { BuildRope(run, c); }});
+    cases.push_back(
+        {"RopeAndWriteKv",
+         StrCat("RopeAndWriteKv_t", c.tokens, "_h", c.heads, "_kv", c.kv_heads, "_d", c.head_dim,
+                "_r", c.rotary_dim, halves ? "_halves" : "_adjacent", c.norm ? "_norm" : ""),
+         std::nullopt, [c](CaseRun& run) { BuildRope(run, c); }});
   };
   for (const RopePairing pairing : {RopePairing::kHalves, RopePairing::kAdjacent}) {
     for (const int d : {16, 20, 32, 48, 64, 80, 96, 112, 128, 192, 256}) {
@@ -378,6 +438,11 @@ void AddRopeCases(std::vector<OpCase>& cases) {
     }
     for (const int tokens : {0, 1, 15, 16, 17, 65}) add({tokens, 4, 2, 32, 32, pairing});
     for (int group = 1; group <= 8; ++group) add({4, 2 * group, 2, 32, 24, pairing});
+    for (const int d : {2, 16, 20, 48, 64, 80, 128, 192, 254, 256}) {
+      add({5, 3, 1, d, d, pairing, true});
+      add({3, 4, 2, d, std::max(d / 4 * 2, 2), pairing, true});
+    }
+    for (const int tokens : {0, 1, 17}) add({tokens, 14, 2, 64, 62, pairing, true});
   }
 }
 

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Embed, RmsNorm, SiluAndMul, GatherRows: ops whose output rows are made of one input row.
+// Embed, RmsNorm, ActivateAndMul, GatherRows: ops whose output rows are made of one input row.
+// Pool, whose are made of some.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels/strings.h"
 #include "tests/kernels/op_cases.h"
+#include "tests/reference/reference_ops.h"
 
 namespace fairlead {
 namespace {
@@ -39,11 +42,11 @@ void BuildEmbed(CaseRun& run, DType dtype, int tokens, int vocab, int hidden) {
 struct NormCase {
   int tokens, hidden;
   float scale = 1, epsilon = 1e-5f;
-  bool in_place = false;
+  bool in_place = false, accumulate = false;
 };
 
 // The sum of squares has hidden roundings at most, the root halves their relative error, and four
-// operations follow.
+// operations follow. Adding to what is there rounds once more.
 void BuildRmsNorm(CaseRun& run, const NormCase& c) {
   const std::vector<float> x =
       run.Rounded(run.random().Normals(int64_t{c.tokens} * c.hidden, c.scale));
@@ -55,39 +58,62 @@ void BuildRmsNorm(CaseRun& run, const NormCase& c) {
     const double rms = std::sqrt(squares / c.hidden + c.epsilon);
     for (int i = 0; i < c.hidden; ++i) expected.push_back(x[t * c.hidden + i] / rms * weight[i]);
   }
-  const FloatBound bound = Relative(expected, (c.hidden / 2.0 + 8) * kFloatRounding, 1e-37);
-  const Tensor out = run.OutputActivations("out", {c.tokens, c.hidden}, bound,
-                                           c.in_place ? x : std::vector<float>());
+  FloatBound bound = Relative(expected, (c.hidden / 2.0 + 8) * kFloatRounding, 1e-37);
+  std::vector<float> before = c.in_place ? x : std::vector<float>();
+  if (c.accumulate) {
+    before = run.Rounded(run.random().Normals(static_cast<int64_t>(x.size())));
+    for (size_t i = 0; i < x.size(); ++i) {
+      bound.max_error[i] += std::fabs(before[i] + expected[i]) * kFloatRounding;
+    }
+  }
+  const Tensor out = run.OutputActivations("out", {c.tokens, c.hidden}, bound, before);
   const RmsNormArgs args = {.x = c.in_place ? out : run.Activations(x, {c.tokens, c.hidden}),
                             .weight = run.Floats(weight, {c.hidden}),
                             .out = out,
-                            .epsilon = c.epsilon};
+                            .epsilon = c.epsilon,
+                            .accumulate = c.accumulate};
   run.Launch([args](const Ops& ops, Stream& stream) { ops.RmsNorm(stream, args); });
 }
 
+const char* ActivationName(Activation activation) {
+  return activation == Activation::kSilu       ? "silu"
+         : activation == Activation::kGeluTanh ? "gelu_tanh"
+                                               : "gelu";
+}
+
 // exp of a reduced argument is good to a few ulp in any vector library; then an addition, a
-// division, a product: 32 half ulps. The floor: exp(-gate) overflows from gate = -88 on, where the
-// true value is below 1e-36.
-void BuildSiluAndMul(CaseRun& run, int tokens, int ffn) {
+// division, a product, or the polynomial of a tail: 32 half ulps. Below 0 the argument of a GELU's
+// exp, s, is itself rounded, four times where it is a polynomial's, twice where it is x^2 / 2, and
+// the result is off by as much of itself; what is beyond -88 is nothing. The floor: exp(-gate)
+// overflows from gate = -88 on, where the true value is below 1e-36.
+double ActivationError(Activation activation, double x) {
+  double s = 0;
+  if (activation == Activation::kGeluTanh) s = 4 * 1.6 * x * (1 + 0.044715 * x * x);
+  if (activation == Activation::kGelu) s = -x * x;
+  return (32 + (x < 0 ? std::min(-s, 4 * 88.0) : 0)) * kFloatRounding;
+}
+
+void BuildActivateAndMul(CaseRun& run, Activation activation, int tokens, int ffn) {
   std::vector<float> x = run.random().Normals(int64_t{tokens} * 2 * ffn, 3);
-  const float extremes[] = {0,   -0.0f, 1e-30f, -1e-30f, 20,   -20,   87,
-                            -87, 89,    -89,    120,     -120, 1e10f, -1e10f};
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float extremes[] = {0,   -0.0f, 1e-30f, -1e-30f, 20,     -20,     87,     -87, 89, -89,
+                            120, -120,  1e10f,  -1e10f,  1e-40f, -1e-40f, -1e25f, 6,   -6, nan};
   for (size_t i = 0; i < std::size(extremes) && static_cast<int>(i) < ffn && tokens > 0; ++i) {
     x[i] = extremes[i];
   }
   x = run.Rounded(x);
-  std::vector<double> expected;
+  FloatBound bound;
   for (int t = 0; t < tokens; ++t) {
     for (int i = 0; i < ffn; ++i) {
       const double gate = x[t * 2 * ffn + i], up = x[t * 2 * ffn + ffn + i];
-      expected.push_back(gate / (1 + std::exp(-gate)) * up);
+      const double expected = reference::Activated(activation, gate) * up;
+      bound.max_error.push_back(std::fabs(expected) * ActivationError(activation, gate) + 1e-34);
     }
   }
-  const SiluAndMulArgs args = {
-      .x = run.Activations(x, {tokens, 2 * ffn}),
-      .out = run.OutputActivations("out", {tokens, ffn},
-                                   Relative(expected, 32 * kFloatRounding, 1e-34))};
-  run.Launch([args](const Ops& ops, Stream& stream) { ops.SiluAndMul(stream, args); });
+  const ActivateAndMulArgs args = {.x = run.Activations(x, {tokens, 2 * ffn}),
+                                   .out = run.OutputActivations("out", {tokens, ffn}, bound),
+                                   .activation = activation};
+  run.Launch([args](const Ops& ops, Stream& stream) { ops.ActivateAndMul(stream, args); });
 }
 
 void BuildGatherRows(CaseRun& run, int tokens, int rows, int hidden) {
@@ -99,6 +125,86 @@ void BuildGatherRows(CaseRun& run, int tokens, int rows, int hidden) {
       .row = run.Ints(row, {rows}),
       .out = run.OutputActivations("out", {rows, hidden}, Exact(int64_t{rows} * hidden))};
   run.Launch([args](const Ops& ops, Stream& stream) { ops.GatherRows(stream, args); });
+}
+
+struct PoolCase {
+  std::vector<int> tokens;  // of each sequence
+  int hidden;
+  Pooling pooling = Pooling::kMean;
+  bool normalize = false;
+  float scale = 1;
+  bool nan = false;  // in the middle
+};
+
+// The error of each element of a mean: as many roundings as tokens of sums that are no larger than
+// those of magnitudes, and a division. Normalising divides it by the norm; then the norm's own
+// errors count, of the elements together and of the sum of squares, whose root halves them.
+FloatBound PoolBound(const PoolCase& c, const std::vector<float>& x) {
+  FloatBound bound;
+  int begin = 0;
+  for (const int tokens : c.tokens) {
+    const int first = begin + (c.pooling == Pooling::kLast ? std::max(tokens - 1, 0) : 0);
+    const int count = c.pooling == Pooling::kMean ? tokens : std::min(tokens, 1);
+    std::vector<double> value(c.hidden), error(c.hidden);
+    double squares = 0, squared_errors = 0;
+    for (int i = 0; i < c.hidden; ++i) {
+      for (int t = first; t < first + count; ++t) {
+        value[i] += x[t * c.hidden + i] / double(count);
+        error[i] += std::fabs(x[t * c.hidden + i]) / double(count);
+      }
+      error[i] *= c.pooling == Pooling::kMean ? (count + 2) * kFloatRounding : 0;
+      squares += value[i] * value[i];
+      squared_errors += error[i] * error[i];
+    }
+    const double norm = std::max(std::sqrt(squares), 1e-12);
+    const double of_norm = std::sqrt(squared_errors) / norm + (c.hidden / 2.0 + 8) * kFloatRounding;
+    for (int i = 0; i < c.hidden; ++i) {
+      bound.max_error.push_back(
+          c.normalize ? error[i] / norm + std::fabs(value[i]) / norm * of_norm + 1e-37 : error[i]);
+    }
+    begin += tokens;
+  }
+  return bound;
+}
+
+void BuildPool(CaseRun& run, const PoolCase& c) {
+  std::vector<int32_t> start = {0};
+  for (const int tokens : c.tokens) start.push_back(start.back() + tokens);
+  const int tokens = start.back(), seqs = static_cast<int>(c.tokens.size());
+  std::vector<float> x = run.Rounded(run.random().Normals(int64_t{tokens} * c.hidden, c.scale));
+  if (c.nan) x[x.size() / 2] = std::numeric_limits<float>::quiet_NaN();
+  const PoolArgs args = {.x = run.Activations(x, {tokens, c.hidden}),
+                         .query_start = run.Ints(start, {seqs + 1}),
+                         .out = run.OutputActivations("out", {seqs, c.hidden}, PoolBound(c, x)),
+                         .pooling = c.pooling,
+                         .normalize = c.normalize};
+  run.Launch([args](const Ops& ops, Stream& stream) { ops.Pool(stream, args); });
+}
+
+void AddPoolCases(std::vector<OpCase>& cases) {
+  const auto add = [&](const std::string& name, const PoolCase& c) {
+    for (const Pooling pooling : {Pooling::kMean, Pooling::kFirst, Pooling::kLast}) {
+      for (const bool normalize : {false, true}) {
+        PoolCase each = c;
+        each.pooling = pooling;
+        each.normalize = normalize;
+        const char* kind = pooling == Pooling::kMean    ? "mean"
+                           : pooling == Pooling::kFirst ? "first"
+                                                        : "last";
+        cases.push_back({"Pool", StrCat("Pool_", name, "_", kind, normalize ? "_normalized" : ""),
+                         std::nullopt, [each](CaseRun& run) { BuildPool(run, each); }});
+      }
+    }
+  };
+  for (const int hidden : {1, 7, 15, 16, 17, 63, 65, 257, 576}) {
+    add(StrCat("h", hidden), {.tokens = {3, 1, 9}, .hidden = hidden});
+  }
+  add("none", {.tokens = {}, .hidden = 8});
+  add("empty", {.tokens = {0, 2, 0, 0, 5, 0}, .hidden = 24});
+  add("no_tokens", {.tokens = {0, 0}, .hidden = 24});
+  add("long", {.tokens = {8, 700, 17, 16}, .hidden = 40});
+  add("tiny", {.tokens = {3, 2}, .hidden = 33, .scale = 1e-14f});
+  add("nan", {.tokens = {4, 5, 4}, .hidden = 33, .nan = true});
 }
 
 void AddEmbedCases(std::vector<OpCase>& cases) {
@@ -139,12 +245,24 @@ void AddRowCases(std::vector<OpCase>& cases) {
   add_norm("_large", {.tokens = 4, .hidden = 64, .scale = 1e15f});
   add_norm("_epsilon", {.tokens = 4, .hidden = 64, .scale = 1e-2f, .epsilon = 1e-3f});
 
-  const auto add_silu = [&](int tokens, int ffn) {
-    cases.push_back({"SiluAndMul", StrCat("SiluAndMul_t", tokens, "_f", ffn), std::nullopt,
-                     [=](CaseRun& run) { BuildSiluAndMul(run, tokens, ffn); }});
-  };
-  for (const int ffn : {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 257, 1536}) add_silu(3, ffn);
-  for (const int tokens : {0, 1, 15, 16, 17, 65}) add_silu(tokens, 40);
+  for (const int hidden : {1, 15, 16, 17, 65, 576}) {
+    add_norm("_accumulate", {.tokens = 3, .hidden = hidden, .accumulate = true});
+  }
+  for (const int tokens : {0, 17}) {
+    add_norm("_accumulate", {.tokens = tokens, .hidden = 48, .accumulate = true});
+  }
+
+  for (const Activation activation :
+       {Activation::kSilu, Activation::kGeluTanh, Activation::kGelu}) {
+    const auto add = [&](int tokens, int ffn) {
+      cases.push_back(
+          {"ActivateAndMul",
+           StrCat("ActivateAndMul_", ActivationName(activation), "_t", tokens, "_f", ffn),
+           std::nullopt, [=](CaseRun& run) { BuildActivateAndMul(run, activation, tokens, ffn); }});
+    };
+    for (const int ffn : {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 257, 1536}) add(3, ffn);
+    for (const int tokens : {0, 1, 15, 16, 17, 65}) add(tokens, 40);
+  }
 
   const auto add_gather = [&](int tokens, int rows, int hidden) {
     cases.push_back({"GatherRows", StrCat("GatherRows_t", tokens, "_r", rows, "_h", hidden),
@@ -154,6 +272,7 @@ void AddRowCases(std::vector<OpCase>& cases) {
   for (const int rows : {0, 1, 15, 16, 17, 40}) add_gather(20, rows, 24);
   for (const int hidden : {1, 15, 16, 17, 63, 65, 576}) add_gather(9, 5, hidden);
   add_gather(1, 1, 1);
+  AddPoolCases(cases);
 }
 
 }  // namespace fairlead

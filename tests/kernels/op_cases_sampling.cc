@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sample and Logprobs: every parameter alone and together, edits, ties, and rows that cannot be
-// sampled.
+// Sample and Logprobs: every parameter alone and together, edits, masks, ties, and rows that cannot
+// be sampled.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -29,6 +29,7 @@ struct SampleCase {
   std::vector<Params> params;  // row r has params[r % size]
   Logits logits = Logits::kNormal;
   int edits_per_row = 0;  // rows alternate between this many and none
+  bool masks = false;
 };
 
 std::vector<float> MakeLogits(CaseRun& run, Logits kind, int rows, int vocab) {
@@ -88,11 +89,37 @@ EditData MakeEdits(CaseRun& run, const SampleCase& c) {
   return edits;
 }
 
+struct MaskData {
+  std::vector<int32_t> allowed, row;
+};
+
+// Of all tokens in turn: about a half, one in 32, one, none, all; and rows without a mask. Bits
+// after the last token mean nothing.
+MaskData MakeMasks(CaseRun& run, const SampleCase& c) {
+  constexpr int kMasks = 5;
+  const int words = (c.vocab + 31) / 32;
+  MaskData masks;
+  const int one = run.random().Int(0, c.vocab - 1);
+  for (int m = 0; m < kMasks; ++m) {
+    for (int w = 0; w < words; ++w) {
+      const auto half = static_cast<uint32_t>(run.random().Next());
+      const uint32_t kinds[] = {half, uint32_t{1} << half % 32,
+                                one / 32 == w ? uint32_t{1} << one % 32 : 0, 0, ~uint32_t{0}};
+      uint32_t word = kinds[m];
+      if (w == words - 1 && c.vocab % 32 != 0 && m != 4) word |= ~uint32_t{0} << c.vocab % 32;
+      masks.allowed.push_back(static_cast<int32_t>(word));
+    }
+  }
+  for (int r = 0; r < c.rows; ++r) masks.row.push_back(r % (kMasks + 1) - 1);
+  return masks;
+}
+
 // The args of a Sample, either as tensors of the device or as views of the host's own vectors.
 struct SampleData {
   std::vector<float> logits, temperature, top_p, min_p;
   std::vector<int32_t> top_k, seed, position;
   EditData edits;
+  MaskData masks;
 
   template <typename Floats, typename Ints>
   SampleArgs Args(const SampleCase& c, Floats&& floats, Ints&& ints) {
@@ -110,6 +137,12 @@ struct SampleData {
                     .token = ints(edits.token, {entries}),
                     .repetition = floats(edits.repetition, {entries}),
                     .add = floats(edits.add, {entries})};
+    }
+    if (c.masks) {
+      const int64_t words = (c.vocab + 31) / 32;
+      const int64_t count = static_cast<int64_t>(masks.allowed.size()) / words;
+      args.allowed = ints(masks.allowed, {count, words});
+      args.allowed_row = ints(masks.row, {c.rows});
     }
     return args;
   }
@@ -129,6 +162,7 @@ SampleData MakeSampleData(CaseRun& run, const SampleCase& c) {
     data.position.push_back(run.random().Int(0, 4000));
   }
   data.edits = MakeEdits(run, c);
+  if (c.masks) data.masks = MakeMasks(run, c);
   return data;
 }
 
@@ -220,6 +254,20 @@ std::vector<SampleCase> SampleCases() {
   for (const int edits : {1, 16, 17, 130}) {
     list.push_back({StrCat("greedy_edits", edits), 17, 130, greedy, Logits::kNormal, edits});
     list.push_back({StrCat("all_edits", edits), 48, 130, every, Logits::kNormal, edits});
+  }
+  for (const int vocab : {1, 31, 32, 33, 64, 65, 130, 1000}) {
+    list.push_back({StrCat("grammar_greedy_v", vocab), 12, vocab, greedy});
+    list.back().masks = true;
+    list.push_back({StrCat("grammar_v", vocab), 72, vocab, every});
+    list.back().masks = true;
+    list.push_back({StrCat("grammar_edits_v", vocab), 72, vocab, every, Logits::kNormal, 20});
+    list.back().masks = true;
+  }
+  list.push_back({"grammar_r0", 0, 40, greedy});
+  list.back().masks = true;
+  for (const auto& [name, kind] : kinds) {
+    list.push_back({StrCat("grammar_", name), 72, 130, every, kind, 20});
+    list.back().masks = true;
   }
   // Each parameter alone, many draws.
   for (size_t i = 0; i < every.size(); ++i) {

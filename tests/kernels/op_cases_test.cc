@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <deque>
 #include <functional>
@@ -45,8 +46,10 @@ class MistakenOps : public RightOps {
   std::function<void(MatmulArgs&)> before_matmul;
   std::function<void(RopeAndWriteKvArgs&)> before_rope;
   std::function<void(AttentionArgs&)> before_attention;
+  std::function<void(ActivateAndMulArgs&)> before_activate;
   std::function<void(GatherRowsArgs&)> before_gather;
   std::function<void(SelectTokensArgs&)> before_select;
+  std::function<void(PoolArgs&)> before_pool;
   std::function<void(SampleArgs&)> before_sample;
   std::function<void(LogprobsArgs&)> before_logprobs;
   std::function<void(const Tensor&)> after;  // the output of every op
@@ -66,15 +69,18 @@ class MistakenOps : public RightOps {
   void Attention(Stream& s, const AttentionArgs& a) const override {
     Run(a, before_attention, a.out, [&](const AttentionArgs& x) { right_.Attention(s, x); });
   }
-  void SiluAndMul(Stream& s, const SiluAndMulArgs& a) const override {
-    Run(a, std::function<void(SiluAndMulArgs&)>(), a.out,
-        [&](const SiluAndMulArgs& x) { right_.SiluAndMul(s, x); });
+  void ActivateAndMul(Stream& s, const ActivateAndMulArgs& a) const override {
+    Run(a, before_activate, a.out,
+        [&](const ActivateAndMulArgs& x) { right_.ActivateAndMul(s, x); });
   }
   void GatherRows(Stream& s, const GatherRowsArgs& a) const override {
     Run(a, before_gather, a.out, [&](const GatherRowsArgs& x) { right_.GatherRows(s, x); });
   }
   void SelectTokens(Stream& s, const SelectTokensArgs& a) const override {
     Run(a, before_select, a.out, [&](const SelectTokensArgs& x) { right_.SelectTokens(s, x); });
+  }
+  void Pool(Stream& s, const PoolArgs& a) const override {
+    Run(a, before_pool, a.out, [&](const PoolArgs& x) { right_.Pool(s, x); });
   }
   void Sample(Stream& s, const SampleArgs& a) const override {
     Run(a, before_sample, a.out, [&](const SampleArgs& x) { right_.Sample(s, x); });
@@ -176,6 +182,16 @@ TEST(OpCases, NoticeWrongRowOps) {
   EXPECT_TRUE(Noticed("RmsNorm", [](MistakenOps& m) {
     m.before_norm = [](RmsNormArgs& a) { a.epsilon *= 1.1f; };
   }));
+  EXPECT_TRUE(Noticed("RmsNorm", [](MistakenOps& m) {
+    m.before_norm = [](RmsNormArgs& a) { a.accumulate = false; };
+  }));
+  for (const Activation wrong : {Activation::kGelu, Activation::kGeluTanh}) {
+    EXPECT_TRUE(Noticed("ActivateAndMul", [&](MistakenOps& m) {
+      m.before_activate = [&](ActivateAndMulArgs& a) {
+        if (a.activation != Activation::kSilu) a.activation = wrong;
+      };
+    }));
+  }
   EXPECT_TRUE(Noticed("GatherRows", [](MistakenOps& m) {
     m.before_gather = [](GatherRowsArgs& a) {
       Copied(a.row);
@@ -188,6 +204,20 @@ TEST(OpCases, NoticeWrongRowOps) {
     m.before_embed = [](EmbedArgs& a) {
       if (a.token.dim[0] > 0) Copied(a.token).As<int32_t>()[a.token.dim[0] - 1] = 0;
     };
+  }));
+}
+
+TEST(OpCases, NoticeWrongPooling) {
+  const auto noticed = [](const std::function<void(PoolArgs&)>& before) {
+    return Noticed("Pool", [&](MistakenOps& m) { m.before_pool = before; });
+  };
+  EXPECT_TRUE(noticed([](PoolArgs& a) { a.normalize = false; }));
+  EXPECT_TRUE(noticed([](PoolArgs& a) {
+    if (a.pooling == Pooling::kLast) a.pooling = Pooling::kFirst;
+  }));
+  EXPECT_TRUE(noticed([](PoolArgs& a) {  // the next sequence's first token is taken for this one's
+    Copied(a.query_start);
+    for (int s = 1; s < a.out.dim[0]; ++s) ++a.query_start.As<int32_t>()[s];
   }));
 }
 
@@ -217,6 +247,9 @@ TEST(OpCases, NoticeWrongRope) {
   };
   EXPECT_TRUE(noticed("RopeAndWriteKv", other_pairing));
   EXPECT_TRUE(noticed("RopeAndWriteKv", shifted_position));
+  EXPECT_TRUE(noticed("RopeAndWriteKv", [](RopeAndWriteKvArgs& a) { a.q_norm = {}; }));
+  EXPECT_TRUE(noticed("RopeAndWriteKv", [](RopeAndWriteKvArgs& a) { a.norm_epsilon = 1e-3f; }));
+  EXPECT_TRUE(noticed("Attention", [](RopeAndWriteKvArgs& a) { a.k_norm = a.q_norm; }));
   // Rotated keys and queries keep their products when all of them make the same mistake about
   // adjacent elements, but not about positions 0 and 1, or a cache slot.
   EXPECT_TRUE(noticed("Attention", shifted_position));
@@ -252,6 +285,14 @@ TEST(OpCases, NoticeWrongSampling) {
     std::fill_n(Copied(t).As<decltype(value)>(), t.elements(), value);
   };
   EXPECT_TRUE(noticed([](SampleArgs& a) { a.edits = {}; }));
+  EXPECT_TRUE(noticed([](SampleArgs& a) { a.allowed_row = {}; }));
+  EXPECT_TRUE(noticed([](SampleArgs& a) {  // masks by row
+    if (!a.allowed_row) return;
+    Copied(a.allowed_row);
+    for (int r = 0; r < std::min(a.allowed_row.dim[0], a.allowed.dim[0]); ++r) {
+      a.allowed_row.As<int32_t>()[r] = r;
+    }
+  }));
   EXPECT_TRUE(noticed([&](SampleArgs& a) { fill(a.top_k, 0); }));
   EXPECT_TRUE(noticed([&](SampleArgs& a) { fill(a.top_p, 1.0f); }));
   EXPECT_TRUE(noticed([&](SampleArgs& a) { fill(a.min_p, 0.0f); }));

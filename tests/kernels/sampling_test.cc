@@ -37,14 +37,19 @@ struct Row {
   uint64_t seed = 0;
   int position = 0;
   std::vector<Edit> edits = {};
+  std::vector<uint32_t> allowed = {};  // empty: no mask
 };
 
 std::vector<int> Sample(const std::vector<Row>& rows, int threads = 1) {
   const auto device = *OpenDevice("cpu", {.threads = threads});
   const auto stream = device->NewStream();
   std::vector<float> logits, temperature, top_p, min_p, repetition, add;
-  std::vector<int> top_k, seed, position, token, start = {0};
+  std::vector<int> top_k, seed, position, token, start = {0}, allowed_row;
+  std::vector<uint32_t> allowed;
+  const int64_t words = (static_cast<int64_t>(rows[0].logits.size()) + 31) / 32;
   for (const Row& row : rows) {
+    allowed_row.push_back(row.allowed.empty() ? -1 : static_cast<int>(allowed.size() / words));
+    allowed.insert(allowed.end(), row.allowed.begin(), row.allowed.end());
     logits.insert(logits.end(), row.logits.begin(), row.logits.end());
     temperature.push_back(row.temperature);
     top_k.push_back(row.top_k);
@@ -74,15 +79,21 @@ std::vector<int> Sample(const std::vector<Row>& rows, int threads = 1) {
                    .add = Tensor(add.data(), DType::kF32, {edits})};
   }
   const int64_t vocab = static_cast<int64_t>(rows[0].logits.size());
-  device->ops().Sample(*stream, {.logits = Tensor(logits.data(), DType::kF32, {n, vocab}),
-                                 .temperature = f32(temperature),
-                                 .top_k = i32(top_k),
-                                 .top_p = f32(top_p),
-                                 .min_p = f32(min_p),
-                                 .seed = Tensor(seed.data(), DType::kI32, {n, 2}),
-                                 .position = i32(position),
-                                 .edits = logit_edits,
-                                 .out = i32(out)});
+  SampleArgs args = {.logits = Tensor(logits.data(), DType::kF32, {n, vocab}),
+                     .temperature = f32(temperature),
+                     .top_k = i32(top_k),
+                     .top_p = f32(top_p),
+                     .min_p = f32(min_p),
+                     .seed = Tensor(seed.data(), DType::kI32, {n, 2}),
+                     .position = i32(position),
+                     .edits = logit_edits,
+                     .out = i32(out)};
+  if (!allowed.empty()) {
+    const int64_t masks = static_cast<int64_t>(allowed.size()) / words;
+    args.allowed = Tensor(allowed.data(), DType::kI32, {masks, words});
+    args.allowed_row = i32(allowed_row);
+  }
+  device->ops().Sample(*stream, args);
   stream->Wait();
   for (size_t i = 0; i < before.size(); ++i) {
     EXPECT_TRUE(logits[i] == before[i] || std::isnan(before[i])) << "logits were changed";
@@ -312,6 +323,36 @@ TEST(Sample, EditsApplyToTheirRowAlone) {
       plain,
   });
   EXPECT_EQ(tokens, (std::vector<int>{1, 3, 3, 2, 1, 2, -1, 1}));
+}
+
+// As if every other token had an edit that adds -infinity.
+TEST(Sample, MasksAreBansOfTheOtherTokens) {
+  std::mt19937 random(17);
+  ForEachSimdTarget([&] {
+    for (const int vocab : {1, 7, 31, 32, 33, 64, 65, 300, 1027}) {
+      std::vector<Row> masked, banned;
+      for (int i = 0; i < 40; ++i) {
+        Row row = {.logits = RandomLogits(vocab, i % 3 == 0, random), .seed = random()};
+        row.temperature = std::vector<float>{0.0f, 0.7f, 2.0f}[i % 3];
+        row.top_k = std::vector<int>{0, 5, 40}[random() % 3];
+        row.top_p = std::vector<float>{1.0f, 0.9f}[random() % 2];
+        row.edits = {{static_cast<int>(random() % vocab), 1.3f, 2.0f}};
+        masked.push_back(row);
+        banned.push_back(row);
+        if (i % 5 == 4) continue;  // a row without a mask among them
+        for (int w = 0; w < (vocab + 31) / 32; ++w) {
+          masked[i].allowed.push_back(i % 5 == 3 ? 0 : random() & random());
+        }
+        for (int id = 0; id < vocab; ++id) {
+          if ((masked[i].allowed[id / 32] >> id % 32 & 1) != 0) continue;
+          if (id == row.edits[0].token) banned[i].edits.clear();
+          banned[i].logits[id] = -kInf;
+          masked[i].logits[id] = std::vector<float>{kNan, kInf, 50.0f}[id % 3];  // never looked at
+        }
+      }
+      EXPECT_EQ(Sample(masked), Sample(banned)) << vocab;
+    }
+  });
 }
 
 TEST(Sample, BansLeaveOneForAllFilters) {

@@ -47,7 +47,7 @@ std::set<std::string> AskDevice(Device& device) {
   for (const char* op : {"RopeAndWriteKv", "Attention"}) {
     cells.insert(StrCat(prefix, op, " ", Info(info.kv_dtype).name));
   }
-  for (const char* op : {"RmsNorm", "SiluAndMul", "GatherRows"}) {
+  for (const char* op : {"RmsNorm", "ActivateAndMul", "GatherRows", "Pool"}) {
     cells.insert(StrCat(prefix, op, " ", Info(info.activation_dtype).name));
   }
   cells.insert(prefix + "SelectTokens i32");

@@ -86,6 +86,14 @@ float KvView::Get(int64_t slot, int kv_head, Part part, int i) const {
 
 namespace {
 
+// One head in place.
+void NormHead(float* head, int head_dim, const float* weight, float epsilon) {
+  double squares = 0;
+  for (int i = 0; i < head_dim; ++i) squares += double{head[i]} * head[i];
+  const double rms = std::sqrt(squares / head_dim + epsilon);
+  for (int i = 0; i < head_dim; ++i) head[i] = static_cast<float>(head[i] / rms * weight[i]);
+}
+
 // One head in place. `cos_sin` is the row of this position.
 void RotateHead(float* head, const float* cos_sin, int rotary_dim, RopePairing pairing) {
   const int half = rotary_dim / 2;
@@ -140,6 +148,8 @@ void ReferenceOps::RopeAndWriteKv(Stream&, const RopeAndWriteKvArgs& args) const
     const float* cos_sin =
         args.cos_sin.As<float>() + int64_t{args.position.As<int32_t>()[t]} * rotary_dim;
     for (int h = 0; h < args.heads + kv_heads; ++h) {  // q and k
+      const Tensor& norm = h < args.heads ? args.q_norm : args.k_norm;
+      if (norm) NormHead(row + h * head_dim, head_dim, norm.As<float>(), args.norm_epsilon);
       RotateHead(row + h * head_dim, cos_sin, rotary_dim, args.pairing);
     }
     const int64_t slot = args.kv_slot.As<int32_t>()[t];

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/reference/reference_ops.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <vector>
 
 #include "tests/reference/dequantize.h"
@@ -31,7 +33,8 @@ void ReferenceOps::RmsNorm(Stream&, const RmsNormArgs& args) const {
     for (int64_t i = 0; i < hidden; ++i) sum_of_squares += double{x[i]} * x[i];
     const double rms = std::sqrt(sum_of_squares / static_cast<double>(hidden) + args.epsilon);
     for (int64_t i = 0; i < hidden; ++i) {
-      out[i] = static_cast<float>(x[i] / rms * args.weight.As<float>()[i]);
+      const double y = x[i] / rms * args.weight.As<float>()[i];
+      out[i] = static_cast<float>(args.accumulate ? out[i] + y : y);
     }
   }
 }
@@ -55,13 +58,25 @@ void ReferenceOps::Matmul(Stream&, const MatmulArgs& args) const {
   }
 }
 
-void ReferenceOps::SiluAndMul(Stream&, const SiluAndMulArgs& args) const {
+double Activated(Activation activation, double x) {
+  switch (activation) {
+    case Activation::kSilu:
+      return x / (1 + std::exp(-x));
+    case Activation::kGeluTanh:  // (1 + tanh(u)) / 2 without its cancellation
+      return x / (1 + std::exp(-2 * std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+    case Activation::kGelu:  // 1 + erf(y) is erfc(-y)
+      return x / 2 * std::erfc(-x / std::numbers::sqrt2);
+  }
+  return 0;
+}
+
+void ReferenceOps::ActivateAndMul(Stream&, const ActivateAndMulArgs& args) const {
   const int64_t tokens = args.out.dim[0], ffn = args.out.dim[1];
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t i = 0; i < ffn; ++i) {
       const double gate = args.x.As<float>()[t * 2 * ffn + i];
       const double up = args.x.As<float>()[t * 2 * ffn + ffn + i];
-      args.out.As<float>()[t * ffn + i] = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
+      args.out.As<float>()[t * ffn + i] = static_cast<float>(Activated(args.activation, gate) * up);
     }
   }
 }
@@ -82,6 +97,28 @@ void ReferenceOps::SelectTokens(Stream&, const SelectTokensArgs& args) const {
     int32_t token = args.token.As<int32_t>()[t];
     if (source >= 0) token = std::max(args.drawn.As<int32_t>()[source], 0);
     args.out.As<int32_t>()[t] = token;
+  }
+}
+
+void ReferenceOps::Pool(Stream&, const PoolArgs& args) const {
+  const int64_t seqs = args.out.dim[0], hidden = args.out.dim[1];
+  for (int64_t s = 0; s < seqs; ++s) {
+    const int32_t* start = args.query_start.As<int32_t>() + s;
+    int32_t begin = start[0], end = start[1];
+    if (args.pooling == Pooling::kFirst) end = std::min(end, begin + 1);
+    if (args.pooling == Pooling::kLast) begin = std::max(begin, end - 1);
+    std::vector<double> pooled(static_cast<size_t>(hidden));
+    double squares = 0;
+    for (int64_t i = 0; i < hidden; ++i) {
+      for (int32_t t = begin; t < end; ++t) pooled[i] += args.x.As<float>()[t * hidden + i];
+      if (begin < end) pooled[i] /= end - begin;
+      squares += pooled[i] * pooled[i];
+    }
+    const double norm = std::sqrt(squares) < 1e-12 ? 1e-12 : std::sqrt(squares);
+    for (int64_t i = 0; i < hidden; ++i) {
+      args.out.As<float>()[s * hidden + i] =
+          static_cast<float>(args.normalize ? pooled[i] / norm : pooled[i]);
+    }
   }
 }
 

@@ -46,6 +46,8 @@ class KvView {
   DType dtype_;
 };
 
+double Activated(Activation activation, double x);
+
 class ReferenceOps : public Ops {
  public:
   explicit ReferenceOps(DType kv_dtype) : kv_dtype_(kv_dtype) {}

@@ -83,6 +83,14 @@ int32_t SampleShifted(const SamplingRow& row, std::vector<int32_t> kept, const S
 
 }  // namespace
 
+bool Allows(const SampleArgs& args, int64_t row, int64_t token) {
+  if (!args.allowed_row) return true;
+  const int32_t mask = args.allowed_row.As<int32_t>()[row];
+  if (mask == -1) return true;
+  const uint32_t word = args.allowed.As<uint32_t>()[mask * args.allowed.dim[1] + token / 32];
+  return (word >> token % 32 & 1) == 1;
+}
+
 SamplingRow ReadSamplingRow(const SampleArgs& args, int64_t row) {
   SamplingRow result;
   const int64_t vocab = args.logits.dim[1];
@@ -95,6 +103,9 @@ SamplingRow ReadSamplingRow(const SampleArgs& args, int64_t row) {
       const float repetition = args.edits.repetition.As<float>()[e];
       l = (l > 0 ? l / repetition : l * repetition) + args.edits.add.As<float>()[e];
     }
+  }
+  for (int64_t token = 0; token < vocab; ++token) {
+    if (!Allows(args, row, token)) result.logits[token] = -kInfinity;
   }
   result.temperature = args.temperature.As<float>()[row];
   result.top_k = args.top_k.As<int32_t>()[row];

@@ -10,7 +10,7 @@
 namespace fairlead::reference {
 
 struct SamplingRow {
-  std::vector<float> logits;  // edited already
+  std::vector<float> logits;  // edited and masked already
   float temperature = 0;
   int top_k = 0;
   float top_p = 1;
@@ -18,7 +18,11 @@ struct SamplingRow {
   float uniform = 0;  // in [0, 1)
 };
 
-// Row `row` of the args, its edits applied. Reads the tensors, so they must be in host memory.
+// Whether the row's mask, if it has one, allows a token. In host memory, as the next.
+bool Allows(const SampleArgs& args, int64_t row, int64_t token);
+
+// Row `row` of the args, its edits and mask applied. Reads the tensors, so they must be in host
+// memory.
 SamplingRow ReadSamplingRow(const SampleArgs& args, int64_t row);
 
 int32_t SampleRow(const SamplingRow& row);

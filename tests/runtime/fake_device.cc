@@ -60,6 +60,7 @@ class FakeOps final : public UnusedOps {
 
  private:
   static float Edited(const SampleArgs& args, int64_t row, int32_t token) {
+    if (!reference::Allows(args, row, token)) return -kInfinity;
     float l = args.logits.As<float>()[row * args.logits.dim[1] + token];
     if (!args.edits.start) return l;
     const int32_t* start = args.edits.start.As<int32_t>();

@@ -81,7 +81,7 @@ TEST(StepKernels, OfAPrefillBehindOthers) {
   EXPECT_EQ(kernels.at("Attention").stored_bytes, 10.0 * 131'072);
   // Logits of the last token alone.
   EXPECT_EQ(kernels.at("Matmul head").operations, 2.0 * 128256 * 4096);
-  EXPECT_EQ(kernels.at("SiluAndMul").activation_bytes, 32.0 * 3 * 4 * 14336 * 4);
+  EXPECT_EQ(kernels.at("ActivateAndMul").activation_bytes, 32.0 * 3 * 4 * 14336 * 4);
 }
 
 // 15.009 GB / 3.0 TB/s = 5.003 ms; KV of 1,024 tokens: 134.2 MB, 0.0447 ms a sequence.

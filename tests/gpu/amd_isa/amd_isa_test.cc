@@ -30,13 +30,15 @@ namespace {
 // a second.
 constexpr const char* kChosen =
     "Embed_.*_t(1_v1|3_v5|2_v33)_.*|"
-    "RmsNorm_t3_h(1|33|65|576)|RmsNorm_t(5_h65_in_place|17_h48)|"
-    "SiluAndMul_t3_f(1|33|257)|GatherRows_t(1_r1_h1|20_r17_h24|9_r5_h(63|576))|"
+    "RmsNorm_t3_h(1|33|65|576)|RmsNorm_t(5_h65_in_place|17_h48)|RmsNorm_t3_h(17|576)_accumulate|"
+    "ActivateAndMul_.*_t3_f(1|33|257)|GatherRows_t(1_r1_h1|20_r17_h24|9_r5_h(63|576))|"
+    "Pool_(h(17|257)|empty|nan)_.*|"
     "Matmul_.*_t(1|2|3|5|17)_n35_k(96|768)|Matmul_.*_t(1|18)_n19_k(33|257|1056)|"
     "Matmul_.*_t4_n33_k(96|768)_bias_accumulate_columns5_3|"
     "RopeAndWriteKv_t5_h3_kv1_d(20|64)_r.*|RopeAndWriteKv_t17_h4_kv2_d32_.*|"
-    "Attention_(decode(17|257)|prefill(15|33)|d20_.*|group9|poison|no_queries)|"
+    "Attention_(decode(17|257)|prefill(15|33)|d20_.*|group9|poison|no_queries|norm_d20_.*)|"
     "Sample_(greedy_v65|all_r15|tied_greedy_v17|greedy_edits17|unusable_v17|masked_greedy_v300)|"
+    "Sample_grammar_(greedy_v33|edits_v65)|"
     "Logprobs_(r1|v65_n5|v257_n1|masked)";
 
 // An output of many blocks, for which there is a matmul of its own; the list's are smaller.
