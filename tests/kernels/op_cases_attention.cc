@@ -404,10 +404,11 @@ void AddMaskAndScoreCases(std::vector<AttentionCase>& list) {
     list.push_back({StrCat("sinks_d", head_dim), 6, 2, head_dim, 32, mixed});
     list.back().sinks = true;
   }
-  for (const int head_dim : {16, 20, 64, 80, 128, 256}) {
+  const std::vector<Row> few = {{33, 1}, {17, 17}, {5, 5}};
+  for (const int head_dim : {20, 64, 80, 256}) {
     for (const RopePairing pairing : {RopePairing::kHalves, RopePairing::kAdjacent}) {
       const char* suffix = pairing == RopePairing::kHalves ? "_halves" : "_adjacent";
-      list.push_back({StrCat("norm_d", head_dim, suffix), 6, 2, head_dim, 16, mixed, pairing});
+      list.push_back({StrCat("norm_d", head_dim, suffix), 4, 2, head_dim, 16, few, pairing});
       list.back().rotary_dim = head_dim / 4 * 2;
       list.back().norm = true;
       list.back().poison = head_dim == 80;

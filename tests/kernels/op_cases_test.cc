@@ -247,7 +247,7 @@ TEST(OpCases, NoticeWrongRope) {
   };
   EXPECT_TRUE(noticed("RopeAndWriteKv", other_pairing));
   EXPECT_TRUE(noticed("RopeAndWriteKv", shifted_position));
-  EXPECT_TRUE(noticed("RopeAndWriteKv", [](RopeAndWriteKvArgs& a) { a.q_norm = {}; }));
+  EXPECT_TRUE(noticed("RopeAndWriteKv", [](RopeAndWriteKvArgs& a) { a.q_norm = a.k_norm = {}; }));
   EXPECT_TRUE(noticed("RopeAndWriteKv", [](RopeAndWriteKvArgs& a) { a.norm_epsilon = 1e-3f; }));
   EXPECT_TRUE(noticed("Attention", [](RopeAndWriteKvArgs& a) { a.k_norm = a.q_norm; }));
   // Rotated keys and queries keep their products when all of them make the same mistake about
@@ -285,7 +285,7 @@ TEST(OpCases, NoticeWrongSampling) {
     std::fill_n(Copied(t).As<decltype(value)>(), t.elements(), value);
   };
   EXPECT_TRUE(noticed([](SampleArgs& a) { a.edits = {}; }));
-  EXPECT_TRUE(noticed([](SampleArgs& a) { a.allowed_row = {}; }));
+  EXPECT_TRUE(noticed([](SampleArgs& a) { a.allowed = a.allowed_row = {}; }));
   EXPECT_TRUE(noticed([](SampleArgs& a) {  // masks by row
     if (!a.allowed_row) return;
     Copied(a.allowed_row);

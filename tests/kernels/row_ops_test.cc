@@ -43,7 +43,8 @@ double LargestError(Activation activation, float low, float high) {
   return worst;
 }
 
-// Instruction sets without fused multiply-adds lose a little more.
+// Instruction sets without fused multiply-adds lose a little more. Below -4, exp's argument is up
+// to 49, and its rounding is that of a result of 1e-20.
 TEST(Activations, AreGoodToAFewUlpWhereTheyMatter) {
   ForEachSimdTarget([] {
     for (const Activation activation :
@@ -51,7 +52,7 @@ TEST(Activations, AreGoodToAFewUlpWhereTheyMatter) {
       EXPECT_LT(LargestError(activation, 0, 12), 10) << static_cast<int>(activation);
       EXPECT_LT(LargestError(activation, -2, 0), 12) << static_cast<int>(activation);
       EXPECT_LT(LargestError(activation, -4, -2), 32) << static_cast<int>(activation);
-      EXPECT_LT(LargestError(activation, -8, -4), 120) << static_cast<int>(activation);
+      EXPECT_LT(LargestError(activation, -8, -4), 160) << static_cast<int>(activation);
     }
   });
 }
