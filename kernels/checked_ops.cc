@@ -66,12 +66,15 @@ class Checker {
                        StrCat(op_, ".", field, " must be f32, f16 or bf16, got ", ShapeText(t)));
   }
 
-  void Weight(const char* field, const PackedWeight* weight) const {
+  void Weight(const char* field, const PackedWeight* weight, int max_groups = 1) const {
     Require(weight != nullptr, field, "must be set");
     FAIRLEAD_CHECK_MSG(
         IsWeightType(weight->dtype()) && weight->rows() > 0 && weight->cols() > 0,
         StrCat(op_, ".", field, " must be a matrix of numbers, got ", Info(weight->dtype()).name,
                " [", weight->rows(), ", ", weight->cols(), "]"));
+    FAIRLEAD_CHECK_MSG(weight->groups() <= max_groups,
+                       StrCat(op_, ".", field, " must have at most ", max_groups, " groups, got ",
+                              weight->groups()));
   }
 
   void Apart(const char* out_field, const Tensor& out, const char* in_field,
@@ -276,6 +279,61 @@ void CheckedOps::Pool(Stream& stream, const PoolArgs& args) const {
   check.Apart("out", args.out, "x", args.x);
   check.Apart("out", args.out, "query_start", args.query_start);
   target_.Pool(stream, args);
+}
+
+void CheckedOps::Route(Stream& stream, const RouteArgs& args) const {
+  const Checker check("Route");
+  check.ActivationType("logits", args.logits);
+  check.Shape("logits", args.logits, args.logits.dtype, {kAnySize, kAnySize});
+  const int64_t tokens = args.logits.dim[0], experts = args.logits.dim[1];
+  check.Require(experts >= 1 && experts <= RouteArgs::kMaxExperts, "logits",
+                "must have 1 to 1024 columns", static_cast<double>(experts));
+  check.Shape("expert", args.expert, DType::kI32, {tokens, kAnySize});
+  const int64_t slots = args.expert.dim[1];
+  check.Require(slots >= 1 && slots <= RouteArgs::kMaxSlots && slots <= experts, "expert",
+                "must have 1 to 32 slots, of no more than the experts", static_cast<double>(slots));
+  check.Shape("weight", args.weight, DType::kF32, {tokens, slots});
+  check.Apart("expert", args.expert, "logits", args.logits);
+  check.Apart("weight", args.weight, "logits", args.logits);
+  check.Apart("weight", args.weight, "expert", args.expert);
+  target_.Route(stream, args);
+}
+
+void CheckedOps::GroupedMatmul(Stream& stream, const GroupedMatmulArgs& args) const {
+  const Checker check("GroupedMatmul");
+  check.Weight("weight", args.weight, RouteArgs::kMaxExperts);
+  const int64_t n = args.weight->group_rows();
+  check.Shape("expert", args.expert, DType::kI32, {kAnySize, kAnySize});
+  const int64_t tokens = args.expert.dim[0], slots = args.expert.dim[1];
+  check.Require(slots >= 1 && slots <= RouteArgs::kMaxSlots, "expert", "must have 1 to 32 slots",
+                static_cast<double>(slots));
+  check.ActivationType("x", args.x);
+  check.Shape("x", args.x, args.x.dtype, {kAnySize, args.weight->cols()});
+  check.Require(args.x.dim[0] == tokens || args.x.dim[0] == tokens * slots, "x",
+                "must have a row a token, or a row a token and slot",
+                static_cast<double>(args.x.dim[0]));
+  check.Shape("out", args.out, args.x.dtype, {tokens * slots, n});
+  check.Apart("out", args.out, "x", args.x);
+  check.Apart("out", args.out, "expert", args.expert);
+  if (!Absent(args.bias)) {
+    check.Shape("bias", args.bias, DType::kF32, {args.weight->groups(), n});
+    check.Apart("out", args.out, "bias", args.bias);
+  }
+  target_.GroupedMatmul(stream, args);
+}
+
+void CheckedOps::CombineExperts(Stream& stream, const CombineExpertsArgs& args) const {
+  const Checker check("CombineExperts");
+  check.ActivationType("out", args.out);
+  check.Shape("out", args.out, args.out.dtype, {kAnySize, kAnySize});
+  const int64_t tokens = args.out.dim[0];
+  check.Shape("weight", args.weight, DType::kF32, {tokens, kAnySize});
+  const int64_t slots = args.weight.dim[1];
+  check.Require(slots >= 1, "weight", "must have slots");
+  check.Shape("x", args.x, args.out.dtype, {tokens * slots, args.out.dim[1]});
+  check.Apart("out", args.out, "x", args.x);
+  check.Apart("out", args.out, "weight", args.weight);
+  target_.CombineExperts(stream, args);
 }
 
 void CheckedOps::Sample(Stream& stream, const SampleArgs& args) const {

@@ -62,15 +62,18 @@ class Buffer {
 // device read it.
 class PackedWeight {
  public:
-  PackedWeight(DType dtype, int64_t rows, int64_t cols) : dtype_(dtype), rows_(rows), cols_(cols) {}
+  PackedWeight(DType dtype, int64_t rows, int64_t cols, int groups = 1)
+      : dtype_(dtype), rows_(rows), cols_(cols), groups_(groups) {}
   virtual ~PackedWeight() = default;
   PackedWeight(const PackedWeight&) = delete;
   PackedWeight& operator=(const PackedWeight&) = delete;
 
   DType dtype() const { return dtype_; }
-  int64_t rows() const { return rows_; }  // outputs
+  int64_t rows() const { return rows_; }  // outputs, of all groups
   int64_t cols() const { return cols_; }  // inputs
-  virtual size_t bytes() const = 0;       // device memory it holds
+  int groups() const { return groups_; }  // PackWeightArgs::groups
+  int64_t group_rows() const { return rows_ / groups_; }
+  virtual size_t bytes() const = 0;  // device memory it holds
   // Host memory it holds instead, from where it is copied for every use (PackWeightArgs::streamed).
   virtual size_t host_bytes() const { return 0; }
   // All of it as bytes that may be kept and given back in PackWeightArgs::image. Empty where the
@@ -80,6 +83,7 @@ class PackedWeight {
  private:
   DType dtype_;
   int64_t rows_, cols_;
+  int groups_;
 };
 
 // Rows to pack: row-major in the file's layout, in host memory. All parts of one weight have the
@@ -102,6 +106,9 @@ struct PackWeightArgs {
   // What image() was for the same arguments on such a device, 64-byte aligned; it outlives the
   // weight, which reads it in place. One of another size is not used: the parts are packed.
   absl::Span<const std::byte> image = {};
+  // The rows are so many matrices of equally many rows (experts), one after another, wherever parts
+  // end; each begins where the device likes. For GroupedMatmul alone where there are several.
+  int groups = 1;
 };
 
 // The shape of one layer's KV cache. The layout inside a block belongs to the device: the host
@@ -176,8 +183,10 @@ class Device {  // Thread-safe. Outlives every Buffer, PackedWeight and Stream i
   // Bytes of one KV block (K and V of one layer). A layer's cache is num_blocks of these, from its
   // PagedKv::data on.
   virtual size_t KvBlockBytes(const KvShape& shape) const = 0;
-  // Bytes of a weight that PackWeight makes of one part; 0 where nobody needs to know.
-  virtual size_t PackedBytes(DType dtype, int64_t rows, int64_t cols) const { return 0; }
+  // Bytes of a weight that PackWeight makes of so many rows; 0 where nobody needs to know.
+  virtual size_t PackedBytes(DType dtype, int64_t rows, int64_t cols, int groups) const {
+    return 0;
+  }
   // Synchronous; the host bytes may be dropped when it returns.
   virtual absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) = 0;
   virtual std::unique_ptr<Stream> NewStream() = 0;

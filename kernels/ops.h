@@ -159,6 +159,45 @@ struct PoolArgs {
   auto tensors() const { return std::array{x, query_start, out}; }
 };
 
+// A mixture of experts, of which every token takes `slots`: softmax in f32 over all experts'
+// logits, and the `slots` most likely ones, best first, ties by lower id, with their probabilities
+// as weights; with normalize divided by their sum, which is a softmax of the chosen ones alone. A
+// row whose softmax is not a number (a NaN or +infinity, or nothing above -infinity) gives the
+// experts 0 to slots - 1 with weights NaN.
+struct RouteArgs {
+  static constexpr int kMaxExperts = 1024, kMaxSlots = 32;
+
+  Tensor logits;  // [tokens, experts]
+  Tensor expert;  // i32 [tokens, slots], slots <= experts
+  Tensor weight;  // f32 [tokens, slots]
+  bool normalize;
+
+  auto tensors() const { return std::array{logits, expert, weight}; }
+};
+
+// out[t * slots + j] = x[t] (or x[t * slots + j]) . w^T (+ bias[e]), where e is expert[t, j] and w
+// the e-th matrix of the weight: the bits that Matmul gives for that row and that matrix alone.
+struct GroupedMatmulArgs {
+  Tensor x;                    // [tokens or tokens * slots, k]
+  Tensor expert;               // i32 [tokens, slots], each in [0, weight->groups())
+  const PackedWeight* weight;  // [groups * n, k]
+  Tensor out;                  // [tokens * slots, n]
+  Tensor bias = {};            // f32 [groups, n]
+
+  auto tensors() const { return std::array{x, expert, out, bias}; }
+};
+
+// out[t] = sum_j weight[t, j] * x[t * slots + j], ascending j; with accumulate the sum is added to
+// what is there.
+struct CombineExpertsArgs {
+  Tensor x;       // [tokens * slots, hidden]
+  Tensor weight;  // f32 [tokens, slots]
+  Tensor out;     // [tokens, hidden]
+  bool accumulate = false;
+
+  auto tensors() const { return std::array{x, weight, out}; }
+};
+
 // Sparse changes to one row's logits before sampling: l = (l > 0 ? l / repetition : l * repetition)
 // + add. The entries of row r are [start[r], start[r + 1]); a token appears at most once a row. add
 // may be -infinity.
@@ -226,6 +265,9 @@ struct LogprobsArgs {
   OP(GatherRows)         \
   OP(SelectTokens)       \
   OP(Pool)               \
+  OP(Route)              \
+  OP(GroupedMatmul)      \
+  OP(CombineExperts)     \
   OP(Sample)             \
   OP(Logprobs)
 

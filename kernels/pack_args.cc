@@ -23,6 +23,13 @@ absl::StatusOr<int64_t> RowsToPack(const PackWeightArgs& args) {
   int64_t rows = 0;
   for (const WeightPart& part : args.parts) rows += part.rows;
   if (rows <= 0) return absl::InvalidArgumentError("weight without rows: at least 1 is needed");
+  if (args.groups < 1 || rows % args.groups != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("weight of ", rows, " rows in ", args.groups,
+                                                   " groups: they must have equally many"));
+  }
+  if (args.groups > 1 && args.embedding) {
+    return absl::InvalidArgumentError("a table of embeddings is one matrix");
+  }
   return rows;
 }
 

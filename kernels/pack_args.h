@@ -10,7 +10,8 @@
 namespace fairlead {
 
 // The rows of all parts together. kInvalidArgument: a dtype that weights do not have, columns that
-// are no multiple of its block, or no rows; the value and what is allowed.
+// are no multiple of its block, no rows, or rows that do not divide into the groups; the value and
+// what is allowed.
 absl::StatusOr<int64_t> RowsToPack(const PackWeightArgs& args);
 
 }  // namespace fairlead

@@ -120,7 +120,7 @@ size_t ParameterLoader::LinearBytes(const LinearSpec& spec) const {
     int64_t rows = 0;
     for (; i < spec.modules.size() && dtype_of(i) == dtype; ++i) rows += spec.rows[i];
     if (!IsWeightType(dtype) || spec.cols % Info(dtype).block_elements != 0) continue;
-    total += device_.PackedBytes(dtype, rows, spec.cols);
+    total += device_.PackedBytes(dtype, rows, spec.cols, /*groups=*/1);
   }
   return total;
 }

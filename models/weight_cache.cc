@@ -178,6 +178,7 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> WeightCache::Pack(absl::Span<const
   for (const WeightPart& part : args.parts) rows += part.rows;
   std::string key = StrCat(Info(args.dtype).name, " ", rows, "x", args.cols,
                            args.embedding ? " embedding " : " ", absl::StrJoin(names, "+"));
+  if (args.groups > 1) StrAppend(&key, " in ", args.groups);  // each padded on its own
   const absl::Span<const std::byte>* found = file_ ? file_->Find(key) : nullptr;
   if (found != nullptr) args.image = *found;
   auto packed = device_.PackWeight(args);

@@ -27,8 +27,8 @@ class FaultDevice : public Device {
   size_t FreeMemory() const override { return inner_.FreeMemory(); }
   absl::StatusOr<Buffer> Allocate(size_t bytes) override;
   size_t KvBlockBytes(const KvShape& shape) const override { return inner_.KvBlockBytes(shape); }
-  size_t PackedBytes(DType dtype, int64_t rows, int64_t cols) const override {
-    return inner_.PackedBytes(dtype, rows, cols);
+  size_t PackedBytes(DType dtype, int64_t rows, int64_t cols, int groups) const override {
+    return inner_.PackedBytes(dtype, rows, cols, groups);
   }
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override;
   std::unique_ptr<Stream> NewStream() override { return inner_.NewStream(); }

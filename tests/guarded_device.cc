@@ -238,8 +238,8 @@ class GuardedDevice : public Device {
   }
 
   size_t KvBlockBytes(const KvShape& shape) const override { return inner_->KvBlockBytes(shape); }
-  size_t PackedBytes(DType dtype, int64_t rows, int64_t cols) const override {
-    return inner_->PackedBytes(dtype, rows, cols);
+  size_t PackedBytes(DType dtype, int64_t rows, int64_t cols, int groups) const override {
+    return inner_->PackedBytes(dtype, rows, cols, groups);
   }
 
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override {

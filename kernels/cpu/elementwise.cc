@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "absl/functional/function_ref.h"
 #include "kernels/check.h"
+#include "kernels/cpu/each_row.h"
 #include "kernels/cpu/kv_layout.h"
 #include "kernels/cpu/ops_cpu.h"
 #include "kernels/cpu/simd_elementwise.h"
@@ -17,23 +17,7 @@
 namespace fairlead {
 namespace {
 
-// A fork and join costs about as much as this many elements take on one core.
-constexpr int64_t kMinParallelElements = 16 * 1024;
-constexpr int64_t kTaskElements = 8 * 1024;
 constexpr float kLeastNorm = 1e-12f;  // PoolArgs::normalize
-
-void ForEachRow(ThreadPool& pool, int64_t rows, int64_t row_elements,
-                absl::FunctionRef<void(int64_t row)> body) {
-  if (rows * row_elements <= kMinParallelElements) {
-    for (int64_t row = 0; row < rows; ++row) body(row);
-    return;
-  }
-  const int64_t task_rows = std::max<int64_t>(1, kTaskElements / row_elements);
-  pool.ParallelFor((rows + task_rows - 1) / task_rows, [&](int64_t task, int) {
-    const int64_t end = std::min(rows, (task + 1) * task_rows);
-    for (int64_t row = task * task_rows; row < end; ++row) body(row);
-  });
-}
 
 template <typename T>
 void StoreEach(const float* x, int n, int stride, T (*rounded)(float), T* out) {

@@ -22,6 +22,21 @@ void CpuOps::Attention(Stream&, const AttentionArgs& args) const {
   CpuAttention(pool_, args, kv_format_, attention_scratch_);
 }
 
+void CpuOps::Route(Stream&, const RouteArgs& args) const {
+  const std::lock_guard lock(mutex_);
+  CpuRoute(pool_, args);
+}
+
+void CpuOps::GroupedMatmul(Stream&, const GroupedMatmulArgs& args) const {
+  const std::lock_guard lock(mutex_);
+  CpuGroupedMatmul(pool_, int8_mode_, args, matmul_scratch_, expert_scratch_);
+}
+
+void CpuOps::CombineExperts(Stream&, const CombineExpertsArgs& args) const {
+  const std::lock_guard lock(mutex_);
+  CpuCombineExperts(pool_, args);
+}
+
 void CpuOps::Sample(Stream&, const SampleArgs& args) const {
   const std::lock_guard lock(mutex_);
   CpuSample(pool_, args, sampling_scratch_);

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/experts.h"
 #include "kernels/cpu/logprobs.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/sampling.h"
@@ -33,6 +34,7 @@ class CpuOps final : public Ops {
   mutable std::mutex mutex_;  // guards all below
   mutable ThreadPool pool_;
   mutable MatmulScratch matmul_scratch_;
+  mutable ExpertScratch expert_scratch_;
   mutable AttentionScratch attention_scratch_;
   mutable SamplingScratch sampling_scratch_;
 };

@@ -16,6 +16,8 @@
 //                                   the nibbles
 //   q6_k             block = 256 k: f16 d[16]; i8 scale[16][16] for the sub-blocks of 16;
 //                                   u32 high[8][2][16], two for each 32 k; 32 groups of nibbles
+// Groups (PackWeightArgs::groups) stand one after another, each with the zero rows that fill up its
+// last panel.
 // Four elements of one row make a quad, a byte each: quad 2g of 32 k has the elements 0, 2, 4, 6 of
 // group g (word & 0x0f0f0f0f), quad 2g + 1 has 1, 3, 5, 7 (word >> 4 & 0x0f0f0f0f), as the words of
 // q8_0 have them. The higher bits of q stand so that they are masked out as quads too:
@@ -29,6 +31,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/cpu/thread_pool.h"
@@ -61,23 +64,29 @@ class CpuPackedWeight final : public PackedWeight {
  public:
   // RESOURCE_EXHAUSTED when the memory cannot be had. The panels are not initialised.
   static absl::StatusOr<std::unique_ptr<CpuPackedWeight>> Allocate(DType dtype, int64_t rows,
-                                                                   int64_t cols);
+                                                                   int64_t cols, int groups);
   // Reads the panels where they are. Null if `image` is not as large as they or not aligned.
   static std::unique_ptr<CpuPackedWeight> Borrow(DType dtype, int64_t rows, int64_t cols,
-                                                 absl::Span<const std::byte> image);
-  CpuPackedWeight(DType dtype, int64_t rows, int64_t cols, std::unique_ptr<DensePlan> plan);
-  size_t bytes() const override {
-    return plan_ != nullptr ? plan_->bytes() : panels_ * panel_bytes();
-  }
+                                                 int groups, absl::Span<const std::byte> image);
+  // A plan for each group.
+  CpuPackedWeight(DType dtype, int64_t rows, int64_t cols,
+                  std::vector<std::unique_ptr<DensePlan>> plans);
+  size_t bytes() const override;
   absl::Span<const std::byte> image() const override {
-    if (plan_ != nullptr) return {};
+    if (data_ == nullptr) return {};
     return {data_, bytes()};
   }
 
-  // Where there is one, it holds the weight and there are no panels.
+  // The matrix of a group: itself where there is but one.
+  const CpuPackedWeight& group(int index) const {
+    return groups_.empty() ? *this : *groups_[static_cast<size_t>(index)];
+  }
+
+  // Where there is one, it holds the (only) group and there are no panels.
   const DensePlan* plan() const { return plan_.get(); }
 
-  int64_t panels() const { return panels_; }
+  int64_t panels() const { return panels_; }  // of all groups
+  int64_t group_panels() const { return panels_ / groups(); }
   int block_k() const { return Info(dtype()).block_elements; }
   size_t block_bytes() const { return PackedBlockBytes(dtype()) * kPanelRows; }
   size_t panel_bytes() const { return block_bytes() * (cols() / block_k()); }
@@ -92,12 +101,14 @@ class CpuPackedWeight final : public PackedWeight {
     void operator()(std::byte* data) const;
   };
 
-  CpuPackedWeight(DType dtype, int64_t rows, int64_t cols);
+  CpuPackedWeight(DType dtype, int64_t rows, int64_t cols, int groups);
+  void SetData(const std::byte* data);
 
   int64_t panels_;
   std::unique_ptr<DensePlan> plan_;
   std::unique_ptr<std::byte[], Free> owned_;  // null where the panels are somebody else's
   const std::byte* data_ = nullptr;
+  std::vector<std::unique_ptr<CpuPackedWeight>> groups_;  // views, where there are several
 };
 
 // Packs in parallel, at about the speed of memory. INVALID_ARGUMENT: a dtype that is no weight

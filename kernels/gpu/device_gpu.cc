@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/cpu/host_info.h"
+#include "kernels/gpu/experts.h"
 #include "kernels/gpu/kv_layout.h"
 #include "kernels/gpu/matmul_mma.h"
 #include "kernels/gpu/ops_gpu.h"
@@ -66,9 +67,9 @@ class GpuDevice final : public Device {
   size_t KvBlockBytes(const KvShape& shape) const override {
     return KvLayout(shape, info_.kv_dtype).block_bytes();
   }
-  size_t PackedBytes(DType dtype, int64_t rows, int64_t cols) const override {
+  size_t PackedBytes(DType dtype, int64_t rows, int64_t cols, int groups) const override {
     constexpr size_t kPage = size_t{2} << 20;  // as drivers round an allocation
-    return (GpuPackedBytes(dtype, rows, cols) + kPage - 1) / kPage * kPage;
+    return (GpuPackedBytes(dtype, GpuRows(rows, groups), cols) + kPage - 1) / kPage * kPage;
   }
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override;
   std::unique_ptr<Stream> NewStream() override;
@@ -112,7 +113,7 @@ std::unique_ptr<Stream> GpuDevice::NewStream() {
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackStreamed(const PackWeightArgs& args,
                                                                       int64_t rows) {
-  const size_t bytes = GpuPackedBytes(args.dtype, rows, args.cols);
+  const size_t bytes = GpuPackedBytes(args.dtype, GpuRows(rows, args.groups), args.cols);
   void* data = AllocatePinned(index_, bytes);
   if (data == nullptr) {
     return absl::ResourceExhaustedError(
@@ -120,18 +121,22 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackStreamed(const Pack
                      " bytes of host memory for weights that do not stay on the GPU"));
   }
   Buffer host(data, bytes, [index = index_](void* p) { ReleasePinned(index, p); });
-  if (absl::Status status = upload_.PackToHost(args, rows, static_cast<std::byte*>(data));
+  if (absl::Status status =
+          upload_.PackToHost(args, GpuRows(rows, args.groups), static_cast<std::byte*>(data));
       !status.ok()) {
     return status;
   }
-  return std::make_unique<GpuPackedWeight>(args.dtype, rows, args.cols, std::move(host), streamed_);
+  return std::make_unique<GpuPackedWeight>(args.dtype, rows, args.cols, args.groups,
+                                           std::move(host), streamed_);
 }
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackWeight(const PackWeightArgs& args) {
   const absl::StatusOr<int64_t> rows = RowsToPack(args);
   if (!rows.ok()) return rows.status();
   if (info_.numerics != Numerics::kFloat32 &&
-      MmaMemoryBytes(args.dtype, args.cols, kMmaTogether) > kLeastScratch) {
+      MmaMemoryBytes(args.dtype, args.cols, kMmaTogether) +
+              ExpertTiles::MemoryBytes(RouteArgs::kMaxSlots, args.groups, 1) >
+          kLeastScratch) {
     return absl::InvalidArgumentError(absl::StrCat(info_.name, ": a weight of ", args.cols,
                                                    " columns; only float32 numerics take so many"));
   }
@@ -139,14 +144,17 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackWeight(const PackWe
     return absl::InvalidArgumentError("a table of embeddings stays on the device");
   }
   if (args.streamed) return PackStreamed(args, *rows);
-  const size_t bytes = GpuPackedBytes(args.dtype, *rows, args.cols);
+  const int64_t plane_rows = GpuRows(*rows, args.groups);
+  const size_t bytes = GpuPackedBytes(args.dtype, plane_rows, args.cols);
   absl::StatusOr<Buffer> buffer = Allocate(bytes);
   if (!buffer.ok()) return buffer.status();
-  if (absl::Status status = upload_.Upload(args, *rows, static_cast<std::byte*>(buffer->data()));
+  if (absl::Status status =
+          upload_.Upload(args, plane_rows, static_cast<std::byte*>(buffer->data()));
       !status.ok()) {
     return status;
   }
-  return std::make_unique<GpuPackedWeight>(args.dtype, *rows, args.cols, *std::move(buffer));
+  return std::make_unique<GpuPackedWeight>(args.dtype, *rows, args.cols, args.groups,
+                                           *std::move(buffer));
 }
 
 }  // namespace

@@ -17,6 +17,12 @@ struct MatmulMemory {  // device memory for activations, of this stream alone, 2
 };
 void LaunchMatmul(const StreamHandle& stream, const MatmulArgs& args, Numerics numerics,
                   const MatmulMemory& memory);
+void LaunchGroupedMatmul(const StreamHandle& stream, const GroupedMatmulArgs& args,
+                         Numerics numerics, const MatmulMemory& memory);
+
+// experts.cu
+void LaunchRoute(const StreamHandle& stream, const RouteArgs& args);
+void LaunchCombineExperts(const StreamHandle& stream, const CombineExpertsArgs& args);
 
 // rope.cu; kv_dtype: kF32, kF16, kBF16, kQ8_0 or kF8_E4M3
 void LaunchRopeAndWriteKv(const StreamHandle& stream, const RopeAndWriteKvArgs& args,

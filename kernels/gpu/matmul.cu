@@ -3,7 +3,8 @@
 // a tile of tokens. The order of an output's sum is the same in every kernel, tile and batch:
 //   lane l is one chain of fused multiply-adds over its chunks l, l + kWarp, ... in ascending k,
 //   from zero; then the lanes are added in order, from lane 0 on; then bias and what was there.
-// So it depends on the dtype (which sets the chunk), k and the warp's size alone.
+// So it depends on the dtype (which sets the chunk), k and the warp's size alone. kRouted: tokens
+// choose among the weight's matrices.
 #include <algorithm>
 
 #include "kernels/gpu/dequantize.h"
@@ -67,7 +68,7 @@ GPU_DEVICE void AddQuads(const Weight (&weight)[kRows], int k, const Tokens& tok
   }
 }
 
-// Adds a chunk of every row times that of every token.
+// Adds a chunk of every row times that of every token. first_row: of the planes.
 template <typename Weight, int kTokens, typename Tokens>
 GPU_DEVICE void AddChunk(const MatmulCall& call, int first_row, int chunk, const Tokens& tokens,
                          float (&sum)[kRows][kTokens]) {
@@ -81,8 +82,8 @@ template <int kTokens, int kThreads>
 constexpr int kSumsFloats = kThreads* kRows* kTokens / kWarp*(kWarp + 1);
 
 // Adds up the lanes' sums and stores them: a lane an output.
-template <int kTokens>
-GPU_DEVICE void StoreSums(const MatmulCall& call, int first_row, int first_token,
+template <int kTokens, bool kRouted>
+GPU_DEVICE void StoreSums(const TokenTile<kRouted>& tile, int first_row,
                           const float (&sum)[kRows][kTokens], float* shared) {
   constexpr int kOutputs = kRows * kTokens;
   static_assert(kOutputs <= kWarp);
@@ -94,11 +95,11 @@ GPU_DEVICE void StoreSums(const MatmulCall& call, int first_row, int first_token
   }
   SyncWarp();
   const int row = first_row + lane / kTokens;
-  const int token = first_token + lane % kTokens;
-  if (lane >= kOutputs || row >= call.rows || token >= call.tokens) return;
+  const int token = tile.first + lane % kTokens;
+  if (lane >= kOutputs || row >= tile.call.rows || token >= tile.end) return;
   float total = 0.0f;
   for (int i = 0; i < kWarp; ++i) total += sums[lane * kStride + i];
-  StoreProduct(call, row, token, total);
+  StoreProduct(tile, row, token, total);
 }
 
 // Exactly kTokens tokens, in aligned rows.
@@ -111,29 +112,31 @@ GPU_KERNEL void MatmulFew(MatmulCall call) {
   for (int chunk = LaneId(); chunk < call.planes.chunks; chunk += kWarp) {
     AddChunk<Weight, kTokens>(call, warp * kRows, chunk, GlobalTokens{call}, sum);
   }
-  StoreSums<kTokens>(call, warp * kRows, 0, sum, sums);
+  StoreSums<kTokens>(TokenTile<false>(call, 0, kTokens), warp * kRows, sum, sums);
 }
 
 // Elements from `first` on of the tile's tokens; those past the last token are the last one again.
-template <int kTokens>
-GPU_DEVICE void FillStage(const MatmulCall& call, int first_token, int first, Floats* stage) {
+template <int kTokens, bool kRouted>
+GPU_DEVICE void FillStage(const TokenTile<kRouted>& tile, int first, Floats* stage) {
+  const MatmulCall& call = tile.call;
   const int fours = Min(kStageElements, (call.cols - first + 31) / 32 * 32) / 4;
   for (int i = ThreadX(); i < kTokens * fours; i += kManyThreads) {
     const int token = i / fours, four = i % fours;
     stage[token * kStageStride + StageAt(four)] =
-        ReadFour(call, Min(first_token + token, call.tokens - 1), first + 4 * four);
+        ReadFour(call, tile.XRow(Min(tile.first + token, tile.end - 1)), first + 4 * four);
   }
 }
 
 // Any number of tokens. Blocks that follow each other share the rows: they are in the cache.
-template <typename Weight, int kTokens>
+template <typename Weight, int kTokens, bool kRouted>
 GPU_KERNEL void MatmulMany(MatmulCall call) {
   constexpr int kStageChunks = kStageElements / Weight::kElements;
   constexpr int kFours = kTokens * kStageStride;
   static_assert(4 * kFours >= kSumsFloats<kTokens, kManyThreads>);
   GPU_SHARED(Floats, stage, kFours);
-  const unsigned tiles = static_cast<unsigned>((call.tokens + kTokens - 1) / kTokens);
-  const int first_token = static_cast<int>(BlockX() % tiles) * kTokens;
+  const unsigned tiles = static_cast<unsigned>(TokenTile<kRouted>::Count(call, kTokens));
+  const TokenTile<kRouted> tile(call, static_cast<int>(BlockX() % tiles), kTokens);
+  if (tile.empty()) return;
   const int warp = static_cast<int>(BlockX() / tiles) * (kManyThreads / kWarp) + WarpId();
   const int first_row = warp * kRows;
   const bool has_rows = first_row < call.rows;
@@ -141,29 +144,29 @@ GPU_KERNEL void MatmulMany(MatmulCall call) {
   for (int begin = 0; begin < call.planes.chunks; begin += kStageChunks) {
     const StagedTokens tokens = {stage, begin * Weight::kElements};
     SyncThreads();  // the stage before has been read
-    FillStage<kTokens>(call, first_token, tokens.first, stage);
+    FillStage<kTokens>(tile, tokens.first, stage);
     SyncThreads();
     const int end = has_rows ? Min(begin + kStageChunks, call.planes.chunks) : begin;
     for (int chunk = begin + LaneId(); chunk < end; chunk += kWarp) {
-      AddChunk<Weight, kTokens>(call, first_row, chunk, tokens, sum);
+      AddChunk<Weight, kTokens>(call, tile.PlaneRow(first_row), chunk, tokens, sum);
     }
   }
   SyncThreads();
-  StoreSums<kTokens>(call, first_row, first_token, sum, reinterpret_cast<float*>(stage));
+  StoreSums<kTokens>(tile, first_row, sum, reinterpret_cast<float*>(stage));
 }
 
-template <typename Weight, int kTokens>
+template <typename Weight, int kTokens, bool kRouted = false>
 void LaunchTile(const StreamHandle& stream, const MatmulCall& call) {
   constexpr int kThreads = kTokens <= kFewTokens ? kFewThreads : kManyThreads;
   constexpr int kBlockRows = kThreads / kWarp * kRows;
-  const int64_t tiles = (call.tokens + kTokens - 1) / kTokens;
+  const int64_t tiles = TokenTile<kRouted>::Count(call, kTokens);
   const int64_t blocks = (int64_t{call.rows} + kBlockRows - 1) / kBlockRows * tiles;
   FAIRLEAD_CHECK(blocks <= INT32_MAX);
   const Grid grid = {static_cast<unsigned>(blocks)};
   if constexpr (kTokens <= kFewTokens) {
     GPU_LAUNCH(stream, grid, kThreads, 0, (MatmulFew<Weight, kTokens>), call);
   } else {
-    GPU_LAUNCH(stream, grid, kThreads, 0, (MatmulMany<Weight, kTokens>), call);
+    GPU_LAUNCH(stream, grid, kThreads, 0, (MatmulMany<Weight, kTokens, kRouted>), call);
   }
 }
 
@@ -259,6 +262,53 @@ void LaunchMatmul(const StreamHandle& stream, const MatmulArgs& args, Numerics n
   WithDecoder(weight.dtype(), [&](auto decoder) {
     LaunchTiles<typename decltype(decoder)::Type>(stream, MakeMatmulCall(args));
   });
+}
+
+namespace {
+
+// Device memory that a product of so many tokens takes.
+size_t GroupedMemoryBytes(const GroupedMatmulArgs& args, Numerics numerics, int64_t tokens) {
+  if (numerics != Numerics::kFloat32) return GroupedMmaMemoryBytes(args, tokens);
+  return ExpertTiles::MemoryBytes(tokens * args.expert.dim[1], args.weight->groups(),
+                                  kMaxTileTokens);
+}
+
+void LaunchGroupedPiece(const StreamHandle& stream, const GroupedMatmulArgs& args,
+                        Numerics numerics, const MatmulMemory& memory) {
+  if (numerics != Numerics::kFloat32) {
+    return LaunchGroupedMma(stream, args, ChooseGroupedMmaKernel(args), memory.data);
+  }
+  MatmulCall call = MakeGroupedCall(args);
+  call.routing.tiles = LaunchExpertTiles(stream, call.routing.expert, call.tokens,
+                                         args.weight->groups(), kMaxTileTokens, memory.data);
+  WithDecoder(args.weight->dtype(), [&](auto decoder) {
+    LaunchTile<typename decltype(decoder)::Type, kMaxTileTokens, true>(stream, call);
+  });
+}
+
+}  // namespace
+
+void LaunchGroupedMatmul(const StreamHandle& stream, const GroupedMatmulArgs& args,
+                         Numerics numerics, const MatmulMemory& memory) {
+  const int64_t tokens = args.expert.dim[0], slots = args.expert.dim[1];
+  const int64_t n = args.weight->group_rows(), cols = args.weight->cols();
+  if (tokens == 0) return;
+  FAIRLEAD_CHECK(cols <= INT32_MAX - kStageElements && args.weight->rows() <= INT32_MAX / 2);
+  FAIRLEAD_CHECK(tokens * slots <= INT32_MAX / 16);
+  const int64_t x_rows = args.x.dim[0] / tokens;  // of a token
+  // As many tokens at once as there is memory for, the same bits for each.
+  int64_t most = tokens;
+  while (most > 1 && GroupedMemoryBytes(args, numerics, most) > memory.bytes) most = (most + 1) / 2;
+  FAIRLEAD_CHECK(GroupedMemoryBytes(args, numerics, most) <= memory.bytes);
+  for (int64_t begin = 0; begin < tokens; begin += most) {
+    const int64_t count = std::min(most, tokens - begin);
+    GroupedMatmulArgs piece = args;
+    piece.x =
+        Tensor(args.x.As<float>() + begin * x_rows * cols, DType::kF32, {count * x_rows, cols});
+    piece.expert = Tensor(args.expert.As<int>() + begin * slots, DType::kI32, {count, slots});
+    piece.out = Tensor(args.out.As<float>() + begin * slots * n, DType::kF32, {count * slots, n});
+    LaunchGroupedPiece(stream, piece, numerics, memory);
+  }
 }
 
 }  // namespace fairlead::FAIRLEAD_GPU

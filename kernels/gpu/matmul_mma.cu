@@ -15,6 +15,8 @@
 //   the total is multiplied with the inverse of the row's (exact), then come bias and what was
 //   there.
 // So the order of a sum depends on the dtype and k alone, not on the kernel, tile or tokens.
+// Kernels that are kRouted multiply tokens that choose among the weight's matrices (matmul_call.h):
+// they find a token's activations where those of its row of x are.
 #include "kernels/gpu/matmul_mma.h"
 
 #include "kernels/gpu/dequantize.h"
@@ -66,17 +68,17 @@ struct TokenLayout {
   }
 };
 
-// By a warp: rounds a token's activations of a slice into `halves`, of so many tokens, this one at
-// `place`. Returns the factor.
+// By a warp: rounds the activations of a row of x and a slice into `halves`, of so many tokens,
+// this one at `place`. Returns the factor.
 template <int kElements>
-GPU_DEVICE float RoundSlice(const MmaCall& call, int token, int slice, Halves* halves, int tokens,
+GPU_DEVICE float RoundSlice(const MmaCall& call, int x_row, int slice, Halves* halves, int tokens,
                             int place) {
   constexpr int kGroup = kGroupChunks * kElements;
   const int first = 4 * LaneId() + slice * call.slice_groups * kGroup;
   const int end = Min((slice + 1) * call.slice_groups, call.groups) * kGroup;
   uint32_t largest = 0;
   for (int k = first; k < end && k < call.product.cols; k += 4 * kWarp) {
-    const Floats four = ReadFour(call.product, token, k);
+    const Floats four = ReadFour(call.product, x_row, k);
     for (int i = 0; i < 4; ++i) {
       const uint32_t magnitude = FloatBits(four.value[i]) & 0x7fffffffu;
       largest = magnitude > largest ? magnitude : largest;
@@ -86,7 +88,7 @@ GPU_DEVICE float RoundSlice(const MmaCall& call, int token, int slice, Halves* h
   const int exponent = Min(14 + 127 - static_cast<int>(WarpMax(largest) >> 23), 126);
   const float power = BitsFloat(static_cast<uint32_t>(127 + exponent) << 23);
   for (int k = first; k < end; k += 4 * kWarp) {
-    const Floats four = ReadFour(call.product, token, k);
+    const Floats four = ReadFour(call.product, x_row, k);
     const int chunk = k / kElements, step = k % kElements / 4;
     halves[TokenLayout<kElements>::Index(tokens, chunk / kGroupChunks, step, place,
                                          chunk % kGroupChunks)] = {
@@ -96,7 +98,7 @@ GPU_DEVICE float RoundSlice(const MmaCall& call, int token, int slice, Halves* h
   return BitsFloat(static_cast<uint32_t>(127 - exponent) << 23);
 }
 
-// A warp a slice of a token.
+// A warp a slice of a token: the product's tokens are the rows of x.
 template <int kElements>
 GPU_KERNEL void GPU_THREADS(kManyThreads) RoundTokens(MmaCall call) {
   const int warp = static_cast<int>(BlockX()) * (BlockThreads() / kWarp) + WarpId();
@@ -170,30 +172,56 @@ struct TokenSteps {
   }
 };
 
-// ---- few tokens: a warp a slice of 16 rows; weights go from memory to fragments
-
-// Where a lane of MatmulSlices finds its tokens' activations.
+// Where a lane finds the activations of its tokens in kTiles times kMmaTokens that a warp has,
+// which end with the product's tokens or its tile's.
+template <int kElements, int kTiles, bool kRouted>
 struct LaneTokens {
-  const Halves* halves = nullptr;
-  int halves_tokens = 0, place = 0;  // that stand together; the first tile's first among them
-  int first = 0, tokens = 0;         // token of the product that this is; all
+  using Layout = TokenLayout<kElements>;
+  static_assert(kRoundedTokens % (kTiles * kMmaTokens) == 0);
+  static constexpr int kTileHalves = kMmaTokens * kMmaQuads * Layout::kJoined;
+  const Halves*
+      start[kRouted ? kTiles : 1];  // group 0, step 0; not routed: tiles follow each other
+  int together;                     // tokens that stand together
+  int first, end;                   // tokens of the product
 
   GPU_METHOD bool Has(int t) const {
-    return first + t * kMmaTokens + TokenFragment::Token(LaneId()) < tokens;
+    return first + t * kMmaTokens + TokenFragment::Token(LaneId()) < end;
   }
-  template <int kElements>
   GPU_METHOD const Halves* At(int t, int group, int step) const {
-    return halves +
-           TokenLayout<kElements>::Index(halves_tokens, group, step,
-                                         place + t * kMmaTokens + TokenFragment::Token(LaneId()),
-                                         TokenFragment::Quad(LaneId(), 0));
+    const Halves* from = kRouted ? start[t] : start[0] + t * kTileHalves;
+    return from + Layout::Index(together, group, step, 0, 0);
+  }
+
+  // Of those that a kernel before has rounded.
+  GPU_METHOD void Find(const MmaCall& call, const TokenTile<kRouted>& tile, int first_token) {
+    together = kRoundedTokens;
+    first = first_token;
+    end = tile.end;
+    GPU_UNROLL for (int t = 0; t < (kRouted ? kTiles : 1); ++t) {
+      const int token = first + t * kMmaTokens + TokenFragment::Token(LaneId());
+      const int row = kRouted ? tile.XRow(Min(token, end - 1)) : token;
+      start[t] = call.halves + row / kRoundedTokens * Layout::Quads(kRoundedTokens, call.groups) +
+                 Layout::Index(kRoundedTokens, 0, 0, row % kRoundedTokens,
+                               TokenFragment::Quad(LaneId(), 0));
+    }
+  }
+  // Of those that the block has rounded: all of its own.
+  GPU_METHOD void FindStaged(const Halves* staged, const TokenTile<kRouted>& tile) {
+    static_assert(kTiles == 1);
+    first = tile.first;
+    end = tile.end;
+    together = end - first;
+    start[0] = staged + Layout::Index(together, 0, 0, TokenFragment::Token(LaneId()),
+                                      TokenFragment::Quad(LaneId(), 0));
   }
 };
 
-template <typename Weight, int kTiles>
+// ---- few tokens: a warp a slice of 16 rows; weights go from memory to fragments
+
+template <typename Weight, int kTiles, typename Tokens>
 GPU_DEVICE void MultiplyGroup(const TileChunks<Weight>& chunks,
                               const float (&power)[RowFragment::kRows], int group, int tiles,
-                              const LaneTokens& tokens, TileSums (&sums)[kTiles]) {
+                              const Tokens& tokens, TileSums (&sums)[kTiles]) {
   using Layout = TokenLayout<Weight::kElements>;
   GPU_UNROLL for (int step = 0; step < Layout::kSteps; step += Layout::kJoined) {
     RowFragment rows[Layout::kJoined];
@@ -203,21 +231,21 @@ GPU_DEVICE void MultiplyGroup(const TileChunks<Weight>& chunks,
     GPU_UNROLL for (int t = 0; t < kTiles; ++t) {
       if (t >= tiles) break;  // the same for all lanes
       TokenSteps<Layout::kJoined> steps;
-      steps.Load(tokens.At<Weight::kElements>(t, group, step), tokens.Has(t));
+      steps.Load(tokens.At(t, group, step), tokens.Has(t));
       Mma(rows, steps.fragment, &sums[t]);
     }
   }
 }
 
-// The chain of slice WarpId().
-template <typename Weight, int kTiles>
-GPU_DEVICE void MultiplySlice(const MmaCall& call, int tile, const LaneTokens& tokens,
+// The chain of slice WarpId(); tile: of the planes.
+template <typename Weight, int kTiles, typename Tokens>
+GPU_DEVICE void MultiplySlice(const MmaCall& call, int tile, const Tokens& tokens,
                               TileSums (&sums)[kTiles]) {
   // Loads of so many groups are under way at once.
   constexpr int kLoads = kTiles * kMmaTokens <= kFewTokens ? 8 : 4;
   constexpr int kBatch = kLoads / (RowFragment::kRows * RowFragment::kQuads);
   static_assert(kBatch > 0);
-  const int tiles = Min(kTiles, (tokens.tokens - tokens.first + kMmaTokens - 1) / kMmaTokens);
+  const int tiles = Min(kTiles, (tokens.end - tokens.first + kMmaTokens - 1) / kMmaTokens);
   const int end = Min((WarpId() + 1) * call.slice_groups, call.groups);
   float power[RowFragment::kRows];
   LoadPowers(call.product.planes, tile, power);
@@ -234,62 +262,63 @@ GPU_DEVICE void MultiplySlice(const MmaCall& call, int tile, const LaneTokens& t
 }
 
 // Adds the slices' sums [kSlices, kTokens, kMmaRows] and stores the results.
-template <int kTokens>
-GPU_DEVICE void StoreSlices(const MmaCall& call, int tile, int first_token, const float* sums) {
+template <int kTokens, bool kRouted>
+GPU_DEVICE void StoreSlices(const MmaCall& call, const TokenTile<kRouted>& token_tile, int tile,
+                            const float* sums) {
   const int slices = (call.groups + call.slice_groups - 1) / call.slice_groups;
   for (int i = ThreadX(); i < kTokens * kMmaRows; i += kSlices * kWarp) {
-    const int row = tile * kMmaRows + i % kMmaRows, token = first_token + i / kMmaRows;
-    if (row >= call.product.rows || token >= call.product.tokens) continue;
+    const int row = tile * kMmaRows + i % kMmaRows, token = token_tile.first + i / kMmaRows;
+    if (row >= call.product.rows || token >= token_tile.end) continue;
     float total = 0.0f;
     for (int s = 0; s < slices; ++s) total += sums[s * kTokens * kMmaRows + i];
-    StoreProduct(call.product, row, token, total * (1.0f / call.product.planes.powers[row]));
+    const float power = call.product.planes.powers[token_tile.PlaneRow(row)];
+    StoreProduct(token_tile, row, token, total * (1.0f / power));
   }
 }
 
-// kTiles of tokens a block. kStaged: all tokens, which the block rounds into shared memory.
-template <typename Weight, int kTiles, bool kStaged>
+// kTiles of tokens a block. kStaged: all tokens, which the block rounds into shared memory; routed,
+// one.
+template <typename Weight, int kTiles, bool kStaged, bool kRouted>
 GPU_KERNEL void GPU_THREADS(kSlices* kWarp) MatmulSlices(MmaCall call) {
   constexpr int kTokens = kTiles * kMmaTokens;
   GPU_SHARED(float, shared, kSlices* kTokens* kMmaRows);
-  const int blocks = (call.product.tokens + kTokens - 1) / kTokens;  // that share the rows
+  const int blocks = TokenTile<kRouted>::Count(call.product, kTokens);  // that share the rows
   const int tile = static_cast<int>(BlockX()) / blocks, slice = WarpId();
-  LaneTokens tokens;
-  tokens.tokens = call.product.tokens;
+  const TokenTile<kRouted> token_tile(call.product, static_cast<int>(BlockX()) % blocks, kTokens);
+  if (token_tile.empty()) return;
+  LaneTokens<Weight::kElements, kTiles, kRouted> tokens;
   const float* factors = call.factors;
   if constexpr (kStaged) {
     GPU_DYNAMIC_SHARED(Halves, staged);
     GPU_SHARED(float, staged_factors, kSlices* kStagedTokens);
-    for (int t = 0; t < tokens.tokens; ++t) {
-      const float factor = RoundSlice<Weight::kElements>(call, t, slice, staged, tokens.tokens, t);
+    const int count = token_tile.end - token_tile.first;
+    for (int t = 0; t < count; ++t) {
+      const float factor = RoundSlice<Weight::kElements>(
+          call, token_tile.XRow(token_tile.first + t), slice, staged, count, t);
       if (LaneId() == 0) staged_factors[t * kSlices + slice] = factor;
     }
     SyncWarp();
-    tokens.halves = staged;
-    tokens.halves_tokens = tokens.tokens;
+    tokens.FindStaged(staged, token_tile);
     factors = staged_factors;
   } else {
-    tokens.first = static_cast<int>(BlockX()) % blocks * kTokens;
-    tokens.place = tokens.first % kRoundedTokens;
-    tokens.halves_tokens = kRoundedTokens;
-    tokens.halves =
-        call.halves + tokens.first / kRoundedTokens *
-                          TokenLayout<Weight::kElements>::Quads(kRoundedTokens, call.groups);
+    tokens.Find(call, token_tile, token_tile.first);
   }
   if (slice * call.slice_groups < call.groups) {
     TileSums sums[kTiles] = {};
-    MultiplySlice<Weight>(call, tile, tokens, sums);
+    MultiplySlice<Weight>(call, token_tile.PlaneTile(tile), tokens, sums);
     GPU_UNROLL for (int t = 0; t < kTiles; ++t) {
       GPU_UNROLL for (int i = 0; i < TileSums::kValues; ++i) {
         const int place = t * kMmaTokens + TileSums::Token(LaneId(), i);
         const int token = tokens.first + place;
-        if (token >= tokens.tokens) continue;
+        if (token >= tokens.end) continue;
+        const int row = kStaged ? place : token_tile.XRow(token);
         shared[(slice * kTokens + place) * kMmaRows + TileSums::Row(LaneId(), i)] =
-            sums[t].value[i] * factors[token * kSlices + slice];
+            sums[t].value[i] * factors[row * kSlices + slice];
       }
     }
   }
   SyncThreads();
-  StoreSlices<kTokens>(call, tile, tokens.first, shared);
+  StoreSlices<kTokens>(call, token_tile, tile, shared);
 }
 
 // ---- many tokens: a block has kManyRows x kManyTokens; its warps make fragments of the rows for
@@ -307,7 +336,7 @@ struct WarpSums {
   TileSums total[kWarpRowTiles][kWarpTokenTiles];
 };
 
-template <typename Weight>
+template <typename Weight, bool kRouted>
 struct TilesBlock {
   using Layout = TokenLayout<Weight::kElements>;
   static constexpr int kStages = Layout::kSteps > kStageSteps ? Layout::kSteps / kStageSteps : 1;
@@ -316,7 +345,8 @@ struct TilesBlock {
 
   const MmaCall& call;
   RowFragment* buffers;  // two, each [row tile, step, lane]
-  int first_tile, first_token;
+  int first_tile;
+  TokenTile<kRouted> token_tile;
 
   GPU_METHOD RowFragment* At(int buffer, int row_tile, int step) const {
     return buffers + buffer * kBufferFragments +
@@ -328,7 +358,7 @@ struct TilesBlock {
     GPU_UNROLL for (int i = 0; i < kOwnTiles; ++i) {
       const int tile = first_tile + WarpId() * kOwnTiles + i;
       if (group < call.groups && tile * kTileRows < call.product.rows) {
-        chunks[i].Load(call.product.planes, tile, group);
+        chunks[i].Load(call.product.planes, token_tile.PlaneTile(tile), group);
       }
     }
   }
@@ -345,23 +375,19 @@ struct TilesBlock {
   }
 
   GPU_METHOD int RowTile() const { return WarpId() / 2 * kWarpRowTiles; }
-  GPU_METHOD int Token() const { return first_token + WarpId() % 2 * kWarpTokenTiles * kMmaTokens; }
+  GPU_METHOD int Token() const {
+    return token_tile.first + WarpId() % 2 * kWarpTokenTiles * kMmaTokens;
+  }
 
   // Whether any of the warp's results is wanted.
   GPU_METHOD bool HasResults() const {
-    return Token() < call.product.tokens &&
-           (first_tile + RowTile()) * kTileRows < call.product.rows;
+    return Token() < token_tile.end && (first_tile + RowTile()) * kTileRows < call.product.rows;
   }
 
-  GPU_METHOD void Multiply(int group, int stage, int buffer, WarpSums* sums) const {
-    static_assert(kRoundedTokens % (kWarpTokenTiles * kMmaTokens) == 0);
-    const int lane_token = TokenFragment::Token(LaneId());
-    const Halves* halves =
-        call.halves + Token() / kRoundedTokens * Layout::Quads(kRoundedTokens, call.groups);
+  using Tokens = LaneTokens<Weight::kElements, kWarpTokenTiles, kRouted>;
+  GPU_METHOD void Multiply(int group, int stage, int buffer, const Tokens& tokens,
+                           WarpSums* sums) const {
     GPU_UNROLL for (int step = 0; step < kSteps; step += Layout::kJoined) {
-      const Halves* from = halves + Layout::Index(kRoundedTokens, group, stage * kSteps + step,
-                                                  Token() % kRoundedTokens + lane_token,
-                                                  TokenFragment::Quad(LaneId(), 0));
       RowFragment rows[kWarpRowTiles][Layout::kJoined];
       GPU_UNROLL for (int r = 0; r < kWarpRowTiles; ++r) {
         GPU_UNROLL for (int i = 0; i < Layout::kJoined; ++i) {
@@ -370,8 +396,7 @@ struct TilesBlock {
       }
       GPU_UNROLL for (int t = 0; t < kWarpTokenTiles; ++t) {
         TokenSteps<Layout::kJoined> steps;
-        steps.Load(from + t * kMmaTokens * kMmaQuads * Layout::kJoined,
-                   Token() + t * kMmaTokens + lane_token < call.product.tokens);
+        steps.Load(tokens.At(t, group, stage * kSteps + step), tokens.Has(t));
         GPU_UNROLL for (int i = 0; i < Layout::kJoined; ++i) {
           GPU_UNROLL for (int r = 0; r < kWarpRowTiles; ++r) {
             Mma(rows[r][i], steps.fragment[i], &sums->slice[r][t]);
@@ -386,7 +411,7 @@ struct TilesBlock {
       GPU_UNROLL for (int i = 0; i < TileSums::kValues; ++i) {
         const int token = Token() + t * kMmaTokens + TileSums::Token(LaneId(), i);
         const float factor =
-            token < call.product.tokens ? call.factors[token * kSlices + slice] : 0.0f;
+            token < token_tile.end ? call.factors[token_tile.XRow(token) * kSlices + slice] : 0.0f;
         GPU_UNROLL for (int r = 0; r < kWarpRowTiles; ++r) {
           sums->total[r][t].value[i] += sums->slice[r][t].value[i] * factor;
           sums->slice[r][t].value[i] = 0.0f;
@@ -400,28 +425,34 @@ struct TilesBlock {
       GPU_UNROLL for (int i = 0; i < TileSums::kValues; ++i) {
         const int row = (first_tile + RowTile() + r) * kMmaRows + TileSums::Row(LaneId(), i);
         if (row >= call.product.rows) continue;
-        const float inverse = 1.0f / call.product.planes.powers[row];
+        const float inverse = 1.0f / call.product.planes.powers[token_tile.PlaneRow(row)];
         GPU_UNROLL for (int t = 0; t < kWarpTokenTiles; ++t) {
           const int token = Token() + t * kMmaTokens + TileSums::Token(LaneId(), i);
-          if (token >= call.product.tokens) continue;
-          StoreProduct(call.product, row, token, sums.total[r][t].value[i] * inverse);
+          if (token >= token_tile.end) continue;
+          StoreProduct(token_tile, row, token, sums.total[r][t].value[i] * inverse);
         }
       }
     }
   }
 };
 
-template <typename Weight>
+template <typename Weight, bool kRouted>
 GPU_KERNEL void GPU_THREADS(kManyThreads) MatmulTiles(MmaCall call) {
-  using Block = TilesBlock<Weight>;
+  using Block = TilesBlock<Weight, kRouted>;
   GPU_SHARED(RowFragment, buffers, 2 * Block::kBufferFragments);
-  const int blocks = (call.product.tokens + kManyTokens - 1) / kManyTokens;  // that share the rows
-  const Block block = {call, buffers, static_cast<int>(BlockX()) / blocks * kManyRowTiles,
-                       static_cast<int>(BlockX()) % blocks * kManyTokens};
+  const int blocks = TokenTile<kRouted>::Count(call.product, kManyTokens);  // that share the rows
+  const Block block = {
+      call, buffers, static_cast<int>(BlockX()) / blocks * kManyRowTiles,
+      TokenTile<kRouted>(call.product, static_cast<int>(BlockX()) % blocks, kManyTokens)};
+  if (block.token_tile.empty()) return;
+  typename Block::Tokens tokens;
+  tokens.Find(call, block.token_tile, block.Token());
   float power[kOwnTiles][RowFragment::kRows] = {};
   GPU_UNROLL for (int i = 0; i < kOwnTiles; ++i) {
     const int tile = block.first_tile + WarpId() * kOwnTiles + i;
-    if (tile * kTileRows < call.product.rows) LoadPowers(call.product.planes, tile, power[i]);
+    if (tile * kTileRows < call.product.rows) {
+      LoadPowers(call.product.planes, block.token_tile.PlaneTile(tile), power[i]);
+    }
   }
   // Of the next stage to be made; loaded a stage ahead.
   TileChunks<Weight> chunks[kOwnTiles] = {};
@@ -437,7 +468,7 @@ GPU_KERNEL void GPU_THREADS(kManyThreads) MatmulTiles(MmaCall call) {
       const int next = (stage + 1) % Block::kStages;
       block.MakeStage(next, buffer ^ 1, chunks, power);
       if (next + 1 == Block::kStages) block.LoadGroup(group + 1 + (next == 0), chunks);
-      if (block.HasResults()) block.Multiply(group, stage, buffer, &sums);
+      if (block.HasResults()) block.Multiply(group, stage, buffer, tokens, &sums);
       SyncThreads();
       buffer ^= 1;
     }
@@ -465,37 +496,84 @@ Grid GridOf(int64_t blocks) {
   return {static_cast<unsigned>(blocks)};
 }
 
-template <typename Weight, int kTokens>
+template <typename Weight, int kTokens, bool kRouted>
 void LaunchSlices(const StreamHandle& stream, const MmaCall& call) {
   const Grid grid =
-      GridOf(Parts(call.product.rows, kMmaRows) * Parts(call.product.tokens, kTokens));
-  GPU_LAUNCH(stream, grid, kSlices * kWarp, 0, (MatmulSlices<Weight, kTokens / kMmaTokens, false>),
-             call);
+      GridOf(Parts(call.product.rows, kMmaRows) * TokenTile<kRouted>::Count(call.product, kTokens));
+  GPU_LAUNCH(stream, grid, kSlices * kWarp, 0,
+             (MatmulSlices<Weight, kTokens / kMmaTokens, false, kRouted>), call);
+}
+
+template <int kElements>
+void LaunchRounding(const StreamHandle& stream, const MmaCall& call) {
+  const Grid grid = GridOf(Parts(int64_t{call.product.tokens} * kSlices, kManyWarps));
+  GPU_LAUNCH(stream, grid, kManyThreads, 0, RoundTokens<kElements>, call);
+}
+
+template <typename Weight, bool kRouted>
+void LaunchTiles(const StreamHandle& stream, const MmaCall& call) {
+  const Grid grid = GridOf(Parts(call.product.rows, kManyRows) *
+                           TokenTile<kRouted>::Count(call.product, kManyTokens));
+  GPU_LAUNCH(stream, grid, kManyThreads, 0, (MatmulTiles<Weight, kRouted>), call);
+}
+
+// `tokens`: that a block rounds for itself; `tiles`: blocks for other tokens.
+template <typename Weight, bool kRouted>
+void LaunchStaged(const StreamHandle& stream, const MmaCall& call, int tokens, int64_t tiles) {
+  const size_t bytes = TokenLayout<Weight::kElements>::Quads(tokens, call.groups) * sizeof(Halves);
+  GPU_LAUNCH(stream, GridOf(Parts(call.product.rows, kMmaRows) * tiles), kSlices * kWarp, bytes,
+             (MatmulSlices<Weight, 1, true, kRouted>), call);
 }
 
 template <typename Weight>
 void LaunchMma(const StreamHandle& stream, const MmaCall& call, MmaKernel kernel) {
-  constexpr int kElements = Weight::kElements;
-  const int64_t rows = call.product.rows, tokens = call.product.tokens;
   if (kernel == MmaKernel::kStaged) {
-    const size_t bytes =
-        TokenLayout<kElements>::Quads(call.product.tokens, call.groups) * sizeof(Halves);
-    GPU_LAUNCH(stream, GridOf(Parts(rows, kMmaRows)), kSlices * kWarp, bytes,
-               (MatmulSlices<Weight, 1, true>), call);
-    return;
+    return LaunchStaged<Weight, false>(stream, call, call.product.tokens, 1);
   }
-  GPU_LAUNCH(stream, GridOf(Parts(tokens * kSlices, kManyWarps)), kManyThreads, 0,
-             RoundTokens<kElements>, call);
-  if (kernel == MmaKernel::kFew) return LaunchSlices<Weight, kFewTokens>(stream, call);
-  if (kernel == MmaKernel::kSome) return LaunchSlices<Weight, kSomeTokens>(stream, call);
-  const Grid grid = GridOf(Parts(rows, kManyRows) * Parts(tokens, kManyTokens));
-  GPU_LAUNCH(stream, grid, kManyThreads, 0, MatmulTiles<Weight>, call);
+  LaunchRounding<Weight::kElements>(stream, call);
+  if (kernel == MmaKernel::kFew) return LaunchSlices<Weight, kFewTokens, false>(stream, call);
+  if (kernel == MmaKernel::kSome) return LaunchSlices<Weight, kSomeTokens, false>(stream, call);
+  LaunchTiles<Weight, false>(stream, call);
 }
+
+// kStaged: a pair a tile, whose experts the kernel reads where they are. x_rows: of x.
+template <typename Weight>
+void LaunchRouted(const StreamHandle& stream, const MmaCall& call, MmaKernel kernel, int x_rows) {
+  if (kernel == MmaKernel::kStaged) {
+    return LaunchStaged<Weight, true>(stream, call, 1, call.product.tokens);
+  }
+  MmaCall rounding = call;
+  rounding.product.tokens = x_rows;
+  LaunchRounding<Weight::kElements>(stream, rounding);
+  if (kernel == MmaKernel::kFew) return LaunchSlices<Weight, kFewTokens, true>(stream, call);
+  LaunchTiles<Weight, true>(stream, call);
+}
+
+// Tokens of a tile of a kernel that is routed.
+int RoutedTile(MmaKernel kernel) { return kernel == MmaKernel::kFew ? kFewTokens : kManyTokens; }
 
 size_t HalvesBytes(DType dtype, int64_t cols, int64_t tokens) {
   return static_cast<size_t>(Parts(tokens, kRoundedTokens) * kRoundedTokens *
                              PaddedCols(dtype, cols)) *
          2;
+}
+
+// memory: as many bytes as MmaMemoryBytes; kStaged needs none.
+MmaCall MakeMmaCall(const MatmulCall& product, DType dtype, MmaKernel kernel, int64_t x_rows,
+                    void* memory) {
+  const int64_t cols = product.cols;
+  const int groups = static_cast<int>(PaddedCols(dtype, cols) / (kGroupChunks * Elements(dtype)));
+  MmaCall call = {.product = product,
+                  .halves = nullptr,
+                  .factors = nullptr,
+                  .groups = groups,
+                  .slice_groups = static_cast<int>(Parts(groups, kSlices))};
+  if (kernel != MmaKernel::kStaged) {
+    call.halves = static_cast<Halves*>(memory);
+    call.factors = reinterpret_cast<float*>(static_cast<std::byte*>(memory) +
+                                            HalvesBytes(dtype, cols, x_rows));
+  }
+  return call;
 }
 
 }  // namespace
@@ -524,19 +602,55 @@ void LaunchMatmulMma(const StreamHandle& stream, const MatmulArgs& args, MmaKern
   if (tokens == 0) return;
   FAIRLEAD_CHECK(HasMmaKernel(kernel, dtype, cols, tokens));
   FAIRLEAD_CHECK(tokens <= INT32_MAX / kSlices - kManyTokens && cols <= INT32_MAX / 2);
-  const int groups = static_cast<int>(PaddedCols(dtype, cols) / (kGroupChunks * Elements(dtype)));
-  MmaCall call = {.product = MakeMatmulCall(args),
-                  .halves = nullptr,
-                  .factors = nullptr,
-                  .groups = groups,
-                  .slice_groups = static_cast<int>(Parts(groups, kSlices))};
-  if (kernel != MmaKernel::kStaged) {
-    call.halves = static_cast<Halves*>(memory);
-    call.factors = reinterpret_cast<float*>(static_cast<std::byte*>(memory) +
-                                            HalvesBytes(dtype, cols, tokens));
-  }
+  const MmaCall call = MakeMmaCall(MakeMatmulCall(args), dtype, kernel, tokens, memory);
   WithDecoder(dtype, [&](auto decoder) {
     LaunchMma<typename decltype(decoder)::Type>(stream, call, kernel);
+  });
+}
+
+bool HasGroupedMmaKernel(MmaKernel kernel, DType dtype, int64_t cols) {
+  return kernel == MmaKernel::kStaged ? HasMmaKernel(kernel, dtype, cols, 1)
+                                      : kernel != MmaKernel::kSome;
+}
+
+// Tiles of one pair read a matrix once for each that chose it: good for as few as hardly meet. Of
+// larger tiles, those of kMany are half full, or few enough to leave a GPU idle, up to there.
+MmaKernel ChooseGroupedMmaKernel(const GroupedMatmulArgs& args) {
+  const PackedWeight& weight = *args.weight;
+  const int64_t tokens = args.expert.dim[0], pairs = tokens * args.expert.dim[1];
+  if (tokens <= kStagedTokens &&
+      HasGroupedMmaKernel(MmaKernel::kStaged, weight.dtype(), weight.cols())) {
+    return MmaKernel::kStaged;
+  }
+  const int64_t blocks = Parts(weight.group_rows(), kManyRows) * Parts(pairs, kManyTokens);
+  return pairs <= int64_t{kManyTokens} / 2 * weight.groups() || blocks < kManyBlocks
+             ? MmaKernel::kFew
+             : MmaKernel::kMany;
+}
+
+size_t GroupedMmaMemoryBytes(const GroupedMatmulArgs& args, int64_t tokens) {
+  const PackedWeight& weight = *args.weight;
+  const int64_t x_rows = args.x.dim[0] / args.expert.dim[0];  // of a token
+  return MmaMemoryBytes(weight.dtype(), weight.cols(), tokens * x_rows) +
+         ExpertTiles::MemoryBytes(tokens * args.expert.dim[1], weight.groups(), kFewTokens);
+}
+
+void LaunchGroupedMma(const StreamHandle& stream, const GroupedMatmulArgs& args, MmaKernel kernel,
+                      void* memory) {
+  const DType dtype = args.weight->dtype();
+  const int64_t cols = args.weight->cols(), x_rows = args.x.dim[0];
+  if (x_rows == 0) return;
+  FAIRLEAD_CHECK(HasGroupedMmaKernel(kernel, dtype, cols));
+  FAIRLEAD_CHECK(x_rows <= INT32_MAX / kSlices - kManyTokens && cols <= INT32_MAX / 2);
+  MatmulCall product = MakeGroupedCall(args);
+  if (kernel != MmaKernel::kStaged) {
+    std::byte* after = static_cast<std::byte*>(memory) + MmaMemoryBytes(dtype, cols, x_rows);
+    product.routing.tiles = LaunchExpertTiles(stream, product.routing.expert, product.tokens,
+                                              args.weight->groups(), RoutedTile(kernel), after);
+  }
+  const MmaCall call = MakeMmaCall(product, dtype, kernel, x_rows, memory);
+  WithDecoder(dtype, [&](auto decoder) {
+    LaunchRouted<typename decltype(decoder)::Type>(stream, call, kernel, static_cast<int>(x_rows));
   });
 }
 

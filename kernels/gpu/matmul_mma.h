@@ -30,4 +30,13 @@ size_t MmaMemoryBytes(DType dtype, int64_t cols, int64_t tokens);
 void LaunchMatmulMma(const StreamHandle& stream, const MatmulArgs& args, MmaKernel kernel,
                      void* memory);
 
+// The same for GroupedMatmul. kStaged multiplies any number of tokens, pair by pair; kSome there is
+// not.
+bool HasGroupedMmaKernel(MmaKernel kernel, DType dtype, int64_t cols);
+MmaKernel ChooseGroupedMmaKernel(const GroupedMatmulArgs& args);
+// For so many of the tokens, and any kernel.
+size_t GroupedMmaMemoryBytes(const GroupedMatmulArgs& args, int64_t tokens);
+void LaunchGroupedMma(const StreamHandle& stream, const GroupedMatmulArgs& args, MmaKernel kernel,
+                      void* memory);
+
 }  // namespace fairlead::FAIRLEAD_GPU

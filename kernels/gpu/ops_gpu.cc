@@ -8,6 +8,29 @@
 
 namespace fairlead::FAIRLEAD_GPU {
 
+namespace {
+
+// launch: of a product, whose weight may be in host memory.
+template <typename Args>
+void LaunchWithWeight(Stream& stream, const Args& args, Numerics numerics,
+                      void (*launch)(const StreamHandle&, const Args&, Numerics,
+                                     const MatmulMemory&)) {
+  auto& gpu = static_cast<GpuStream&>(stream);
+  const MatmulMemory memory = {gpu.scratch().data(), gpu.scratch().bytes()};
+  const auto& weight = static_cast<const GpuPackedWeight&>(*args.weight);
+  if (!weight.streamed()) return launch(gpu.handle(), args, numerics, memory);
+  // As if it were there: a view of its place for now.
+  std::byte* place = gpu.ring().Acquire(weight);
+  const GpuPackedWeight there(weight.dtype(), weight.rows(), weight.cols(), weight.groups(),
+                              Buffer(place, weight.host_bytes(), nullptr));
+  Args call = args;
+  call.weight = &there;
+  launch(gpu.handle(), call, numerics, memory);
+  gpu.ring().Release();
+}
+
+}  // namespace
+
 const StreamHandle& HandleOf(Stream& stream) { return static_cast<GpuStream&>(stream).handle(); }
 
 void GpuOps::Embed(Stream& stream, const EmbedArgs& args) const {
@@ -15,18 +38,19 @@ void GpuOps::Embed(Stream& stream, const EmbedArgs& args) const {
 }
 
 void GpuOps::Matmul(Stream& stream, const MatmulArgs& args) const {
-  auto& gpu = static_cast<GpuStream&>(stream);
-  const MatmulMemory memory = {gpu.scratch().data(), gpu.scratch().bytes()};
-  const auto& weight = static_cast<const GpuPackedWeight&>(*args.weight);
-  if (!weight.streamed()) return LaunchMatmul(gpu.handle(), args, numerics_, memory);
-  // As if it were there: a view of its place for now.
-  std::byte* place = gpu.ring().Acquire(weight);
-  const GpuPackedWeight there(weight.dtype(), weight.rows(), weight.cols(),
-                              Buffer(place, weight.host_bytes(), nullptr));
-  MatmulArgs call = args;
-  call.weight = &there;
-  LaunchMatmul(gpu.handle(), call, numerics_, memory);
-  gpu.ring().Release();
+  LaunchWithWeight(stream, args, numerics_, LaunchMatmul);
+}
+
+void GpuOps::Route(Stream& stream, const RouteArgs& args) const {
+  LaunchRoute(HandleOf(stream), args);
+}
+
+void GpuOps::GroupedMatmul(Stream& stream, const GroupedMatmulArgs& args) const {
+  LaunchWithWeight(stream, args, numerics_, LaunchGroupedMatmul);
+}
+
+void GpuOps::CombineExperts(Stream& stream, const CombineExpertsArgs& args) const {
+  LaunchCombineExperts(HandleOf(stream), args);
 }
 
 void GpuOps::RopeAndWriteKv(Stream& stream, const RopeAndWriteKvArgs& args) const {

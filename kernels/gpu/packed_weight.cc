@@ -273,7 +273,34 @@ void PackQuantizedRow(const std::byte* from, const RowPlaces& to) {
   to.SetPower(PowerOf(magnitude));
 }
 
+// The rows of all parts, asked for in ascending order.
+class SourceRows {
+ public:
+  explicit SourceRows(const PackWeightArgs& args)
+      : part_(args.parts.begin()), row_bytes_(RowBytes(args.dtype, args.cols)) {}
+
+  const std::byte* Row(int64_t row) {
+    for (; row >= first_ + part_->rows; ++part_) first_ += part_->rows;
+    return part_->data + (row - first_) * row_bytes_;
+  }
+
+ private:
+  const WeightPart* part_;
+  int64_t first_ = 0;  // row that is the part's first
+  size_t row_bytes_;
+};
+
+int64_t RowsOf(const PackWeightArgs& args) {
+  int64_t rows = 0;
+  for (const WeightPart& part : args.parts) rows += part.rows;
+  return rows;
+}
+
 }  // namespace
+
+int64_t GpuRows(int64_t weight_rows, int groups) {
+  return groups * PaddedRows(weight_rows / groups);
+}
 
 int64_t GpuChunks(DType dtype, int64_t cols) {
   const int elements = 128 / kGpuFormats[static_cast<size_t>(dtype)].value_bits;
@@ -295,10 +322,10 @@ GpuPlanes GpuPlanesAt(DType dtype, int64_t rows, int64_t cols, const std::byte* 
 }
 
 void PackGpuRows(const PackWeightArgs& args, int64_t begin, int64_t end, std::byte* out) {
-  int64_t rows = 0;
-  for (const WeightPart& part : args.parts) rows += part.rows;
+  const int64_t rows = RowsOf(args), group_rows = rows / args.groups;
+  const int64_t padded = PaddedRows(group_rows);  // of a group
   const int block_elements = Info(args.dtype).block_elements;
-  FAIRLEAD_CHECK(begin >= 0 && end <= rows && args.cols % block_elements == 0);
+  FAIRLEAD_CHECK(begin >= 0 && end <= args.groups * padded && args.cols % block_elements == 0);
   FAIRLEAD_CHECK(begin % kTileRows == 0 && (end % kTileRows == 0 || end == rows));
   RowPlaces to = {.dtype = args.dtype,
                   .format = kGpuFormats[static_cast<size_t>(args.dtype)],
@@ -307,19 +334,15 @@ void PackGpuRows(const PackWeightArgs& args, int64_t begin, int64_t end, std::by
                   .row = 0,
                   .chunks = static_cast<int>(GpuChunks(args.dtype, args.cols)),
                   .blocks = static_cast<int>(args.cols / block_elements)};
-  const size_t row_bytes = RowBytes(args.dtype, args.cols);
-  int64_t first = 0;  // row of the weight that is the part's first
-  for (const WeightPart& part : args.parts) {
-    for (int64_t row = std::max(begin, first); row < std::min(end, first + part.rows); ++row) {
-      const std::byte* from = part.data + (row - first) * row_bytes;
-      to.row = static_cast<int>(row - begin);
-      IsQuantized(args.dtype) ? PackQuantizedRow(from, to) : PackPlainRow(from, args.cols, to);
+  SourceRows source(args);
+  for (int64_t row = begin; row < PaddedRows(end); ++row) {
+    to.row = static_cast<int>(row - begin);
+    if (row % padded >= group_rows) {
+      PackZeros(to);
+      continue;
     }
-    first += part.rows;
-  }
-  for (int64_t row = end - begin; row < PaddedRows(end - begin); ++row) {
-    to.row = static_cast<int>(row);
-    PackZeros(to);
+    const std::byte* from = source.Row(row / padded * group_rows + row % padded);
+    IsQuantized(args.dtype) ? PackQuantizedRow(from, to) : PackPlainRow(from, args.cols, to);
   }
 }
 
@@ -341,9 +364,7 @@ std::array<GpuSlice, 5> GpuSlices(DType dtype, int64_t rows, int64_t cols, int64
 }
 
 void PackGpuWeight(const PackWeightArgs& args, std::byte* out) {
-  int64_t rows = 0;
-  for (const WeightPart& part : args.parts) rows += part.rows;
-  PackGpuRows(args, 0, rows, out);
+  PackGpuRows(args, 0, GpuRows(RowsOf(args), args.groups), out);
 }
 
 }  // namespace fairlead

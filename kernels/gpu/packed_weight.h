@@ -10,10 +10,11 @@
 //   row into [2^14, 2^15), so that its elements, times it, fit f16 (1 for a row of zeros, or with
 //   elements that are not finite; 2^-126 to 2^126).
 //
-// The order in all planes: tiles of 16 rows, the last one filled up with rows of zeros. In a tile,
-// groups of 4 chunks (the last may have fewer), in a group its rows, in a row its chunks; and for
-// `scales` the blocks, in a block its rows. So the 16 rows by 4 chunks that a warp multiplies at
-// once are 1024 contiguous bytes of `values`, and rows of any length waste nothing.
+// The order in all planes: tiles of 16 rows, the last one of a group (PackWeightArgs::groups)
+// filled up with rows of zeros, so that every group begins with a tile. In a tile, groups of 4
+// chunks (the last may have fewer), in a group its rows, in a row its chunks; and for `scales` the
+// blocks, in a block its rows. So the 16 rows by 4 chunks that a warp multiplies at once are 1024
+// contiguous bytes of `values`, and rows of any length waste nothing.
 //
 // q is unsigned, as in the file; that of q8_0 is 128 more. Four elements make a quad, a byte each:
 // quad i of a chunk, its elements 4 i to 4 i + 3, is
@@ -91,6 +92,10 @@ constexpr size_t GpuBlockIndex(int row, int block, int blocks) {
   return (static_cast<size_t>(row / kTileRows) * blocks + block) * kTileRows + row % kTileRows;
 }
 
+// Rows of the planes: those of the weight, each group filled up to whole tiles. Below, rows are of
+// the planes, and may leave out what fills up the last tile.
+int64_t GpuRows(int64_t weight_rows, int groups);
+
 // All planes, each 256-byte aligned. The dtype is one of weights, cols a positive multiple of its
 // block, rows and a row's chunks fit an int with a tile to spare.
 size_t GpuPackedBytes(DType dtype, int64_t rows, int64_t cols);
@@ -98,8 +103,8 @@ size_t GpuPackedBytes(DType dtype, int64_t rows, int64_t cols);
 // The planes of a weight that is packed at `data`.
 GpuPlanes GpuPlanesAt(DType dtype, int64_t rows, int64_t cols, const std::byte* data);
 
-// Packs the rows [begin, end) of all parts into `out`, host memory, 16-byte aligned, as a weight of
-// these rows alone. begin and, unless it is the last, end are multiples of kTileRows. The gaps
+// Packs the rows [begin, end) of the planes into `out`, host memory, 16-byte aligned, as a weight
+// of these rows alone. begin and, unless it is the last, end are multiples of kTileRows. The gaps
 // between planes are left as they are.
 void PackGpuRows(const PackWeightArgs& args, int64_t begin, int64_t end, std::byte* out);
 // Where in a weight of `rows` rows the bytes belong that PackGpuRows makes of [begin, end): a slice
@@ -115,16 +120,17 @@ void PackGpuWeight(const PackWeightArgs& args, std::byte* out);
 class GpuPackedWeight final : public PackedWeight {
  public:
   // `memory`: the device's copy of what was packed, 256-byte aligned.
-  GpuPackedWeight(DType dtype, int64_t rows, int64_t cols, Buffer memory)
-      : PackedWeight(dtype, rows, cols),
+  GpuPackedWeight(DType dtype, int64_t rows, int64_t cols, int groups, Buffer memory)
+      : PackedWeight(dtype, rows, cols, groups),
         memory_(std::move(memory)),
-        planes_(GpuPlanesAt(dtype, rows, cols, static_cast<const std::byte*>(memory_.data()))) {}
+        planes_(GpuPlanesAt(dtype, GpuRows(rows, groups), cols,
+                            static_cast<const std::byte*>(memory_.data()))) {}
 
   // One that stays in host memory, `host`, which the device copies from. It has no planes: a
   // WeightRing gives it a place for every use.
-  GpuPackedWeight(DType dtype, int64_t rows, int64_t cols, Buffer host,
+  GpuPackedWeight(DType dtype, int64_t rows, int64_t cols, int groups, Buffer host,
                   std::shared_ptr<StreamedWeights> others)
-      : PackedWeight(dtype, rows, cols),
+      : PackedWeight(dtype, rows, cols, groups),
         memory_(std::move(host)),
         streamed_(std::move(others)),
         streamed_id_(

@@ -26,8 +26,8 @@ class WeightUpload {  // thread-safe: weights take turns
   WeightUpload(const WeightUpload&) = delete;
   WeightUpload& operator=(const WeightUpload&) = delete;
 
-  // Packs the weight of `rows` rows to `data`, device memory of GpuPackedBytes. It is there on
-  // return. kResourceExhausted: there is no more memory to pin.
+  // Packs the weight, of `rows` rows of planes, to `data`, device memory of GpuPackedBytes. It is
+  // there on return. kResourceExhausted: there is no more memory to pin.
   absl::Status Upload(const PackWeightArgs& args, int64_t rows, std::byte* data);
   // The same to host memory.
   absl::Status PackToHost(const PackWeightArgs& args, int64_t rows, std::byte* data);

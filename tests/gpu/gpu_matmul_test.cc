@@ -85,16 +85,17 @@ std::vector<float> Normals(int64_t count, int seed) {
 }
 
 // In two parts where there are two rows. What lies between the planes is not zero.
-std::unique_ptr<GpuPackedWeight> Pack(const Weight& weight) {
+std::unique_ptr<GpuPackedWeight> Pack(const Weight& weight, int groups = 1) {
   const int64_t first = weight.rows / 2;
   const std::vector<WeightPart> parts = {
       {weight.bytes.data(), first},
       {weight.bytes.data() + first * RowBytes(weight.dtype, weight.cols), weight.rows - first}};
-  const size_t bytes = GpuPackedBytes(weight.dtype, weight.rows, weight.cols);
+  const size_t bytes = GpuPackedBytes(weight.dtype, GpuRows(weight.rows, groups), weight.cols);
   void* data = simt::AllocateGlobal(bytes);
   std::memset(data, 0xff, bytes);
-  PackGpuWeight({weight.dtype, weight.cols, parts}, static_cast<std::byte*>(data));
-  return std::make_unique<GpuPackedWeight>(weight.dtype, weight.rows, weight.cols,
+  PackGpuWeight({.dtype = weight.dtype, .cols = weight.cols, .parts = parts, .groups = groups},
+                static_cast<std::byte*>(data));
+  return std::make_unique<GpuPackedWeight>(weight.dtype, weight.rows, weight.cols, groups,
                                            Buffer(data, bytes, simt::FreeGlobal));
 }
 
@@ -311,6 +312,89 @@ TEST_P(GpuMatmulTest, BitsOfARowDoNotDependOnTheKernelOrTheOthers) {
   }
 }
 
+// Of experts: the kernel, or, without one, what a device takes, which may be in pieces.
+struct GroupedKernel {
+  Kernel mma;
+  Numerics numerics = Numerics::kPrecise;
+  int64_t memory_tokens = 0;  // that the memory is for
+};
+
+std::vector<float> GroupedProduct(const GpuPackedWeight& weight, const std::vector<float>& x,
+                                  const std::vector<int>& expert, int64_t slots,
+                                  const GroupedKernel& kernel) {
+  const int64_t pairs = static_cast<int64_t>(expert.size()), tokens = pairs / slots;
+  const int64_t n = weight.group_rows(), k = weight.cols();
+  GlobalArray<float> in(x);
+  GlobalArray<int> experts(expert);
+  std::vector<float> result(pairs * n, kSentinel);
+  GlobalArray<float> out(result);
+  const GroupedMatmulArgs args = {
+      .x = Tensor(in.data(), DType::kF32, {static_cast<int64_t>(x.size()) / k, k}),
+      .expert = Tensor(experts.data(), DType::kI32, {tokens, slots}),
+      .weight = &weight,
+      .out = Tensor(out.data(), DType::kF32, {pairs, n})};
+  const int64_t memory_tokens = kernel.memory_tokens > 0 ? kernel.memory_tokens : tokens;
+  GlobalArray<std::byte> memory(
+      std::vector<std::byte>(GroupedMmaMemoryBytes(args, memory_tokens), std::byte{0xff}));
+  if (kernel.mma) {
+    LaunchGroupedMma(StreamHandle{}, args, *kernel.mma, memory.data());
+  } else {
+    LaunchGroupedMatmul(StreamHandle{}, args, kernel.numerics,
+                        {memory.data(), GroupedMmaMemoryBytes(args, memory_tokens)});
+  }
+  std::memcpy(result.data(), out.data(), result.size() * sizeof(float));
+  return result;
+}
+
+// By Matmul, expert by expert.
+std::vector<float> ProductOfEach(const Weight& weight, int groups, const std::vector<float>& x,
+                                 const std::vector<int>& expert, Kernel kernel) {
+  const int64_t n = weight.rows / groups, k = weight.cols;
+  const int64_t pairs = static_cast<int64_t>(expert.size());
+  const int64_t shared = pairs * k / static_cast<int64_t>(x.size());
+  std::vector<float> result(pairs * n);
+  for (int g = 0; g < groups; ++g) {
+    const auto from = weight.bytes.begin() + g * n * RowBytes(weight.dtype, k);
+    const auto packed = Pack({weight.dtype, n, k, {from, from + n * RowBytes(weight.dtype, k)}});
+    for (int64_t p = 0; p < pairs; ++p) {
+      if (expert[p] != g) continue;
+      const std::vector<float> row = Product(*packed, x.data() + p / shared * k, 1, kernel);
+      std::copy(row.begin(), row.end(), result.begin() + p * n);
+    }
+  }
+  return result;
+}
+
+// Most rows go to expert 1: more than a tile of any kernel. None go to expert 2.
+TEST_P(GpuMatmulTest, ExpertsGiveTheBitsOfTheirMatricesAlone) {
+  constexpr int kGroups = 4, kRows = 19;
+  const int64_t k = Shapes(GetParam())[1].k;
+  const Weight weight = MakeWeight(GetParam(), int64_t{kGroups} * kRows, k, 21);
+  const auto packed = Pack(weight, kGroups);
+  for (const auto& [tokens, slots, per_slot] :
+       {std::tuple(1, 3, false), std::tuple(86, 2, false), std::tuple(150, 1, true)}) {
+    std::vector<int> expert;
+    for (int p = 0; p < tokens * slots; ++p) expert.push_back(p % 8 == 3 ? 0 : p % 8 == 5 ? 3 : 1);
+    const std::vector<float> x = Normals(int64_t{tokens} * (per_slot ? slots : 1) * k, 22);
+    const std::vector<float> by_mma = ProductOfEach(weight, kGroups, x, expert, MmaKernel::kStaged);
+    const int64_t count = static_cast<int64_t>(by_mma.size());
+    for (const MmaKernel kernel : {MmaKernel::kStaged, MmaKernel::kFew, MmaKernel::kMany}) {
+      ASSERT_TRUE(HasGroupedMmaKernel(kernel, GetParam(), k));
+      EXPECT_TRUE(SameBits(GroupedProduct(*packed, x, expert, slots, {kernel}).data(),
+                           by_mma.data(), count))
+          << tokens << " tokens, kernel " << static_cast<int>(kernel);
+    }
+    const std::vector<float> in_pieces =
+        GroupedProduct(*packed, x, expert, slots, {.mma = {}, .memory_tokens = tokens / 3 + 1});
+    EXPECT_TRUE(SameBits(in_pieces.data(), by_mma.data(), count)) << tokens << " tokens in pieces";
+    const std::vector<float> by_float32 =
+        GroupedProduct(*packed, x, expert, slots, {.mma = {}, .numerics = Numerics::kFloat32});
+    EXPECT_TRUE(SameBits(by_float32.data(),
+                         ProductOfEach(weight, kGroups, x, expert, kFloat32).data(), count))
+        << tokens << " tokens, float32";
+  }
+}
+
 // Rows of a second block, partly filled, and tokens of a second one.
 TEST(GpuMatmulPlainTest, TilesOfLaterBlocksGiveTheSameBits) {
   constexpr int64_t kRows = 147, kTokens = 150;
@@ -476,6 +560,23 @@ TEST(GpuPackedWeightTest, PacksInPieces) {
       }
     }
     EXPECT_EQ(whole, pieces) << Info(dtype).name;
+    // Groups, as if each were a weight of its own.
+    const PackWeightArgs grouped = {
+        .dtype = dtype, .cols = weight.cols, .parts = parts, .groups = 41};
+    const int64_t rows = GpuRows(41, 41);
+    ASSERT_EQ(rows, 41 * kTileRows);
+    std::vector<std::byte> groups(GpuPackedBytes(dtype, rows, weight.cols)), alone(groups.size());
+    PackGpuWeight(grouped, groups.data());
+    for (int64_t g = 0; g < 41; ++g) {
+      const WeightPart row = {weight.bytes.data() + g * RowBytes(dtype, weight.cols), 1};
+      std::vector<std::byte> piece(GpuPackedBytes(dtype, 1, weight.cols));
+      PackGpuWeight({dtype, weight.cols, {&row, 1}}, piece.data());
+      const int64_t begin = g * kTileRows;
+      for (const GpuSlice& slice : GpuSlices(dtype, rows, weight.cols, begin, begin + kTileRows)) {
+        std::memcpy(alone.data() + slice.to, piece.data() + slice.from, slice.bytes);
+      }
+    }
+    EXPECT_EQ(groups, alone) << Info(dtype).name;
     // Seven rows of zeros, 4 bytes a row and 4 a block of 256 more, planes at multiples of 256.
     EXPECT_LE(whole.size(), weight.bytes.size() / 41 * 48 + 48 * 8 + 5 * 256);
   }

@@ -75,11 +75,12 @@ std::vector<size_t> CacheCases() {
 }
 
 // Matmul by tensor cores, which a cache of f16 says here: numerics are precise then.
-// gpu_matmul_test has more of them, so every third will do.
+// gpu_matmul_test has more of them, so every third will do; experts are in all.
 std::vector<size_t> TensorCoreCases() {
   std::vector<size_t> list;
   for (size_t i = 0; i < Cases().size(); ++i) {
     if (Cases()[i].op == "Matmul" && i % 3 == 0) list.push_back(i);
+    if (Cases()[i].op == "GroupedMatmul") list.push_back(i);
   }
   return list;
 }

@@ -178,13 +178,13 @@ Tensor CaseRun::Ints(const std::vector<int32_t>& values, std::initializer_list<i
 
 const PackedWeight* CaseRun::Weight(DType dtype, int64_t cols,
                                     const std::vector<std::vector<std::byte>>& parts,
-                                    bool embedding) {
+                                    bool embedding, int groups) {
   std::vector<WeightPart> views;
   for (const auto& part : parts) {
     views.push_back({part.data(), static_cast<int64_t>(part.size() / RowBytes(dtype, cols))});
   }
-  auto weight =
-      device_.PackWeight({.dtype = dtype, .cols = cols, .parts = views, .embedding = embedding});
+  auto weight = device_.PackWeight(
+      {.dtype = dtype, .cols = cols, .parts = views, .embedding = embedding, .groups = groups});
   FAIRLEAD_CHECK_MSG(weight.ok(), weight.status().ToString());
   weights_.push_back(*std::move(weight));
   return weights_.back().get();

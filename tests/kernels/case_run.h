@@ -69,7 +69,7 @@ class CaseRun {
   // Parts in the file's layout; the run keeps the weight.
   const PackedWeight* Weight(DType dtype, int64_t cols,
                              const std::vector<std::vector<std::byte>>& parts,
-                             bool embedding = false);
+                             bool embedding = false, int groups = 1);
   PagedKv Kv(const KvShape& shape, int num_blocks);
 
   // Outputs. `initial` empty: every element is NaN or -1.

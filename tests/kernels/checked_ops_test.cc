@@ -91,6 +91,20 @@ class CheckedOpsTest : public testing::Test {
             .out = T(F, {3, 32}),
             .pooling = Pooling::kMean};
   }
+  RouteArgs Route() {
+    return {
+        .logits = T(F, {3, 8}), .expert = T(I, {3, 2}), .weight = T(F, {3, 2}), .normalize = true};
+  }
+  GroupedMatmulArgs Grouped() {
+    return {.x = T(F, {3, 32}),
+            .expert = T(I, {3, 2}),
+            .weight = &experts_,
+            .out = T(F, {6, 7}),
+            .bias = T(F, {4, 7})};
+  }
+  CombineExpertsArgs Combine() {
+    return {.x = T(F, {6, 5}), .weight = T(F, {3, 2}), .out = T(F, {3, 5})};
+  }
   SampleArgs Sample() {
     return {.logits = T(F, {3, 50}),
             .temperature = T(F, {3}),
@@ -118,6 +132,7 @@ class CheckedOpsTest : public testing::Test {
 
   uintptr_t next_ = 1 << 20;
   EmptyWeight weight_{DType::kQ4_0, 7, 32};
+  EmptyWeight experts_{DType::kQ4_0, 28, 32, 4};
   CountingOps target_;
   std::unique_ptr<Ops> ops_ = MakeCheckedOps(target_);
   IdleStream stream_;
@@ -143,9 +158,12 @@ TEST_F(CheckedOpsTest, RightArgumentsPass) {
   ops_->GatherRows(stream_, Gather());
   ops_->SelectTokens(stream_, Select());
   ops_->Pool(stream_, Pool());
+  ops_->Route(stream_, Route());
+  ops_->GroupedMatmul(stream_, Grouped());
+  ops_->CombineExperts(stream_, Combine());
   ops_->Sample(stream_, Sample());
   ops_->Logprobs(stream_, Logprobs());
-  EXPECT_EQ(target_.calls, 11);
+  EXPECT_EQ(target_.calls, 14);
 
   RmsNormArgs in_place = RmsNorm();
   in_place.out = in_place.x;
@@ -168,7 +186,11 @@ TEST_F(CheckedOpsTest, RightArgumentsPass) {
   LogprobsArgs no_top = Logprobs();
   no_top.top_token = no_top.top_logprob = {};
   ops_->Logprobs(stream_, no_top);
-  EXPECT_EQ(target_.calls, 18);
+  GroupedMatmulArgs row_per_slot = Grouped();
+  row_per_slot.x = T(F, {6, 32});
+  row_per_slot.bias = {};
+  ops_->GroupedMatmul(stream_, row_per_slot);
+  EXPECT_EQ(target_.calls, 22);
 }
 
 TEST_F(CheckedOpsTest, EmptyTensorsNeedNoData) {
@@ -302,6 +324,38 @@ TEST_F(CheckedOpsDeathTest, Pool) {
   EXPECT_REFUSED(Pool(), Pool, a.query_start.dim[0] = 3, "Pool.query_start must be i32 .4.");
   EXPECT_REFUSED(Pool(), Pool, a.pooling = static_cast<Pooling>(3), "Pool.pooling .* got 3");
   EXPECT_REFUSED(Pool(), Pool, a.out.data = a.x.data, "Pool.out .* overlaps x");
+}
+
+TEST_F(CheckedOpsDeathTest, Experts) {
+  EXPECT_REFUSED(Matmul(), Matmul, a.weight = &experts_,
+                 "Matmul.weight must have at most 1 groups, got 4");
+  EXPECT_REFUSED(Embed(), Embed, a.table = &experts_, "Embed.table must have at most 1 groups");
+  EXPECT_REFUSED(Route(), Route, a.logits.dtype = I, "Route.logits");
+  EXPECT_REFUSED(Route(), Route, a.logits.dim[1] = 1025, "Route.logits .* got 1025");
+  EXPECT_REFUSED(Route(), Route, a.logits.dim[1] = 0, "Route.logits");
+  EXPECT_REFUSED(Route(), Route, a.logits.dim[1] = 1, "Route.expert .* got 2");
+  EXPECT_REFUSED(Route(), Route, a.expert.dim[1] = 33, "Route.expert .* got 33");
+  EXPECT_REFUSED(Route(), Route, a.expert.dim[0] = 2, "Route.expert");
+  EXPECT_REFUSED(Route(), Route, a.weight.dim[1] = 1, "Route.weight");
+  EXPECT_REFUSED(Route(), Route, a.weight.data = a.expert.data, "Route.weight .* overlaps expert");
+  EXPECT_REFUSED(Route(), Route, a.expert.data = a.logits.data, "Route.expert .* overlaps logits");
+  EXPECT_REFUSED(Grouped(), GroupedMatmul, a.weight = nullptr, "GroupedMatmul.weight");
+  EXPECT_REFUSED(Grouped(), GroupedMatmul, a.x.dim[0] = 4, "GroupedMatmul.x .* got 4");
+  EXPECT_REFUSED(Grouped(), GroupedMatmul, a.x.dim[1] = 31, "GroupedMatmul.x");
+  EXPECT_REFUSED(Grouped(), GroupedMatmul, a.expert.dtype = F, "GroupedMatmul.expert");
+  EXPECT_REFUSED(Grouped(), GroupedMatmul, a.expert.dim[1] = 0, "GroupedMatmul.expert");
+  EXPECT_REFUSED(Grouped(), GroupedMatmul, a.out.dim[0] = 3, "GroupedMatmul.out");
+  EXPECT_REFUSED(Grouped(), GroupedMatmul, a.out.dim[1] = 28, "GroupedMatmul.out");
+  EXPECT_REFUSED(Grouped(), GroupedMatmul, a.bias.dim[0] = 3, "GroupedMatmul.bias");
+  EXPECT_REFUSED(Grouped(), GroupedMatmul, a.out.data = a.x.data,
+                 "GroupedMatmul.out .* overlaps x");
+  EXPECT_REFUSED(Combine(), CombineExperts, a.x.dim[0] = 3, "CombineExperts.x");
+  EXPECT_REFUSED(Combine(), CombineExperts, a.weight.dim[0] = 2, "CombineExperts.weight");
+  EXPECT_REFUSED(Combine(), CombineExperts, a.weight.dim[1] = 0,
+                 "CombineExperts.weight must have slots");
+  EXPECT_REFUSED(Combine(), CombineExperts, a.out.dtype = DType::kF16, "CombineExperts.x");
+  EXPECT_REFUSED(Combine(), CombineExperts, a.out.data = a.x.data,
+                 "CombineExperts.out .* overlaps x");
 }
 
 TEST_F(CheckedOpsDeathTest, Sample) {

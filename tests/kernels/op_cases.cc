@@ -12,6 +12,7 @@ std::vector<OpCase> AllOpCases() {
   std::vector<OpCase> cases;
   AddRowCases(cases);
   AddMatmulCases(cases);
+  AddExpertCases(cases);
   AddRopeCases(cases);
   AddAttentionCases(cases);
   AddSamplingCases(cases);

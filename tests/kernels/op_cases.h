@@ -26,6 +26,7 @@ std::vector<OpCase> AllOpCases();
 // The parts of that list, one file each.
 void AddRowCases(std::vector<OpCase>& cases);        // Embed, norm, gate, GatherRows, Pool
 void AddMatmulCases(std::vector<OpCase>& cases);     // Matmul
+void AddExpertCases(std::vector<OpCase>& cases);     // Route, GroupedMatmul, CombineExperts
 void AddRopeCases(std::vector<OpCase>& cases);       // RopeAndWriteKv
 void AddAttentionCases(std::vector<OpCase>& cases);  // Attention over what RopeAndWriteKv wrote
 void AddSamplingCases(std::vector<OpCase>& cases);   // SelectTokens, Sample, Logprobs

@@ -50,6 +50,9 @@ class MistakenOps : public RightOps {
   std::function<void(GatherRowsArgs&)> before_gather;
   std::function<void(SelectTokensArgs&)> before_select;
   std::function<void(PoolArgs&)> before_pool;
+  std::function<void(RouteArgs&)> before_route;
+  std::function<void(GroupedMatmulArgs&)> before_grouped;
+  std::function<void(CombineExpertsArgs&)> before_combine;
   std::function<void(SampleArgs&)> before_sample;
   std::function<void(LogprobsArgs&)> before_logprobs;
   std::function<void(const Tensor&)> after;  // the output of every op
@@ -82,6 +85,16 @@ class MistakenOps : public RightOps {
   void Pool(Stream& s, const PoolArgs& a) const override {
     Run(a, before_pool, a.out, [&](const PoolArgs& x) { right_.Pool(s, x); });
   }
+  void Route(Stream& s, const RouteArgs& a) const override {
+    Run(a, before_route, a.expert, [&](const RouteArgs& x) { right_.Route(s, x); });
+  }
+  void GroupedMatmul(Stream& s, const GroupedMatmulArgs& a) const override {
+    Run(a, before_grouped, a.out, [&](const GroupedMatmulArgs& x) { right_.GroupedMatmul(s, x); });
+  }
+  void CombineExperts(Stream& s, const CombineExpertsArgs& a) const override {
+    Run(a, before_combine, a.out,
+        [&](const CombineExpertsArgs& x) { right_.CombineExperts(s, x); });
+  }
   void Sample(Stream& s, const SampleArgs& a) const override {
     Run(a, before_sample, a.out, [&](const SampleArgs& x) { right_.Sample(s, x); });
   }
@@ -106,8 +119,8 @@ class MistakenDevice : public Device {
   size_t FreeMemory() const override { return device_->FreeMemory(); }
   absl::StatusOr<Buffer> Allocate(size_t bytes) override { return device_->Allocate(bytes); }
   size_t KvBlockBytes(const KvShape& shape) const override { return device_->KvBlockBytes(shape); }
-  size_t PackedBytes(DType dtype, int64_t rows, int64_t cols) const override {
-    return device_->PackedBytes(dtype, rows, cols);
+  size_t PackedBytes(DType dtype, int64_t rows, int64_t cols, int groups) const override {
+    return device_->PackedBytes(dtype, rows, cols, groups);
   }
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackWeight(const PackWeightArgs& args) override {
     return device_->PackWeight(args);
@@ -229,6 +242,32 @@ TEST(OpCases, NoticeWrongMatmuls) {
   EXPECT_TRUE(noticed([](MatmulArgs& a) { a.accumulate = false; }));
   EXPECT_TRUE(noticed([](MatmulArgs& a) { a.accumulate = true; }));
   EXPECT_TRUE(noticed([](MatmulArgs& a) { a.out_column = 0; }));
+}
+
+TEST(OpCases, NoticeWrongExperts) {
+  EXPECT_TRUE(Noticed("Route", [](MistakenOps& m) {
+    m.before_route = [](RouteArgs& a) { a.normalize = !a.normalize; };
+  }));
+  EXPECT_TRUE(Noticed("Route", [](MistakenOps& m) {  // ties go to the higher id
+    m.before_route = [](RouteArgs& a) {
+      Copied(a.logits);
+      for (int64_t i = 0; i < a.logits.elements(); ++i) {
+        float& logit = a.logits.As<float>()[i];
+        logit += 1e-6f * static_cast<float>(i % a.logits.dim[1]);
+      }
+    };
+  }));
+  const auto noticed = [](const std::function<void(GroupedMatmulArgs&)>& before) {
+    return Noticed("GroupedMatmul", [&](MistakenOps& m) { m.before_grouped = before; });
+  };
+  EXPECT_TRUE(noticed([](GroupedMatmulArgs& a) { a.bias = {}; }));
+  EXPECT_TRUE(noticed([](GroupedMatmulArgs& a) {  // the first pair takes the last one's expert
+    const int64_t pairs = a.expert.elements();
+    if (pairs > 0) Copied(a.expert).As<int32_t>()[0] = a.expert.As<int32_t>()[pairs - 1];
+  }));
+  EXPECT_TRUE(Noticed("CombineExperts", [](MistakenOps& m) {
+    m.before_combine = [](CombineExpertsArgs& a) { a.accumulate = !a.accumulate; };
+  }));
 }
 
 TEST(OpCases, NoticeWrongRope) {

@@ -19,8 +19,8 @@
 namespace fairlead {
 namespace {
 
-// Lines "device numerics op dtype": dtype is the weights' for Embed and Matmul, the cache's for the
-// two ops that use it, else the activations'.
+// Lines "device numerics op dtype": dtype is the weights' for Embed and the matmuls, the cache's
+// for the two ops that use it, else the activations'.
 std::set<std::string> AskDevice(Device& device) {
   const DeviceInfo& info = device.info();
   const std::string prefix = StrCat(info.name, " ", NumericsName(info.numerics), " ");
@@ -43,11 +43,16 @@ std::set<std::string> AskDevice(Device& device) {
         cells.insert(StrCat(prefix, embedding ? "Embed " : "Matmul ", Info(dtype).name));
       }
     }
+    const WeightPart parts[] = {part, part};
+    if (device.PackWeight({.dtype = dtype, .cols = cols, .parts = parts, .groups = 2}).ok()) {
+      cells.insert(StrCat(prefix, "GroupedMatmul ", Info(dtype).name));
+    }
   }
   for (const char* op : {"RopeAndWriteKv", "Attention"}) {
     cells.insert(StrCat(prefix, op, " ", Info(info.kv_dtype).name));
   }
-  for (const char* op : {"RmsNorm", "ActivateAndMul", "GatherRows", "Pool"}) {
+  for (const char* op :
+       {"RmsNorm", "ActivateAndMul", "GatherRows", "Pool", "Route", "CombineExperts"}) {
     cells.insert(StrCat(prefix, op, " ", Info(info.activation_dtype).name));
   }
   cells.insert(prefix + "SelectTokens i32");

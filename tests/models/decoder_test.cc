@@ -208,7 +208,7 @@ TEST(DecoderLoadTest, AsManyLayersStayOnTheDeviceAsFit) {
   const int layers = (*whole)->config().layers;
   ASSERT_GE(layers, 2);
   // Of tiny weights, each takes a page of the driver's.
-  const size_t page = simt->PackedBytes(DType::kF32, 1, 4);
+  const size_t page = simt->PackedBytes(DType::kF32, 1, 4, 1);
   const size_t scratch = (*whole)->ScratchBytes(kMaxTokens, 8);
   constexpr size_t kKv = size_t{3} << 20, kVectors = size_t{1} << 19;
   const auto resident = [&](size_t pages) {

@@ -76,7 +76,12 @@ class ReferenceDevice : public Device {
                   part.data + static_cast<size_t>(part.rows) * RowBytes(args.dtype, args.cols));
       rows += part.rows;
     }
-    return std::make_unique<ReferenceWeight>(args.dtype, rows, args.cols, std::move(data));
+    if (args.groups < 1 || rows % args.groups != 0) {
+      return absl::InvalidArgumentError(
+          StrCat("reference: ", rows, " rows in ", args.groups, " groups"));
+    }
+    return std::make_unique<ReferenceWeight>(args.dtype, rows, args.cols, args.groups,
+                                             std::move(data));
   }
 
   std::unique_ptr<Stream> NewStream() override { return std::make_unique<ReferenceStream>(); }

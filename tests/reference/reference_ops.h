@@ -14,8 +14,8 @@ namespace fairlead::reference {
 // The rows as the file has them, one after another.
 class ReferenceWeight : public PackedWeight {
  public:
-  ReferenceWeight(DType dtype, int64_t rows, int64_t cols, std::vector<std::byte> data)
-      : PackedWeight(dtype, rows, cols), data_(std::move(data)) {}
+  ReferenceWeight(DType dtype, int64_t rows, int64_t cols, int groups, std::vector<std::byte> data)
+      : PackedWeight(dtype, rows, cols, groups), data_(std::move(data)) {}
   size_t bytes() const override { return data_.size(); }
   float At(int64_t row, int64_t col) const;
 

@@ -35,6 +35,9 @@ constexpr const char* kChosen =
     "Pool_(h(17|257)|empty|nan)_.*|"
     "Matmul_.*_t(1|2|3|5|17)_n35_k(96|768)|Matmul_.*_t(1|18)_n19_k(33|257|1056)|"
     "Matmul_.*_t4_n33_k(96|768)_bias_accumulate_columns5_3|"
+    "Route_t(3_e(33|257)_s2|2_e60_s31)(_normalize)?|Route_t9_e100_s3_unusable|"
+    "GroupedMatmul_.*_t(1_s8_e16_n33|17_s2_e5_n19)_.*|GroupedMatmul_.*_t17_s2_e10_n21_.*|"
+    "CombineExperts_t3_s2_h257(_accumulate)?|CombineExperts_t2_s8_h33|"
     "RopeAndWriteKv_t5_h3_kv1_d(20|64)_r.*|RopeAndWriteKv_t17_h4_kv2_d32_.*|"
     "Attention_(decode(17|257)|prefill(15|33)|d20_.*|group9|poison|no_queries|norm_d20_.*)|"
     "Sample_(greedy_v65|all_r15|tied_greedy_v17|greedy_edits17|unusable_v17|masked_greedy_v300)|"
@@ -63,6 +66,30 @@ void BuildWideMatmul(CaseRun& run, DType dtype) {
   run.Launch([args](const Ops& ops, Stream& stream) { ops.Matmul(stream, args); });
 }
 
+// The same for experts.
+void BuildWideGroupedMatmul(CaseRun& run, DType dtype) {
+  constexpr int kTokens = 70, kExperts = 2, kRows = 6146;
+  const int k = std::max(32, Info(dtype).block_elements);
+  const std::vector<float> x = run.Rounded(run.random().Normals(int64_t{kTokens} * k));
+  std::vector<int32_t> expert;
+  FloatBound bound = {{}, MatmulNmse(run.info().numerics)};
+  for (int t = 0; t < kTokens; ++t) {
+    expert.push_back(run.random().Int(0, kExperts - 1));
+    double sum = 0;
+    for (int i = 0; i < k; ++i) sum += std::fabs(x[t * k + i]);
+    bound.max_error.insert(bound.max_error.end(), kRows,
+                           16 * sum * MatmulRounding(run.info().numerics));
+  }
+  const GroupedMatmulArgs args = {
+      .x = run.Activations(x, {kTokens, k}),
+      .expert = run.Ints(expert, {kTokens, 1}),
+      .weight = run.Weight(
+          dtype, k, {RandomWeights(run.random(), dtype, int64_t{kExperts} * kRows * k, 0.5f)},
+          false, kExperts),
+      .out = run.OutputActivations("out", {kTokens, kRows}, bound)};
+  run.Launch([args](const Ops& ops, Stream& stream) { ops.GroupedMatmul(stream, args); });
+}
+
 const std::vector<OpCase>& Cases() {
   static const auto* const cases = [] {
     auto* chosen = new std::vector<OpCase>;
@@ -72,6 +99,10 @@ const std::vector<OpCase>& Cases() {
     for (const DType d : {DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ8_0, DType::kQ6_K}) {
       chosen->push_back({kWide, std::string(kWide) + "_" + std::string(Info(d).name), d,
                          [d](CaseRun& run) { BuildWideMatmul(run, d); }});
+    }
+    for (const DType d : {DType::kBF16, DType::kQ4_K}) {
+      chosen->push_back({kWide, std::string(kWide) + "_experts_" + std::string(Info(d).name), d,
+                         [d](CaseRun& run) { BuildWideGroupedMatmul(run, d); }});
     }
     return chosen;
   }();
@@ -155,8 +186,8 @@ std::vector<size_t> CasesOf(Numerics numerics) {
   std::vector<size_t> list;
   for (size_t i = 0; i < Cases().size(); ++i) {
     const std::string& op = Cases()[i].op;
-    const bool changes =
-        op == "Attention" || op == "RopeAndWriteKv" || op == "Matmul" || op == kWide;
+    const bool changes = op == "Attention" || op == "RopeAndWriteKv" || op == "Matmul" ||
+                         op == "GroupedMatmul" || op == kWide;
     if (numerics == Numerics::kFloat32 ? op != kWide : changes) list.push_back(i);
   }
   return list;
