@@ -159,9 +159,12 @@ class EngineImpl final : public Engine {
         options_(options),
         // Weights that pass through the device are copied, which no graph holds.
         uses_graphs_(options.graphs && device.info().graphs && model.host_weight_bytes() == 0),
-        plans_ahead_(options.async_scheduling && device.info().asynchronous &&
-                     options.scheduler.max_drafts == 0 &&
-                     options.scheduler.max_num_seqs <= SliceRows(options.scheduler)),
+        plans_ahead_(
+            options.async_scheduling && device.info().asynchronous &&
+            options.scheduler.max_drafts == 0 &&
+            // A plan of single tokens goes through the head at once.
+            std::min(options.scheduler.max_num_seqs, options.scheduler.max_batched_tokens) <=
+                SliceRows(options.scheduler)),
         stream_(device.NewStream()),
         memory_(std::move(memory)),
         scratch_(std::move(memory_.scratch)),
@@ -305,7 +308,7 @@ void EngineImpl::Run() {
   SetThreadName("engine");
   AskForShortSlice();
   while (!DrainIsOver()) Step();
-  stream_->Wait();  // for a step under way, whose tokens nobody wants any more
+  if (under_way_) EndStep();
   ReadInbox();
   scheduler_.RemoveAll(leaving_);
   CloseAll(FinishReason::kCancelled, drained_);
@@ -359,6 +362,8 @@ void EngineImpl::BeginStep(const StepPlan& plan) {
     sampler.ComputeLogits(*stream_, hidden, scratch_);
   };
   if (graph) {
+    // Recording takes milliseconds, which those whose tokens are there need not wait for.
+    if (under_way_ && graphs_.Records(*graph)) EndStep();
     graphs_.Run(*stream_, *graph, enqueue);
   } else {
     enqueue();

@@ -141,7 +141,7 @@ bool Sampler::TakesAtOnce(const StepPlan& plan) const {
   int rows = 0;
   size_t edits = 0;
   for (const PlannedRow& planned : plan.rows) {
-    if (planned.sequence->scores_prompt()) return false;
+    if (planned.sequence->has_prompt_to_score()) return false;
     rows += planned.num_samples();
     if (planned.sample && planned.sequence->edits != nullptr) {
       edits += (planned.sequence->edits->max_edits() + planned.num_drafts) * planned.num_samples();

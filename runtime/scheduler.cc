@@ -114,8 +114,13 @@ void Scheduler::Assume(absl::Span<const int> places) {
 }
 
 bool Scheduler::CanPlanAhead() const {
-  // Each running sequence may need a block: so nobody has to give one up.
-  if (cache_.num_available_blocks() < num_running()) return false;
+  int needed = 0;  // what PlanRunning will take: then nobody has to give up a block
+  for (const auto& sequence : running_) {
+    if (EndsUnderWay(*sequence)) continue;
+    needed += std::max(0, cache_.BlocksFor(static_cast<int>(sequence->tokens.size())) -
+                              static_cast<int>(sequence->blocks.block.size()));
+  }
+  if (cache_.num_available_blocks() < needed) return false;
   if (waiting_.empty()) return true;
   const Sequence& next = *waiting_.front();
   if (next.needs_known_tokens() && num_running() < limits_.max_num_seqs) return false;
@@ -140,9 +145,10 @@ const StepPlan& Scheduler::Plan(absl::Time now) {
 void Scheduler::RecordTime(absl::Duration time) {
   if (limits_.max_drafts == 0) return;
   // As many tokens as are drawn: a prompt's chunk costs something else.
+  const StepPlan& plan = assumed_ != nullptr ? *assumed_ : *plan_;
   int samples = 0;
-  for (const PlannedRow& row : plan_->rows) samples += row.num_samples();
-  if (samples == plan_->num_tokens) costs_.Record(samples, time);
+  for (const PlannedRow& row : plan.rows) samples += row.num_samples();
+  if (samples == plan.num_tokens) costs_.Record(samples, time);
 }
 
 void Scheduler::Commit(absl::Span<const Token> sampled, Sequences& finished) {

@@ -83,9 +83,11 @@ class Scheduler {
   // The last plan's step is under way; nothing else is. places: of each sample, in order, where the
   // device has its token. Its Commit comes after the next Plan and before the next Assume.
   void Assume(absl::Span<const int> places);
-  // With a step under way: whether Plan would do as well now as after its Commit.
+  // With a step under way: whether Plan may be called before its Commit. It is then as good, but
+  // that places of sequences that end with the step are taken one step later, and prefixes that it
+  // computes are found one step later.
   bool CanPlanAhead() const;
-  // What the step of the last plan took, before its Commit: speculation's measure.
+  // What the step that is committed next took: speculation's measure.
   void RecordTime(absl::Duration time);
   // Of the step under way, or else of the last plan.
   // `sampled` holds num_samples() tokens for each row in order; what follows one that is not the

@@ -45,9 +45,12 @@ struct Sequence {
     return position < accepted ? tokens[position] : drafts[position - accepted];
   }
   bool scores_prompt() const { return request.prompt_logprobs >= 0; }
+  bool has_prompt_to_score() const {
+    return scores_prompt() && num_scored_tokens < num_prompt_tokens;
+  }
   // A step with it cannot be prepared before the one before has ended.
   bool needs_known_tokens() const {
-    return edits != nullptr || drafter != nullptr || scores_prompt();
+    return edits != nullptr || drafter != nullptr || has_prompt_to_score();
   }
   void Append(Token token) {
     tokens.push_back(token);

@@ -19,10 +19,10 @@ std::vector<int> RowSizes(int most) {
   return sizes;
 }
 
-// Of block tables: their length costs a copy and nothing else.
+// Of block tables: a longer one is a larger copy, and blocks of attention's grid that find no work.
 std::vector<int> BlockSizes(int most) {
   std::vector<int> sizes;
-  for (int blocks = 8; blocks < most; blocks *= 4) sizes.push_back(blocks);
+  for (int blocks = 8; blocks < most; blocks *= 2) sizes.push_back(blocks);
   sizes.push_back(most);
   return sizes;
 }
@@ -47,25 +47,29 @@ std::optional<BatchShape> StepGraphs::ShapeFor(const StepPlan& plan) const {
   return BatchShape{.tokens = *rows, .seqs = *rows, .blocks = *width};
 }
 
-void StepGraphs::Run(Stream& stream, const BatchShape& shape, absl::FunctionRef<void()> enqueue) {
+size_t StepGraphs::IndexOf(const BatchShape& shape) const {
   const auto row = std::lower_bound(rows_.begin(), rows_.end(), shape.seqs) - rows_.begin();
   const auto block =
       std::lower_bound(blocks_.begin(), blocks_.end(), shape.blocks) - blocks_.begin();
-  Entry& entry =
-      entries_.at(static_cast<size_t>(row) * blocks_.size() + static_cast<size_t>(block));
-  if (entry.graph == nullptr) {
-    if (!entry.seen || entry.failed) {
-      entry.seen = true;
-      return enqueue();
-    }
+  return static_cast<size_t>(row) * blocks_.size() + static_cast<size_t>(block);
+}
+
+bool StepGraphs::Records(const BatchShape& shape) const {
+  const Entry& entry = entries_.at(IndexOf(shape));
+  return entry.graph == nullptr && entry.seen && !entry.failed && num_recorded_ < kMaxGraphs;
+}
+
+void StepGraphs::Run(Stream& stream, const BatchShape& shape, absl::FunctionRef<void()> enqueue) {
+  Entry& entry = entries_.at(IndexOf(shape));
+  if (Records(shape)) {
     stream.BeginCapture();
     enqueue();
     entry.graph = stream.EndCapture();
-    if (entry.graph == nullptr) {
-      entry.failed = true;
-      return enqueue();
-    }
+    entry.failed = entry.graph == nullptr;
+    num_recorded_ += entry.graph != nullptr;
   }
+  entry.seen = true;
+  if (entry.graph == nullptr) return enqueue();
   stream.Launch(*entry.graph);
   ++num_launched_;
 }

@@ -26,6 +26,9 @@ class StepGraphs {
   // by a draw, or are too many.
   std::optional<BatchShape> ShapeFor(const StepPlan& plan) const;
 
+  // Whether Run records a graph for the shape, which takes milliseconds.
+  bool Records(const BatchShape& shape) const;
+
   // Has the stream run what `enqueue` enqueues: the same ops with the same arguments for the same
   // shape, without copies or waits.
   void Run(Stream& stream, const BatchShape& shape, absl::FunctionRef<void()> enqueue);
@@ -39,9 +42,15 @@ class StepGraphs {
     std::unique_ptr<Graph> graph;
   };
 
+  // Each takes some memory of the device, which nobody plans for.
+  static constexpr int kMaxGraphs = 96;
+
+  size_t IndexOf(const BatchShape& shape) const;
+
   std::vector<int> rows_;    // sizes, ascending
   std::vector<int> blocks_;  // likewise
   std::vector<Entry> entries_;
+  int num_recorded_ = 0;
   int64_t num_launched_ = 0;
 };
 

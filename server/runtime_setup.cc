@@ -232,8 +232,9 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenModel(const RuntimeConfig& con
   return MakeDummyWeights(config.model, *dtype, kSeed);
 }
 
-absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config,
-                                                     const std::string& name) {
+absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(
+    const RuntimeConfig& config, const std::string& name,
+    std::function<void(double seconds)> observe_idle) {
   StageTimer timer;
   auto runtime = std::make_unique<Runtime>();
   std::string selection;
@@ -290,7 +291,9 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config
       PlanMemory(config, *runtime, cache ? cache->mapped_bytes() : 0);
   if (!plan.ok()) return plan.status();
   runtime->kv_cache_bytes = plan->bytes;
-  auto engine = Engine::Create(*runtime->device, *runtime->model, OptionsOf(config, *plan));
+  EngineOptions options = OptionsOf(config, *plan);
+  options.observe_idle = std::move(observe_idle);
+  auto engine = Engine::Create(*runtime->device, *runtime->model, options);
   if (!engine.ok()) return engine.status();
   runtime->engine = *std::move(engine);
   timer.Done("the engine");

@@ -3,6 +3,7 @@
 // cache. What serve, generate and chat have in common. One thread.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -32,9 +33,11 @@ struct Runtime {
 // Opens --model by --load-format.
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenModel(const RuntimeConfig& config);
 
-// Logs what it decides. `name`: what clients call the model; empty: from its path.
-absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(const RuntimeConfig& config,
-                                                     const std::string& name);
+// Logs what it decides. `name`: what clients call the model; empty: from its path. observe_idle: as
+// of EngineOptions.
+absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(
+    const RuntimeConfig& config, const std::string& name,
+    std::function<void(double seconds)> observe_idle = nullptr);
 
 // Runs one short request, so that the first client does not pay for what happens once.
 absl::Status WarmUp(Engine& engine);

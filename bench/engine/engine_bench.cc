@@ -6,7 +6,9 @@
 #include <cstdio>
 #include <iostream>
 #include <limits>
+#include <mutex>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -75,6 +77,11 @@ void AddOptions(CLI::App& app, Options& o) {
   app.add_option("--kv-cache-dtype", o.runtime.kv_cache_dtype, "as of fairlead serve")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "f32", "f16", "bf16", "q8_0", "f8_e4m3"}));
+  for (const auto& [name, value, about] :
+       {std::tuple("--graphs", &o.runtime.graphs, "as of fairlead serve, on GPUs"),
+        std::tuple("--async-scheduling", &o.runtime.async_scheduling, "likewise")}) {
+    app.add_option(name, *value, about)->capture_default_str()->check(CLI::IsMember({"on", "off"}));
+  }
   app.add_option("--kv-cache-memory", o.kv_cache_memory, "as of fairlead serve");
   app.add_option("--json", o.json, "write the results there, '-' is stdout")->type_name("FILE");
 }
@@ -162,11 +169,28 @@ void PrintHead() {
               std::string(9, '-').c_str(), std::string(9, '-').c_str());
 }
 
+// Between steps that follow each other, where the device knows (EngineOptions::observe_idle).
+class IdleTimes {
+ public:
+  void Add(double seconds) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    microseconds_.push_back(seconds * 1e6);
+  }
+  std::vector<double> Take() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return std::exchange(microseconds_, {});
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<double> microseconds_;
+};
+
 // All cases on one engine, as many as the time allows.
 class CaseLoop {
  public:
-  CaseLoop(const Options& options, EngineRun& run, Json& setup)
-      : options_(options), run_(run), setup_(setup) {}
+  CaseLoop(const Options& options, EngineRun& run, IdleTimes& idle, Json& setup)
+      : options_(options), run_(run), idle_(idle), setup_(setup) {}
 
   // With a time limit those with the shortest prompts come first.
   absl::Status Run(std::vector<EngineCase> cases) {
@@ -208,6 +232,7 @@ class CaseLoop {
     std::vector<double> samples;
     absl::Status status = run_.Prepare(engine_case);
     for (int i = options_.no_warm_up ? 0 : -1; i < options_.repetitions && status.ok(); ++i) {
+      if (samples.empty()) idle_.Take();  // of warming up
       if (!samples.empty() && SecondsLeft() < 0) break;
       const absl::StatusOr<double> rate = run_.Measure();
       status = rate.status();
@@ -222,12 +247,17 @@ class CaseLoop {
                  {"n_gen", engine_case.generate}, {"n_depth", engine_case.depth},
                  {"batch", engine_case.batch},    {"unit", "tokens/s"}};
     test.update(SummaryJson(samples));
+    if (const std::vector<double> idle = idle_.Take(); !idle.empty()) {
+      test["idle_us"] = SummaryJson(idle)["median"];
+      test["idle_steps"] = idle.size();
+    }
     setup_["tests"].push_back(std::move(test));
     return absl::OkStatus();
   }
 
   const Options& options_;
   EngineRun& run_;
+  IdleTimes& idle_;
   Json& setup_;
   const absl::Time begin_ = absl::Now();
   double prefill_rate_ = 0;  // tokens/s
@@ -237,7 +267,8 @@ class CaseLoop {
 absl::Status RunSetup(const Options& options, const Settings& settings, const RuntimeConfig& config,
                       Json& results) {
   const absl::Time begin = absl::Now();
-  auto runtime = LoadRuntime(config, "");
+  IdleTimes idle;  // outlives the engine
+  auto runtime = LoadRuntime(config, "", [&idle](double seconds) { idle.Add(seconds); });
   if (!runtime.ok()) return runtime.status();
   const double load_ms = MillisecondsSince(begin);
   EngineRun run(*(*runtime)->engine, (*runtime)->model->config().vocab, options.seed);
@@ -252,12 +283,14 @@ absl::Status RunSetup(const Options& options, const Settings& settings, const Ru
                   {"kv_dtype", Info(device.kv_dtype).name},
                   {"activation_dtype", Info(device.activation_dtype).name},
                   {"max_batched_tokens", config.max_batched_tokens},
+                  {"graphs", config.graphs},
+                  {"async_scheduling", config.async_scheduling},
                   {"weight_bytes", (*runtime)->model->weight_bytes()},
                   {"load_ms", load_ms},
                   {"first_token_ms", *first_token_ms},
                   {"tests", Json::array()},
                   {"left_out", Json::array()}};
-    status = CaseLoop(options, run, setup).Run(settings.cases);
+    status = CaseLoop(options, run, idle, setup).Run(settings.cases);
     results["setups"].push_back(std::move(setup));
   }
   (*runtime)->engine->Drain(absl::InfinitePast());

@@ -72,7 +72,7 @@ void GpuStream::CopyToHost(void* host, const void* device, size_t bytes) {
   Begin();
   void* to = host;
   std::byte* staged = Stage(bytes);
-  if (staged == nullptr && !part(next_).results.empty()) {
+  if (staged == nullptr) {
     Wait();  // results come in order, also where one overwrites another
     staged = Stage(bytes);
   }

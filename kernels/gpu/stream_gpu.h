@@ -44,6 +44,8 @@ class GpuStream final : public Stream {
   void Wait() override;
   int64_t Fence() override;
   void WaitFor(int64_t fence) override;
+  // Not what it waits for between the first copy and the ops, which come one by one where no graph
+  // holds them.
   std::optional<double> IdleSecondsBefore(int64_t fence) override;
   void BeginCapture() override { FAIRLEAD_GPU::BeginCapture(handle_); }
   std::unique_ptr<Graph> EndCapture() override;

@@ -23,7 +23,7 @@ namespace {
 
 constexpr int kSlowRequests = 12;
 constexpr int kRequests = kSanitized ? 16 : 32;
-constexpr int kMaxModelLen = 128;
+constexpr int kMaxModelLen = 160;
 constexpr int kBlockTokens = 16;
 
 std::unique_ptr<Device> Cpu(int threads, const char* name = "cpu") {
@@ -100,11 +100,13 @@ class LoadedDevice {
   // Whose steps need not wait for the tokens of the one before.
   std::vector<EngineRequest> PlainRequests() const {
     std::vector<EngineRequest> requests;
-    for (int i = 0; i < 7; ++i) {
+    // More than 8, not all of whose numbers have a graph; the longest needs a second split of keys
+    // and a larger block table while it decodes.
+    for (int i = 0; i < 12; ++i) {
       EngineRequest request;
-      for (int t = 0; t < 1 + 9 * i; ++t)
+      for (int t = 0; t < 1 + 11 * i; ++t)
         request.prompt.push_back((i % 3 * 31 + t * t) % model_->config().vocab);
-      request.max_tokens = 25 - 2 * i;
+      request.max_tokens = 25 - i % 4;
       request.sampling.temperature = i % 2 == 0 ? 0.0f : 0.8f;
       request.sampling.seed = 100 + i;
       request.logprobs = i % 3 - 1;
@@ -195,7 +197,7 @@ void ExpectSameAhead(LoadedDevice& device) {
       device.Run(device.PlainRequests(), {256, 1}, 32, false, false, &stats, false);
   EXPECT_EQ(stats.graph_steps + stats.ahead_steps, 0);
   for (const auto& [limits, num_blocks] :
-       {std::pair(SchedulerLimits{256, 8}, 64), std::pair(SchedulerLimits{16, 8}, 10)}) {
+       {std::pair(SchedulerLimits{512, 16}, 200), std::pair(SchedulerLimits{16, 16}, 16)}) {
     ExpectSame(device.Run(device.PlainRequests(), limits, num_blocks, true, true, &stats), alone);
     EXPECT_EQ(stats.graph_steps > 0, device.asynchronous());
     EXPECT_EQ(stats.ahead_steps > 0, device.asynchronous());

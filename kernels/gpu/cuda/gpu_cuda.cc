@@ -231,7 +231,7 @@ GraphHandle EndCapture(const StreamHandle& stream) {
   cudaGraph_t recorded = nullptr;
   Check(stream.device, "cudaStreamEndCapture", cudaStreamEndCapture(stream.stream, &recorded));
   GraphHandle handle = {.device = stream.device, .graph = nullptr};
-  const cudaError_t error = cudaGraphInstantiate(&handle.graph, recorded, 0);
+  cudaError_t error = cudaGraphInstantiate(&handle.graph, recorded, 0);
   Check(stream.device, "cudaGraphDestroy", cudaGraphDestroy(recorded));
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();
@@ -239,6 +239,14 @@ GraphHandle EndCapture(const StreamHandle& stream) {
     return handle;
   }
   Check(stream.device, "cudaGraphInstantiate", error);
+  // Now, not by the first launch, for which too little memory would be fatal.
+  error = cudaGraphUpload(handle.graph, stream.stream);
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    DestroyGraph(std::exchange(handle, {stream.device, nullptr}));
+    return handle;
+  }
+  Check(stream.device, "cudaGraphUpload", error);
   return handle;
 }
 

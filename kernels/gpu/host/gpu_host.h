@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/check.h"
+#include "kernels/gpu/host/host_stream.h"
 #include "kernels/gpu/host/memory.h"
 #include "kernels/gpu/host/simt.h"
 
@@ -65,8 +66,13 @@ GPU_DEVICE LaneMask Ballot(bool predicate FAIRLEAD_GPU_SITE) {
   return simt::Ballot(predicate, kAllLanes, where);
 }
 
-struct StreamHandle {};
-struct EventHandle {};
+struct StreamHandle {
+  std::shared_ptr<simt::HostStream> stream =
+      std::make_shared<simt::HostStream>(simt::Pace::kAtOnce);
+};
+struct EventHandle {
+  std::shared_ptr<simt::HostEvent> event;
+};
 using Launches = std::vector<std::function<void()>>;
 struct GraphHandle {
   std::shared_ptr<const Launches> launches;
@@ -80,34 +86,54 @@ size_t AvailableMemory(int device);
 inline DeviceTelemetry ReadTelemetry(int) { return {}; }
 inline void* AllocateMemory(int, size_t bytes) { return simt::AllocateGlobal(bytes); }
 inline void ReleaseMemory(int, void* data) { simt::FreeGlobal(data); }
-inline void* AllocatePinned(int, size_t bytes) { return std::malloc(bytes); }
-inline void ReleasePinned(int, void* data) { std::free(data); }
-inline StreamHandle CreateStream(int) { return {}; }
+inline void* AllocatePinned(int, size_t bytes) { return simt::g_pinned.Allocate(bytes); }
+inline void ReleasePinned(int, void* data) { simt::g_pinned.Release(data); }
+inline StreamHandle CreateStream(int) { return {std::make_shared<simt::HostStream>(simt::g_pace)}; }
 inline void DestroyStream(const StreamHandle&) {}
-inline void CopyToDevice(const StreamHandle&, void* device, const void* host, size_t bytes) {
+inline void Wait(const StreamHandle& stream) {
   FAIRLEAD_CHECK(recording == nullptr);
-  std::memcpy(device, host, bytes);
+  stream.stream->RunUntil(stream.stream->pushed());
 }
-inline void CopyToHost(const StreamHandle&, void* host, const void* device, size_t bytes) {
+inline void CopyToDevice(const StreamHandle& stream, void* device, const void* host, size_t bytes) {
   FAIRLEAD_CHECK(recording == nullptr);
-  std::memcpy(host, device, bytes);
+  if (simt::g_pinned.Holds(host)) {
+    return stream.stream->Push([=] { std::memcpy(device, host, bytes); });
+  }
+  const auto* const begin = static_cast<const std::byte*>(host);
+  stream.stream->Push([device, read = std::vector<std::byte>(begin, begin + bytes)] {
+    std::memcpy(device, read.data(), read.size());
+  });
 }
-inline void Wait(const StreamHandle&) { FAIRLEAD_CHECK(recording == nullptr); }
-inline EventHandle CreateEvent(int, bool = false) { return {}; }
+inline void CopyToHost(const StreamHandle& stream, void* host, const void* device, size_t bytes) {
+  FAIRLEAD_CHECK(recording == nullptr);
+  stream.stream->Push([=] { std::memcpy(host, device, bytes); });
+  if (!simt::g_pinned.Holds(host)) Wait(stream);
+}
+inline EventHandle CreateEvent(int, bool = false) { return {std::make_shared<simt::HostEvent>()}; }
 inline void DestroyEvent(const EventHandle&) {}
-inline void Record(const StreamHandle&, const EventHandle&) {
+inline void Record(const StreamHandle& stream, const EventHandle& event) {
   FAIRLEAD_CHECK(recording == nullptr);
+  *event.event = {stream.stream, stream.stream->pushed()};
 }
-inline void WaitFor(const StreamHandle&, const EventHandle&) {}
-inline void WaitForEvent(const EventHandle&) {}
+inline void WaitFor(const StreamHandle& stream, const EventHandle& event) {
+  FAIRLEAD_CHECK(recording == nullptr);
+  if (event.event->stream != nullptr) {
+    stream.stream->PushWait(event.event->stream, event.event->tasks);
+  }
+}
+inline void WaitForEvent(const EventHandle& event) {
+  if (event.event->stream != nullptr) event.event->stream->RunUntil(event.event->tasks);
+}
 inline double SecondsBetween(const EventHandle&, const EventHandle&) { return -1; }
 inline void BeginCapture(const StreamHandle&) {
   FAIRLEAD_CHECK(recording == nullptr);
   recording = std::make_shared<Launches>();
 }
 inline GraphHandle EndCapture(const StreamHandle&) { return {std::exchange(recording, nullptr)}; }
-inline void LaunchGraph(const StreamHandle&, const GraphHandle& graph) {
-  for (const auto& launch : *graph.launches) launch();
+inline void LaunchGraph(const StreamHandle& stream, const GraphHandle& graph) {
+  stream.stream->Push([launches = graph.launches] {
+    for (const auto& launch : *launches) launch();
+  });
 }
 inline void DestroyGraph(const GraphHandle&) {}
 
@@ -119,15 +145,10 @@ struct KernelCall {
   void operator()() const { kernel(args); }
 };
 
-// Runs at once. A fault ends the process: it is a bug of ours, like an illegal access on a GPU.
+// A fault ends the process: it is a bug of ours, like an illegal access on a GPU.
 template <typename Args>
-void LaunchNamed(const char* name, const StreamHandle& stream, Grid grid, int threads,
-                 size_t shared_bytes, void (*kernel)(Args), const Args& args) {
-  if (recording != nullptr) {
-    recording->push_back(
-        [=] { LaunchNamed(name, stream, grid, threads, shared_bytes, kernel, args); });
-    return;
-  }
+void RunGrid(const char* name, Grid grid, int threads, size_t shared_bytes, void (*kernel)(Args),
+             const Args& args) {
   const KernelCall<Args> call{kernel, args};
   const simt::GlobalRange parameters(&call, sizeof(call));
   const auto fault = simt::TryLaunch({.kernel = name,
@@ -137,6 +158,17 @@ void LaunchNamed(const char* name, const StreamHandle& stream, Grid grid, int th
                                       .warp = kWarp},
                                      call);
   if (fault) simt::Die(*fault);
+}
+
+template <typename Args>
+void LaunchNamed(const char* name, const StreamHandle& stream, Grid grid, int threads,
+                 size_t shared_bytes, void (*kernel)(Args), const Args& args) {
+  const auto run = [=] { RunGrid(name, grid, threads, shared_bytes, kernel, args); };
+  if (recording != nullptr) {
+    recording->push_back(run);
+  } else {
+    stream.stream->Push(run);
+  }
 }
 
 }  // namespace fairlead::FAIRLEAD_GPU

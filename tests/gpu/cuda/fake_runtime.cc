@@ -167,6 +167,7 @@ FAKE cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
   return cudaSuccess;
 }
 FAKE cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaSuccess; }
+FAKE cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return cudaSuccess; }
 FAKE cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
   return LostAfter("fail_launch", g_launches += reinterpret_cast<int64_t>(exec) - 1);
 }
