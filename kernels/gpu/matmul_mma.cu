@@ -282,7 +282,8 @@ template <typename Weight, int kTiles, bool kStaged, bool kRouted>
 GPU_KERNEL void GPU_THREADS(kSlices* kWarp) MatmulSlices(MmaCall call) {
   constexpr int kTokens = kTiles * kMmaTokens;
   GPU_SHARED(float, shared, kSlices* kTokens* kMmaRows);
-  const int blocks = TokenTile<kRouted>::Count(call.product, kTokens);  // that share the rows
+  // That share the rows.
+  const int blocks = kStaged && !kRouted ? 1 : TokenTile<kRouted>::Count(call.product, kTokens);
   const int tile = static_cast<int>(BlockX()) / blocks, slice = WarpId();
   const TokenTile<kRouted> token_tile(call.product, static_cast<int>(BlockX()) % blocks, kTokens);
   if (token_tile.empty()) return;
