@@ -44,12 +44,12 @@ def unpack_msgpack(b, p=0):
 
 
 class CodeObject:
-    """`kernels`: the metadata of each by name; `symbols`: address and size by name; `architecture`: "gfx942"."""
+    """`data`: the file; `kernels`: the metadata of each by name; `symbols`: address and size by name; `architecture`: "gfx942"."""
 
     def __init__(self, data):
         if data[:4] != b"\x7fELF":
             raise ValueError("no ELF file")
-        self._data = data
+        self.data = data
         offset, = struct.unpack_from("<Q", data, 40)
         count, = struct.unpack_from("<H", data, 60)
         self._sections = [struct.unpack_from("<IIQQQQIIQQ", data, offset + i * 64) for i in range(count)]
@@ -72,9 +72,9 @@ class CodeObject:
 
     def segments(self):
         """(offset, address, bytes in the file, bytes in memory) of what is loaded."""
-        offset, = struct.unpack_from("<Q", self._data, 32)
-        count, = struct.unpack_from("<H", self._data, 56)
-        headers = (struct.unpack_from("<IIQQQQQQ", self._data, offset + i * 56) for i in range(count))
+        offset, = struct.unpack_from("<Q", self.data, 32)
+        count, = struct.unpack_from("<H", self.data, 56)
+        headers = (struct.unpack_from("<IIQQQQQQ", self.data, offset + i * 56) for i in range(count))
         return [(h[2], h[3], h[5], h[6]) for h in headers if h[0] == 1]
 
     def relocations(self):
@@ -84,7 +84,7 @@ class CodeObject:
             if s[1] != 4:
                 continue
             for i in range(s[5] // 24):
-                offset, info, addend = struct.unpack_from("<QQq", self._data, s[4] + i * 24)
+                offset, info, addend = struct.unpack_from("<QQq", self.data, s[4] + i * 24)
                 if info & 0xFFFFFFFF != 13:
                     raise ValueError(f"relocation type {info & 0xFFFFFFFF}; only R_AMDGPU_RELATIVE64 is known")
                 out.append((offset, addend))
