@@ -20,11 +20,13 @@ cpu:
   --quick           two rounds, fewer points: a look, not a result
   --threads N, --numerics precise,fast, --rounds N, --only PHASES, --dummy-dtype T
                     as build/release/bench_suite --help says
-gpu: the tests of the gpu label, then limits, ops, engine, serving and predictions, within 8 minutes on an H100
+gpu: the tests of the gpu label, then limits, ops, invariance, engine, graphs, serving and predictions, within 8 minutes
+     on an H100
   --device NAME     default: the first GPU whose driver is there
   --scale tiny      every part in tiny shapes, for host-simt: a rehearsal, whose figures mean nothing
   --peer PEER       http://..., or COMMAND
-  --peer-transformers PYTHON   an interpreter with torch and transformers
+  --peer-transformers PYTHON, --peer-vllm PYTHON
+                    an interpreter with torch and transformers, with vllm; default: python3, where it has them
   --model PATH      another file of SmolLM2-135M
   --no-tests        no tests first
 both:
@@ -90,10 +92,19 @@ run_cpu() {
     --output bench/results/report.html; }
 }
 
+# add_python_peer NAME MODULES...: unless it was named, where python3 has them.
+add_python_peer() {
+  local option=--peer-$1
+  shift
+  case " ${arguments[*]} " in *" $option "*) return 0 ;; esac
+  ! python3 -c 'import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))' "$@" 2>/dev/null ||
+    arguments+=("$option" "$(command -v python3)")
+}
+
 # A part that failed is in the result and in the report, too.
 run_gpu() {
   local status=0 tests=build/release
-  build release fairlead fairlead_host gpu_suite limits engine_bench ops_bench serve_bench
+  build release fairlead fairlead_host gpu_suite limits invariance engine_bench ops_bench serve_bench
   case $device in
     cuda:* | hip:*) build_backend; [ ! -e "build/${device%%:*}/CTestTestfile.cmake" ] || tests=build/${device%%:*} ;;
   esac
@@ -107,6 +118,8 @@ run_gpu() {
     arguments+=(--tests "$tests")
   fi
   [ "$scale" = tiny ] || [ -n "$model" ] || model=$(deploy/get-model.sh | tail -n 1)
+  add_python_peer transformers torch transformers
+  add_python_peer vllm vllm
   build/release/gpu_suite --checkout "$root" --device "$device" --scale "$scale" --model "$model" --name "$name" \
     --output "bench/results/$name.json" --command "bench/run.sh$shown" "${arguments[@]}" || status=$?
   [ "$status" -le 1 ] && [ -e "bench/results/$name.json" ] || return "$status"
@@ -127,7 +140,7 @@ while [ $# -gt 0 ]; do
     --no-tests) of_gpu=$option; run_tests=0; shift; continue ;;
     --quick) of_cpu=$option; arguments+=("$option"); shift; continue ;;
     -h | --help) usage; exit 0 ;;
-    --device | --scale | --peer-transformers) of_gpu=$option ;;
+    --device | --scale | --peer-transformers | --peer-vllm) of_gpu=$option ;;
     --threads | --numerics | --rounds | --only | --dummy-dtype) of_cpu=$option ;;
     --peer | --model | --name) ;;
     *) usage >&2; exit 2 ;;

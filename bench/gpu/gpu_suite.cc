@@ -2,6 +2,7 @@
 // gpu_suite: everything that bench/run.sh gpu measures, as one result file, which is written anew
 // after each part: a machine that goes away takes no result with it.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <functional>
 #include <iostream>
@@ -28,9 +29,6 @@ constexpr std::pair<const char*, const char*> kMissing[] = {
     {"the device's idle time between steps",
      "the Device interface has no events, so a step's time on the device is not known apart from "
      "the host's"},
-    {"the cost of batch invariance",
-     "the kernels have one mode, which is invariant: there is no other to compare with"},
-    {"steps as captured graphs against single launches", "the Device interface has no graphs"},
     {"transfers from pinned memory",
      "the Device interface hands out none: host_to_device is from ordinary memory"},
     {"a copy of device memory",
@@ -52,6 +50,7 @@ void AddOptions(CLI::App& app, CommandLine& line) {
                  "an OpenAI server's URL, or a command that takes llama-bench's options");
   app.add_option("--peer-transformers", line.gpu.transformers_python,
                  "a Python that has torch and transformers");
+  app.add_option("--peer-vllm", line.gpu.vllm_python, "a Python that has vllm");
   app.add_option("--name", line.name, "of the result");
   app.add_option("--output", line.output, "the result file")->required();
   app.add_option("--checkout", line.checkout, "folder of the sources")->required();
@@ -95,16 +94,22 @@ class Suite {
       Part("tests", gpu_.plan.tests_s, [this] { return Store("tests", RunGpuTests(gpu_)); });
     Part("limits", gpu_.plan.limits_s * 3 / 5, [this] { return StoreLimits("before"); });
     Part("ops", gpu_.plan.ops_s, [this] { return Store("ops", RunGpuOps(gpu_)); });
+    Part("invariance", gpu_.plan.invariance_s,
+         [this] { return Store("invariance", RunGpuInvariance(gpu_, LimitsBefore())); });
     for (const GpuModel& model : gpu_.plan.models) {
       Part("engine, " + model.title, model.budget_s,
            [&] { return Append("engine", RunGpuEngine(gpu_, model)); });
+    }
+    for (const GpuModel& model : gpu_.plan.models) {
+      if (!model.graphs) continue;
+      Part("graphs, " + model.title, gpu_.plan.graphs_s, [&] { return Graphs(model); });
     }
     for (const GpuModel& model : gpu_.plan.models) {
       if (!model.serves) continue;
       Part("serving, " + model.title, gpu_.plan.serving_s,
            [&] { return Append("serving", RunGpuServing(gpu_, model)); });
     }
-    if (!gpu_.peers.empty() || !gpu_.transformers_python.empty())
+    if (!gpu_.peers.empty() || !gpu_.transformers_python.empty() || !gpu_.vllm_python.empty())
       Part("peers", gpu_.plan.peers_s, [this] {
         result_["peer_engine"] = Json::array();
         return RunGpuPeers(gpu_, result_["peer_engine"]);
@@ -136,20 +141,49 @@ class Suite {
       result_["weight_dtypes"].push_back(Info(dtype).name);
     result_["machine"] = MachineFacts();
     result_["build"] = BuildFacts();
-    for (const char* key : {"budget", "failed", "missing", "engine", "serving", "peers"})
+    for (const char* key : {"budget", "failed", "missing", "engine", "graphs", "serving", "peers"})
       result_[key] = Json::array();
     for (const auto& [what, why] : kMissing)
       result_["missing"].push_back({{"what", what}, {"why", why}});
     for (const Peer& peer : gpu_.peers) result_["peers"].push_back(peer.name);
-    if (!gpu_.transformers_python.empty()) result_["peers"].push_back("transformers");
+    AddPeer("transformers", gpu_.transformers_python, "torch and transformers");
+    AddPeer("vllm", gpu_.vllm_python, "vllm");
+    LeaveOutModels(info.weight_dtypes);
     return absl::OkStatus();
+  }
+
+  void AddPeer(const std::string& name, const std::string& python, const char* packages) {
+    if (!python.empty()) {
+      result_["peers"].push_back(name);
+      return;
+    }
+    result_["missing"].push_back(
+        {{"what", name + " as a peer"},
+         {"why", StrCat("no Python with ", packages, " was found or named: --peer-", name)}});
+  }
+
+  // Those with weights that the device does not take.
+  void LeaveOutModels(const std::vector<DType>& has) {
+    std::erase_if(gpu_.plan.models, [&](const GpuModel& model) {
+      const auto dtype = ParseDType(model.weights);
+      const bool fits = model.weights.empty() ||
+                        (dtype && std::find(has.begin(), has.end(), *dtype) != has.end());
+      if (!fits) {
+        result_["missing"].push_back(
+            {{"what", "engine, " + model.title},
+             {"why", StrCat("the device takes no weights of ", model.weights)}});
+      }
+      return !fits;
+    });
   }
 
   void PrintBudget() {
     Say(StrCat("budget: ", gpu_.plan.TotalSeconds(), " s: tests ", gpu_.plan.tests_s, ", limits ",
-               gpu_.plan.limits_s, ", ops ", gpu_.plan.ops_s, ", peers ", gpu_.plan.peers_s));
+               gpu_.plan.limits_s, ", ops ", gpu_.plan.ops_s, ", invariance ",
+               gpu_.plan.invariance_s, ", peers ", gpu_.plan.peers_s));
     for (const GpuModel& model : gpu_.plan.models) {
       Say(StrCat("budget: engine, ", model.title, ": ", model.budget_s,
+                 model.graphs ? StrCat(", graphs ", gpu_.plan.graphs_s) : "",
                  model.serves ? StrCat(", serving ", gpu_.plan.serving_s) : ""));
     }
   }
@@ -185,10 +219,20 @@ class Suite {
     return limits.status();
   }
 
+  Json LimitsBefore() const {
+    return result_.value("limits", Json::object()).value("before", Json::array());
+  }
+
+  absl::Status Graphs(const GpuModel& model) {
+    const auto rows = RunGpuGraphs(gpu_, model);
+    if (!rows.ok()) return rows.status();
+    for (const Json& row : *rows) result_["graphs"].push_back(row);
+    return absl::OkStatus();
+  }
+
   absl::Status Predict() {
-    const Json limits = result_.value("limits", Json::object()).value("before", Json::array());
-    absl::Status status =
-        Store("against", CompareWithPredicted(gpu_, result_["engine"], limits, description_));
+    absl::Status status = Store(
+        "against", CompareWithPredicted(gpu_, result_["engine"], LimitsBefore(), description_));
     status.Update(Store("predicted", PredictForTable(gpu_)));
     return status;
   }
@@ -224,7 +268,7 @@ class Suite {
   }
 
   CommandLine& line_;
-  const GpuOptions& gpu_;
+  GpuOptions& gpu_;
   std::string description_;
   Json result_;
 };

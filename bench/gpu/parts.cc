@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/gpu/parts.h"
 
+#include <algorithm>
+#include <optional>
 #include <utility>
 
+#include "absl/strings/str_split.h"
 #include "bench/common/stats.h"
 #include "bench/gpu/ctest_result.h"
 #include "bench/roofline/measured.h"
@@ -15,6 +18,8 @@ namespace fairlead::bench {
 namespace {
 
 constexpr double kLaunchUs = 1.3;  // as roofline's --launch-us
+// What a peer may take besides its budget: one that compiles and captures graphs starts slowly.
+constexpr int kPeerSeconds = 180;
 
 // The program's JSON.
 absl::StatusOr<Json> JsonOf(const GpuOptions& options, int seconds,
@@ -44,7 +49,8 @@ std::string TorchDevice(const std::string& device) {
 absl::Status AddPeerSamples(const std::string& who, const std::string& title,
                             const std::vector<std::string>& command, const GpuOptions& options,
                             Json& rows) {
-  const auto output = OutputOf(GpuOptions::Limited(options.plan.peers_s, command), options.log);
+  const auto output =
+      OutputOf(GpuOptions::Limited(kPeerSeconds + options.plan.peers_s, command), options.log);
   if (!output.ok()) return output.status();
   const auto samples = ParseLlamaBench(*output);
   if (!samples.ok()) return samples.status();
@@ -54,6 +60,27 @@ absl::Status AddPeerSamples(const std::string& who, const std::string& title,
     rows.push_back(std::move(row));
   }
   return absl::OkStatus();
+}
+
+// engine_bench of a model, but for what it shall measure.
+std::vector<std::string> EngineCommand(const GpuOptions& options, const GpuModel& model) {
+  std::vector<std::string> command = {options.programs + "/engine_bench",
+                                      "-m",
+                                      options.ModelFolder(model),
+                                      "--device",
+                                      options.device,
+                                      "-n",
+                                      StrCat(model.generate),
+                                      "-r",
+                                      StrCat(model.repetitions),
+                                      "--time-limit",
+                                      StrCat(model.tests_s),
+                                      "--json",
+                                      "-"};
+  if (!model.weights.empty())
+    command.insert(command.end(), {"--load-format", "dummy", "--dummy-dtype", model.weights});
+  if (!model.kv.empty()) command.insert(command.end(), {"--kv-cache-dtype", model.kv});
+  return command;
 }
 
 }  // namespace
@@ -114,27 +141,8 @@ absl::StatusOr<Json> RunGpuOps(const GpuOptions& options) {
 }
 
 absl::StatusOr<Json> RunGpuEngine(const GpuOptions& options, const GpuModel& model) {
-  std::vector<std::string> command = {options.programs + "/engine_bench",
-                                      "-m",
-                                      options.ModelFolder(model),
-                                      "--device",
-                                      options.device,
-                                      "-p",
-                                      model.prompts,
-                                      "-n",
-                                      StrCat(model.generate),
-                                      "-d",
-                                      model.depths,
-                                      "-b",
-                                      model.batches,
-                                      "-r",
-                                      StrCat(model.repetitions),
-                                      "--time-limit",
-                                      StrCat(model.tests_s),
-                                      "--json",
-                                      "-"};
-  if (!model.weights.empty())
-    command.insert(command.end(), {"--load-format", "dummy", "--dummy-dtype", model.weights});
+  std::vector<std::string> command = EngineCommand(options, model);
+  command.insert(command.end(), {"-p", model.prompts, "-d", model.depths, "-b", model.batches});
   // It may take twice its budget: a result that is late is better than none.
   auto json = JsonOf(options, 2 * model.budget_s, command);
   if (!json.ok()) return json.status();
@@ -143,6 +151,80 @@ absl::StatusOr<Json> RunGpuEngine(const GpuOptions& options, const GpuModel& mod
       model.weights.empty() ? (*json)["model"].value("matrix_dtype", "") : model.weights;
   setup.update((*json)["setups"][0]);
   return setup;
+}
+
+absl::StatusOr<Json> RunGpuGraphs(const GpuOptions& options, const GpuModel& model) {
+  Json rows = Json::array();
+  for (const std::string mode : {"on", "off"}) {
+    std::vector<std::string> command = EngineCommand(options, model);
+    command.insert(command.end(), {"-p", "0", "-d", "0", "-b", "1", "--graphs", mode});
+    auto json = JsonOf(options, 2 * options.plan.graphs_s, command);
+    if (!json.ok()) return json.status();
+    const Json& setup = (*json)["setups"][0];
+    if (const std::string ran = setup.value("graphs", mode); ran != mode) {
+      return absl::InternalError(
+          StrCat("engine_bench --graphs ", mode, " ran with graphs ", ran, ", says its result"));
+    }
+    const Json& tests = setup["tests"];
+    for (size_t i = 0; i < tests.size(); ++i) {
+      if (mode == "on") rows.push_back({{"title", model.title}, {"test", tests[i]["test"]}});
+      if (i >= rows.size() || rows[i]["test"] != tests[i]["test"])
+        return absl::InternalError("the tests with graphs are not those without");
+      for (const char* key : {"median", "min", "max", "samples"})
+        rows[i][mode][key] = tests[i][key];
+    }
+  }
+  for (Json& row : rows) {
+    if (!row.contains("off"))
+      return absl::InternalError("the tests with graphs are not those without");
+    row["ratio"] = row["on"]["median"].get<double>() / row["off"]["median"].get<double>();
+  }
+  if (rows.empty()) return absl::InternalError("no decode fitted in the time");
+  return rows;
+}
+
+absl::StatusOr<Json> RunGpuInvariance(const GpuOptions& options, const Json& limits) {
+  auto json = JsonOf(options, 4 * options.plan.invariance_s,
+                     {options.programs + "/invariance", "--device", options.device, "--scale",
+                      options.plan.scale, "--json", "-"});
+  if (!json.ok()) return json.status();
+  Json rows = (*json)["rows"];
+  const std::optional<DeviceLimits> measured = MeasuredLimits(limits);
+  for (Json& row : rows) {
+    if (!measured) break;
+    const double operations =
+        2 * row["n"].get<double>() * row["k"].get<double>() * row["tokens"].get<double>();
+    const double least =
+        std::max(row["weight_bytes"].get<double>() / measured->memory, operations / measured->bf16);
+    row["limit_%"] = least * 1e8 / row["median"].get<double>();
+  }
+  if (options.transformers_python.empty()) return rows;
+  std::vector<std::string> command = {options.transformers_python,
+                                      options.checkout + "/bench/peers/transformers_peer.py",
+                                      "matmul",
+                                      "--device",
+                                      TorchDevice(options.device),
+                                      "--matrix-bytes",
+                                      StrCat(options.plan.scale == "full" ? 256 << 20 : 1),
+                                      "--product"};
+  std::vector<Json*> wanted;
+  for (Json& row : rows) {
+    if (row["dtype"] != "bf16") continue;
+    wanted.push_back(&row);
+    command.push_back(StrCat(row["n"].get<int64_t>(), ",", row["k"].get<int64_t>(), ",",
+                             row["tokens"].get<int64_t>()));
+  }
+  const auto lines =
+      OutputOf(GpuOptions::Limited(4 * options.plan.invariance_s, command), options.log);
+  if (!lines.ok()) return lines.status();
+  size_t i = 0;
+  for (const absl::string_view line : absl::StrSplit(*lines, '\n', absl::SkipWhitespace())) {
+    const auto product = ParseJson({line.data(), line.size()});
+    if (!product.ok() || !product->is_object() || i >= wanted.size()) continue;
+    (*wanted[i++])["torch"] = SummaryJson(product->value("microseconds", std::vector<double>()));
+  }
+  if (i != wanted.size()) return absl::InternalError("torch answered other products than asked");
+  return rows;
 }
 
 absl::Status RunGpuPeers(const GpuOptions& options, Json& rows) {
@@ -154,16 +236,29 @@ absl::Status RunGpuPeers(const GpuOptions& options, Json& rows) {
   }
   for (const GpuModel& model : options.plan.models) {
     const std::string generate = StrCat(model.generate);
-    // The peer's weights are random and of bf16.
-    if (!options.transformers_python.empty() && model.weights == "bf16") {
-      status.Update(AddPeerSamples(
-          "transformers", model.title,
-          {options.transformers_python, options.checkout + "/bench/peers/transformers_peer.py",
-           "bench", "-m", options.checkout + "/bench/models/" + model.shape, "--device",
-           TorchDevice(options.device), "-p", model.prompts, "-n", generate, "-b", model.batches,
-           "-r", "2"},
-          options, rows));
-    }
+    // The peers' weights are random and of bf16.
+    const auto add = [&](const char* who, const std::string& python,
+                         std::vector<std::string> arguments) {
+      if (python.empty() || model.weights != "bf16") return;
+      std::vector<std::string> command = {
+          python,
+          StrCat(options.checkout, "/bench/peers/", who, "_peer.py"),
+          "bench",
+          "-m",
+          options.checkout + "/bench/models/" + model.shape,
+          "-p",
+          model.prompts,
+          "-n",
+          generate,
+          "-b",
+          model.batches,
+          "-r",
+          "2"};
+      command.insert(command.end(), arguments.begin(), arguments.end());
+      status.Update(AddPeerSamples(who, model.title, command, options, rows));
+    };
+    add("transformers", options.transformers_python, {"--device", TorchDevice(options.device)});
+    add("vllm", options.vllm_python, {});
     for (const Peer& peer : options.peers) {
       std::vector<std::string> command = peer.Command("bench");
       if (command.empty() || !model.weights.empty()) continue;  // they load files
@@ -215,6 +310,7 @@ absl::StatusOr<Json> PredictForTable(const GpuOptions& options) {
   if (!plan.ok()) return plan.status();
   Json out = Json::array();
   for (const GpuModel& model : plan->models) {
+    if (!model.kv.empty()) continue;
     const auto shape = LoadShape(options.checkout + "/bench/models/" + model.shape);
     if (!shape.ok()) return shape.status();
     // The file of the model without random weights is not what other chips are compared by.

@@ -22,7 +22,8 @@ struct GpuOptions {
   std::string model = {};         // file of the model without random weights
   std::string tests_folder = {};  // a build folder; empty: no tests are run
   std::vector<Peer> peers = {};
-  std::string transformers_python = {};  // an interpreter with torch; empty: none
+  std::string transformers_python = {};  // an interpreter with torch and transformers; empty: none
+  std::string vllm_python = {};          // one with vllm
 
   std::string ModelFolder(const GpuModel& model) const;
   // Ends `command` after so many seconds.
@@ -37,10 +38,16 @@ absl::StatusOr<Json> RunGpuLimits(const GpuOptions& options);
 absl::StatusOr<Json> RunGpuOps(const GpuOptions& options);
 // A setup of engine_bench and {"title", "shape", "weights"}.
 absl::StatusOr<Json> RunGpuEngine(const GpuOptions& options, const GpuModel& model);
+// [{"title", "test", "on": SummaryJson, "off", "ratio"}] of decodes of one sequence, by two
+// processes. kInternal also when one of them ran otherwise than it was told.
+absl::StatusOr<Json> RunGpuGraphs(const GpuOptions& options, const GpuModel& model);
+// The rows of the program `invariance`, with "limit_%" where `limits` were measured, and with a
+// Python that has torch "torch": its library's time of the same bf16 product.
+absl::StatusOr<Json> RunGpuInvariance(const GpuOptions& options, const Json& limits);
 // {"title", "rows": the closed loop, "rates": the open one}; URLs among the peers take their turns
 // in the closed one.
 absl::StatusOr<Json> RunGpuServing(const GpuOptions& options, const GpuModel& model);
-// [{"who", "title", "test", median, min, max, samples}]: transformers, and commands that take
+// [{"who", "title", "test", median, min, max, samples}]: transformers, vLLM, and commands that take
 // llama-bench's options.
 // Appends to `rows`; what one peer fails at costs no other its samples.
 absl::Status RunGpuPeers(const GpuOptions& options, Json& rows);

@@ -10,11 +10,13 @@ namespace {
 GpuPlan FullPlan() {
   GpuPlan plan{
       .scale = "full",
-      .tests_s = 60,
-      .limits_s = 25,  // before and after
-      .ops_s = 60,
-      .peers_s = 50,
-      .serving_s = 45,
+      .tests_s = 45,
+      .limits_s = 20,  // before and after
+      .ops_s = 40,
+      .invariance_s = 15,
+      .peers_s = 45,
+      .serving_s = 35,
+      .graphs_s = 25,
       .ops_filter =
           "^(llama-8b|smollm2-135m)/"
           "(Matmul/(bf16|q8_0|q4_0)/.*rows:(1|32|512)(/|$)"
@@ -32,21 +34,28 @@ GpuPlan FullPlan() {
                       .batches = "1,8,32",
                       .generate = 64,
                       .repetitions = 3};
-  const auto add = [&](const char* shape, const char* weights, int tests_s, int budget_s,
-                       bool serves) {
+  const auto add = [&](const char* shape, const char* weights, int tests_s, int budget_s) {
     GpuModel model = base;
     model.shape = shape;
     model.weights = weights;
     model.title = StrCat(shape, weights[0] == '\0' ? "" : " ", weights);
     model.tests_s = tests_s;
     model.budget_s = budget_s;
-    model.serves = serves;
     plan.models.push_back(model);
+    return &plan.models.back();
   };
-  add("smollm2-135m", "", 20, 25, true);
-  add("llama-8b", "bf16", 40, 80, true);
-  add("llama-8b", "q8_0", 25, 45, false);
-  add("llama-8b", "q4_0", 25, 45, false);
+  GpuModel* model = add("smollm2-135m", "", 12, 18);
+  model->serves = model->graphs = true;
+  add("llama-8b", "bf16", 30, 55)->serves = true;
+  add("llama-8b", "q8_0", 15, 30);
+  add("llama-8b", "f8_e4m3", 15, 30);
+  add("llama-8b", "q4_0", 15, 30)->graphs = true;
+  // Of the same weights, where the cache's size counts most.
+  model = add("llama-8b", "q4_0", 15, 30);
+  model->kv = "f8_e4m3";
+  model->title += ", KV f8_e4m3";
+  model->prompts = "2048";
+  model->depths = "1024";
   return plan;
 }
 
@@ -56,8 +65,10 @@ GpuPlan TinyPlan() {
       .tests_s = 120,
       .limits_s = 30,
       .ops_s = 60,
+      .invariance_s = 10,
       .peers_s = 60,
       .serving_s = 60,
+      .graphs_s = 40,
       .tests_filter = "^(simt_faults|gpu_sampling)_",
       .limits = TinyDeviceLimits(),
       .ops_filter =
@@ -69,7 +80,7 @@ GpuPlan TinyPlan() {
       .open_shares = {0.5},
       .load_s = 2,
       .vocabulary = 511};
-  for (const char* weights : {"bf16", "q8_0", "q4_0"}) {
+  for (const char* weights : {"bf16", "q8_0", "f8_e4m3", "q4_0"}) {
     plan.models.push_back({.title = StrCat("tiny ", weights),
                            .shape = "tiny",
                            .weights = weights,
@@ -80,16 +91,24 @@ GpuPlan TinyPlan() {
                            .repetitions = 2,
                            .tests_s = 20,
                            .budget_s = 40,
-                           .serves = plan.models.empty()});
+                           .serves = plan.models.empty(),
+                           .graphs = plan.models.empty()});
   }
+  GpuModel model = plan.models.back();
+  model.kv = "f8_e4m3";
+  model.title += ", KV f8_e4m3";
+  model.depths = "16";
+  plan.models.push_back(model);
   return plan;
 }
 
 }  // namespace
 
 int GpuPlan::TotalSeconds() const {
-  int total = tests_s + limits_s + ops_s + peers_s;
-  for (const GpuModel& model : models) total += model.budget_s + (model.serves ? serving_s : 0);
+  int total = tests_s + limits_s + ops_s + invariance_s + peers_s;
+  for (const GpuModel& model : models) {
+    total += model.budget_s + (model.serves ? serving_s : 0) + (model.graphs ? graphs_s : 0);
+  }
   return total;
 }
 

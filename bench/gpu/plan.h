@@ -16,12 +16,14 @@ struct GpuModel {
   std::string title = {};    // "llama-8b q4_0"
   std::string shape = {};    // a folder of bench/models/
   std::string weights = {};  // dtype of random weights; empty: those of --model's file
+  std::string kv = {};       // dtype of the KV cache; empty: the device's
   std::string prompts = {}, depths = {}, batches = {};
   int generate = 0;
   int repetitions = 0;
   int tests_s = 0;   // for the tests, once it is loaded
   int budget_s = 0;  // for all of it
   bool serves = false;
+  bool graphs = false;  // decoded with and without them
 };
 
 struct GpuLoad {
@@ -31,9 +33,10 @@ struct GpuLoad {
 
 struct GpuPlan {
   std::string scale = {};
-  int tests_s = 0, limits_s = 0, ops_s = 0, peers_s = 0;  // budgets
-  int serving_s = 0;                                      // of each model that serves
-  std::string tests_filter = {};                          // of ctest's names; empty: all
+  int tests_s = 0, limits_s = 0, ops_s = 0, invariance_s = 0, peers_s = 0;  // budgets
+  int serving_s = 0;              // of each model that serves
+  int graphs_s = 0;               // of each model with them
+  std::string tests_filter = {};  // of ctest's names; empty: all
   DeviceLimitOptions limits = {};
   std::string ops_filter = {};
   double ops_min_time_s = 0;

@@ -4,6 +4,7 @@
 
   transformers_peer.py version                                     one line
   transformers_peer.py bench -m FOLDER --device D -p P -n N -b B -r R   llama-bench's JSON lines, "batch" besides
+  transformers_peer.py matmul --device D --product N,K,TOKENS ...       JSON lines of one bf16 product each, in torch's library
 
 Random bf16 weights of FOLDER's config.json, made on the device. A static cache, and on a GPU a compiled decode step
 (mode reduce-overhead, which captures graphs); where that fails, the plain one, and a line on stderr.
@@ -90,16 +91,52 @@ def bench(options) -> None:
             report(prompt, 0, 1, prompt, [runner.prefill(prompt) for _ in runs])
 
 
+def matmul(options) -> None:
+    """Of matrices that take turns, as many as no cache holds; launches are enqueued, then waited for."""
+    import torch
+
+    device = torch.device(options.device)
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    weights, shape = [], None
+    for n, k, tokens in options.product:
+        if shape != (n, k):
+            shape, weights = (n, k), []
+            copies = min(64, max(1, options.matrix_bytes // (2 * n * k)))
+            weights = [torch.randn(n, k, device=device, dtype=torch.bfloat16) for _ in range(copies)]
+        x = torch.randn(tokens, k, device=device, dtype=torch.bfloat16)
+
+        def run(launches: int) -> float:
+            wait()
+            begin = time.perf_counter()
+            for i in range(launches):
+                torch.nn.functional.linear(x, weights[i % len(weights)])
+            wait()
+            return (time.perf_counter() - begin) / launches
+
+        run(len(weights))
+        launches = min(1000, max(len(weights), int(0.008 / run(1)) + 1))
+        print(json.dumps({"n": n, "k": k, "tokens": tokens, "microseconds": [run(launches) * 1e6 for _ in range(3)]}), flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["version", "bench"])
+    parser.add_argument("action", choices=["version", "bench", "matmul"])
     parser.add_argument("-m", dest="model")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("-p", dest="prompt", type=numbers, default=[])
     parser.add_argument("-n", dest="generate", type=int, default=32)
     parser.add_argument("-b", dest="batch", type=numbers, default=[1])
     parser.add_argument("-r", dest="repetitions", type=int, default=2)
+    parser.add_argument("--product", type=numbers, nargs="*", default=[])
+    parser.add_argument("--matrix-bytes", type=int, default=1)
     options = parser.parse_args()
+    if options.action == "matmul":
+        matmul(options)
+        return 0
     if options.action == "version":
         import torch
         import transformers

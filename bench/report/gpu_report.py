@@ -55,6 +55,25 @@ def engine_tables(result: dict) -> str:
     return text
 
 
+def graphs_table(result: dict) -> str:
+    lines = [[f"{html.escape(row['title'])}: {row['test']}", spread(row["on"]), spread(row["off"]), f"{row['ratio']:.2f}"] for row in result.get("graphs") or []]
+    return table(["tokens/s: median <small>min-max</small>", "graphs", "single launches", "graphs : single"], lines)
+
+
+def invariance_table(result: dict) -> str:
+    rows = result.get("invariance") or []
+    torch = ["torch, us", "ours : torch"] if any("torch" in row for row in rows) else []
+    lines = []
+    for row in rows:
+        limit = row.get("limit_%")
+        cells = [f"{html.escape(row['matrix'])} {row['n']} x {row['k']}, {row['dtype']}, rows: {row['tokens']}",
+                 "the same" if row["same_bits"] else "<b class='down'>others</b>", spread(row),
+                 f"{limit:.1f}" if limit else "", f"{max(0, 100 - limit):.0f} %" if limit else ""]
+        other = row.get("torch")
+        lines.append(cells + [spread(other) if other else "", f"{row['median'] / other['median']:.2f}" if other else ""][:len(torch)])
+    return table(["product", "bits of its rows alone", "us: median <small>min-max</small>", "% of limit", "price at most", *torch], lines)
+
+
 def against_table(result: dict) -> str:
     lines = []
     for row in result.get("against") or []:
@@ -171,6 +190,11 @@ def write(result: dict) -> str:
         page.parts.append(f'<section class="void"><b>Failed: {html.escape(failure["part"])}.</b> {html.escape(failure["why"])}</section>')
     page.section("Tests", tests_text(result), note="ctest -L gpu, before anything is measured.")
     page.section("Engine", engine_tables(result), note="In process, without sockets. tgN: N tokens of each of b sequences after d tokens; ppN: N prompt tokens.")
+    page.section("Graphs", graphs_table(result), note="The same decode of one sequence with its steps launched as captured graphs and kernel by kernel, each by a process of its own.")
+    page.section("Batch invariance", invariance_table(result),
+                 note="Our kernels have one mode, in which a row's bits do not depend on the rows beside it, so there is no other of ours to compare with. Measured: the bits of the first and the "
+                      "last row in a batch against each alone, and the time. What lacks to 100 % of the limit is the most that a kernel with a free choice of order could save, whatever the reason. "
+                      "torch: the same bf16 product by its own library, whose order does depend on the batch; the ratio holds every difference of the kernels, not invariance alone.")
     page.section("Measured against predicted", page.plot(against_chart(result)), against_table(result),
                  note="Floor: weights and KV are read once and every product is made, at the limits measured in this run. Kernels: every kernel "
                       "also reads what the one before wrote, and costs a launch. The last column is by the chip's data sheet, where we know it.")

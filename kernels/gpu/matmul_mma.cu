@@ -228,11 +228,13 @@ GPU_DEVICE void MultiplyGroup(const TileChunks<Weight>& chunks,
     GPU_UNROLL for (int i = 0; i < Layout::kJoined; ++i) {
       rows[i] = chunks.Fragment(step + i, power);
     }
+    // Not left early: HIP 5.7 would not unroll it, and keep the sums in memory.
     GPU_UNROLL for (int t = 0; t < kTiles; ++t) {
-      if (t >= tiles) break;  // the same for all lanes
-      TokenSteps<Layout::kJoined> steps;
-      steps.Load(tokens.At(t, group, step), tokens.Has(t));
-      Mma(rows, steps.fragment, &sums[t]);
+      if (t < tiles) {  // the same for all lanes
+        TokenSteps<Layout::kJoined> steps;
+        steps.Load(tokens.At(t, group, step), tokens.Has(t));
+        Mma(rows, steps.fragment, &sums[t]);
+      }
     }
   }
 }
@@ -255,8 +257,7 @@ GPU_DEVICE void MultiplySlice(const MmaCall& call, int tile, const Tokens& token
       if (group + i < end) chunks[i].Load(call.product.planes, tile, group + i);
     }
     GPU_UNROLL for (int i = 0; i < kBatch; ++i) {
-      if (group + i >= end) break;
-      MultiplyGroup(chunks[i], power, group + i, tiles, tokens, sums);
+      if (group + i < end) MultiplyGroup(chunks[i], power, group + i, tiles, tokens, sums);
     }
   }
 }

@@ -22,7 +22,7 @@ TEST(GpuPlan, FitsInEightMinutes) {
   const auto plan = MakeGpuPlan("full");
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_LE(plan->TotalSeconds(), 480);
-  EXPECT_EQ(plan->models.size(), 4u);
+  EXPECT_EQ(plan->models.size(), 6u);
   for (const GpuModel& model : plan->models) EXPECT_LT(model.tests_s, model.budget_s);
 }
 
