@@ -38,7 +38,7 @@ class StepGraphs {
  private:
   struct Entry {
     bool seen = false;
-    bool failed = false;  // there was no memory for it
+    bool failed = false;  // the device had no memory for it, or cannot
     std::unique_ptr<Graph> graph;
   };
 

@@ -69,6 +69,14 @@ void AllowSharedMemory(const char* name, int device, const void* kernel, size_t 
   allowed = bytes;
 }
 
+// What was to be recorded runs without it. If the device is lost, the next call says so.
+GraphHandle WithoutGraph(int device, const char* what, cudaError_t error) {
+  cudaGetLastError();  // no later call reports it again
+  std::fprintf(stderr, "warning: cuda:%d: a step runs without a graph: %s failed: %s: %s\n", device,
+               what, cudaGetErrorName(error), cudaGetErrorString(error));
+  return {.device = device, .graph = nullptr};
+}
+
 std::string Version(int version) { return absl::StrCat(version / 1000, ".", version % 1000 / 10); }
 
 }  // namespace
@@ -229,25 +237,17 @@ void BeginCapture(const StreamHandle& stream) {
 GraphHandle EndCapture(const StreamHandle& stream) {
   Use(stream.device);
   cudaGraph_t recorded = nullptr;
-  Check(stream.device, "cudaStreamEndCapture", cudaStreamEndCapture(stream.stream, &recorded));
   GraphHandle handle = {.device = stream.device, .graph = nullptr};
-  cudaError_t error = cudaGraphInstantiate(&handle.graph, recorded, 0);
+  cudaError_t error = cudaStreamEndCapture(stream.stream, &recorded);
+  if (error != cudaSuccess) return WithoutGraph(stream.device, "cudaStreamEndCapture", error);
+  error = cudaGraphInstantiate(&handle.graph, recorded, 0);
   Check(stream.device, "cudaGraphDestroy", cudaGraphDestroy(recorded));
-  if (error == cudaErrorMemoryAllocation) {
-    cudaGetLastError();
-    handle.graph = nullptr;
-    return handle;
-  }
-  Check(stream.device, "cudaGraphInstantiate", error);
+  if (error != cudaSuccess) return WithoutGraph(stream.device, "cudaGraphInstantiate", error);
   // Now, not by the first launch, for which too little memory would be fatal.
   error = cudaGraphUpload(handle.graph, stream.stream);
-  if (error == cudaErrorMemoryAllocation) {
-    cudaGetLastError();
-    DestroyGraph(std::exchange(handle, {stream.device, nullptr}));
-    return handle;
-  }
-  Check(stream.device, "cudaGraphUpload", error);
-  return handle;
+  if (error == cudaSuccess) return handle;
+  DestroyGraph(handle);
+  return WithoutGraph(stream.device, "cudaGraphUpload", error);
 }
 
 void LaunchGraph(const StreamHandle& stream, const GraphHandle& graph) {

@@ -44,6 +44,14 @@ bool WasEnough(int device, hipError_t error, const char* what) {
   return false;
 }
 
+// What was to be recorded runs without it. If the device is lost, the next call says so.
+GraphHandle WithoutGraph(int device, const char* what, hipError_t error) {
+  static_cast<void>(hipGetLastError());
+  std::fprintf(stderr, "warning: hip:%d: a step runs without a graph: %s failed: %s: %s\n", device,
+               what, hipGetErrorName(error), hipGetErrorString(error));
+  return {.device = device, .graph = nullptr};
+}
+
 }  // namespace
 
 GpuSummary DescribeDevice(int device) {
@@ -179,11 +187,12 @@ void BeginCapture(const StreamHandle& stream) {
 GraphHandle EndCapture(const StreamHandle& stream) {
   Use(stream.device);
   hipGraph_t recorded = nullptr;
-  Check(stream.device, hipStreamEndCapture(stream.stream, &recorded), "hipStreamEndCapture");
   GraphHandle handle = {.device = stream.device, .graph = nullptr};
-  const hipError_t error = hipGraphInstantiate(&handle.graph, recorded, nullptr, nullptr, 0);
+  hipError_t error = hipStreamEndCapture(stream.stream, &recorded);
+  if (error != hipSuccess) return WithoutGraph(stream.device, "hipStreamEndCapture", error);
+  error = hipGraphInstantiate(&handle.graph, recorded, nullptr, nullptr, 0);
   Check(stream.device, hipGraphDestroy(recorded), "hipGraphDestroy");
-  if (!WasEnough(stream.device, error, "hipGraphInstantiate")) handle.graph = nullptr;
+  if (error != hipSuccess) return WithoutGraph(stream.device, "hipGraphInstantiate", error);
   return handle;
 }
 

@@ -119,10 +119,11 @@ class AutoTest(unittest.TestCase):
 class LostTest(unittest.TestCase):
     """The device is lost while a completion is streamed: the process ends, and so does the stream."""
 
-    def lose(self, settings, message):
+    def lose(self, settings, message, *args):
         gate = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "gate")
         os.mkfifo(gate)
-        with harness.Server("--device", "cuda", "--skip-tokenizer", env=environment(f"{settings},gate={gate}")) as server:
+        with harness.Server("--device", "cuda", "--skip-tokenizer", *args,
+                            env=environment(f"{settings},gate={gate}")) as server:
             events = []
             with server.client() as client, self.assertRaises(httpx.HTTPError), client.stream(
                     "POST", "/v1/completions", json={"prompt": [1, 2], "max_tokens": 2000, "ignore_eos": True,
@@ -140,10 +141,26 @@ class LostTest(unittest.TestCase):
                              r" failed: cudaErrorIllegalAddress: an illegal memory access was encountered$")
 
     def test_found_by_a_launch(self):
-        self.lose("fail_launch=20000", r"launch of \S.*")
+        self.lose("fail_launch=20000", r"launch of \S.*", "--graphs", "off")
+
+    def test_found_by_a_graph(self):
+        self.lose("fail_launch=20000", "cudaGraphLaunch")
 
     def test_found_by_a_wait(self):
-        self.lose("fail_wait=20000", "cudaStreamSynchronize")
+        self.lose("fail_wait=20000", "cudaEventSynchronize")
+
+
+class GraphTest(unittest.TestCase):
+    def test_without_memory_steps_run_one_by_one(self):
+        for setting, warnings in [("fail_graphs=0", 0), ("fail_graphs=1", 1)]:
+            with harness.Server("--device", "cuda", "--skip-tokenizer", env=environment(setting)) as server:
+                with server.client() as client:
+                    answer = client.post("/v1/completions", json={"prompt": [1, 2], "max_tokens": 20, "ignore_eos": True,
+                                                                  "return_token_ids": True})
+                self.assertEqual(answer.json()["choices"][0]["token_ids"], [0] * 20)
+                self.assertEqual(len(re.findall(r"warning: cuda:0: a step runs without a graph: cudaGraphInstantiate failed: "
+                                                r"cudaErrorMemoryAllocation", server.log)), warnings, server.log)
+                self.assertEqual(server.terminate(), 0)
 
 
 if __name__ == "__main__":

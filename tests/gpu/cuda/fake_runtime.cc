@@ -2,7 +2,8 @@
 // A made-up libcudart: device memory is the host's, copies happen at once, and kernels do nothing.
 // Settings: memory (bytes of a device), set_device (what cudaSetDevice gives), fail_launch: the
 // number of the launch that finds the device lost, fail_wait: so many launches, and the next wait
-// finds it lost. gate: a FIFO that such a call opens first, so it fails when somebody writes there.
+// finds it lost; fail_graphs: 1: there is no memory for graphs. gate: a FIFO that such a call opens
+// first, so it fails when somebody writes there.
 #include <cuda_runtime_api.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -163,6 +164,7 @@ FAKE cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
 }
 FAKE cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
                                       unsigned long long) {  // NOLINT(runtime/int): CUDA's type
+  if (fake::Setting("fail_graphs", 0) != 0) return t_last = cudaErrorMemoryAllocation;
   *exec = reinterpret_cast<cudaGraphExec_t>(graph);
   return cudaSuccess;
 }
