@@ -257,7 +257,8 @@ GPU_DEVICE void MultiplySlice(const MmaCall& call, int tile, const Tokens& token
       if (group + i < end) chunks[i].Load(call.product.planes, tile, group + i);
     }
     GPU_UNROLL for (int i = 0; i < kBatch; ++i) {
-      if (group + i < end) MultiplyGroup(chunks[i], power, group + i, tiles, tokens, sums);
+      if (group + i >= end) break;
+      MultiplyGroup(chunks[i], power, group + i, tiles, tokens, sums);
     }
   }
 }
