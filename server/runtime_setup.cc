@@ -184,7 +184,8 @@ EngineOptions OptionsOf(const RuntimeConfig& config, const KvPlan& plan) {
           .block_tokens = config.block_tokens,
           .prefix_cache = !config.no_prefix_cache,
           .graphs = config.graphs == "on",
-          .async_scheduling = config.async_scheduling == "on"};
+          .async_scheduling = config.async_scheduling == "on",
+          .observe_idle = nullptr};
 }
 
 class WaitingSink final : public TokenSink {

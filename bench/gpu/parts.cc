@@ -172,6 +172,8 @@ absl::StatusOr<Json> RunGpuGraphs(const GpuOptions& options, const GpuModel& mod
         return absl::InternalError("the tests with graphs are not those without");
       for (const char* key : {"median", "min", "max", "samples"})
         rows[i][mode][key] = tests[i][key];
+      // Of the device, between steps (engine_bench); absent where its events have no times.
+      if (tests[i].contains("idle_us")) rows[i][mode]["idle_us"] = tests[i]["idle_us"];
     }
   }
   for (Json& row : rows) {

@@ -56,8 +56,10 @@ def engine_tables(result: dict) -> str:
 
 
 def graphs_table(result: dict) -> str:
-    lines = [[f"{html.escape(row['title'])}: {row['test']}", spread(row["on"]), spread(row["off"]), f"{row['ratio']:.2f}"] for row in result.get("graphs") or []]
-    return table(["tokens/s: median <small>min-max</small>", "graphs", "single launches", "graphs : single"], lines)
+    lines = [[f"{html.escape(row['title'])}: {row['test']}", spread(row["on"]), spread(row["off"]), f"{row['ratio']:.2f}",
+              *(small(row[mode].get("idle_us")) for mode in ("on", "off"))] for row in result.get("graphs") or []]
+    return table(["tokens/s: median <small>min-max</small>", "graphs", "single launches", "graphs : single",
+                  "idle between steps, us: graphs", "single launches"], lines)
 
 
 def invariance_table(result: dict) -> str:
@@ -190,7 +192,8 @@ def write(result: dict) -> str:
         page.parts.append(f'<section class="void"><b>Failed: {html.escape(failure["part"])}.</b> {html.escape(failure["why"])}</section>')
     page.section("Tests", tests_text(result), note="ctest -L gpu, before anything is measured.")
     page.section("Engine", engine_tables(result), note="In process, without sockets. tgN: N tokens of each of b sequences after d tokens; ppN: N prompt tokens.")
-    page.section("Graphs", graphs_table(result), note="The same decode of one sequence with its steps launched as captured graphs and kernel by kernel, each by a process of its own.")
+    page.section("Graphs", graphs_table(result), note="The same decode of one sequence with its steps launched as captured graphs and kernel by kernel, each by a process of its own. "
+                 "Idle: the median of what lay, by the device's events, between the end of a step and the first copy of the next; with single launches the gaps between kernels come on top.")
     page.section("Batch invariance", invariance_table(result),
                  note="Our kernels have one mode, in which a row's bits do not depend on the rows beside it, so there is no other of ours to compare with. Measured: the bits of the first and the "
                       "last row in a batch against each alone, and the time. What lacks to 100 % of the limit is the most that a kernel with a free choice of order could save, whatever the reason. "
