@@ -73,6 +73,6 @@ mkdir -p "$dir"
 [ -n "$built" ] || stage 1 "$dir/build"
 stage 2 "$dir/image"
 unmount
-rm -f "$dir"/image/etc/apt/apt.conf.d/99* "$dir"/image/etc/pip.conf
+rm -f "$dir"/image/etc/apt/apt.conf.d/99* "$dir"/image/etc/{pip.conf,resolv.conf,hosts}
 printf '%s: %s bytes, as one layer by gzip -6 %s\n' "$(basename "$dockerfile")" \
   "$(du -sbx "$dir/image" | cut -f 1 | numfmt --to=si --format=%.1f)" "$(tar -c -C "$dir/image" . | gzip -6 | wc -c | numfmt --to=si --format=%.1f)"

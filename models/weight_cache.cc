@@ -48,8 +48,8 @@ uint64_t HashSamples(absl::Span<const std::byte> bytes) {
 }
 
 // Packs matrices of known bytes: another layout gives another image. Two shapes, in one part and in
-// two, embeddings and others, since a layout may depend on them; nothing is written in a device's
-// own words, so no version is forgotten.
+// two, embeddings, groups and others, since a layout may depend on them; nothing is written in a
+// device's own words, so no version is forgotten.
 uint64_t LayoutFingerprint(const WeightSource& source, Device& device) {
   std::set<DType> dtypes;
   for (const WeightInfo& tensor : source.tensors()) dtypes.insert(tensor.dtype);
@@ -65,7 +65,8 @@ uint64_t LayoutFingerprint(const WeightSource& source, Device& device) {
       const PackWeightArgs kinds[] = {
           {.dtype = dtype, .cols = cols, .parts = whole},
           {.dtype = dtype, .cols = cols, .parts = split},
-          {.dtype = dtype, .cols = cols, .parts = whole, .embedding = true}};
+          {.dtype = dtype, .cols = cols, .parts = whole, .embedding = true},
+          {.dtype = dtype, .cols = cols, .parts = whole, .groups = 8}};
       for (const PackWeightArgs& args : kinds) {
         const auto packed = device.PackWeight(args);
         if (!packed.ok()) continue;  // a type for vectors, or one that loading will refuse

@@ -179,7 +179,7 @@ ExpertTiles LaunchExpertTiles(const StreamHandle& stream, const int* expert, int
 
 void LaunchCombineExperts(const StreamHandle& stream, const CombineExpertsArgs& args) {
   const int64_t tokens = args.out.dim[0], hidden = args.out.dim[1];
-  if (tokens == 0) return;
+  if (tokens == 0 || hidden == 0) return;
   const CombineCall call = {.x = args.x.As<float>(),
                             .weight = args.weight.As<float>(),
                             .out = args.out.As<float>(),

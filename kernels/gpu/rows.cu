@@ -156,7 +156,7 @@ void GpuOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
 
 void GpuOps::ActivateAndMul(Stream& stream, const ActivateAndMulArgs& args) const {
   const int64_t tokens = args.out.dim[0], ffn = args.out.dim[1];
-  if (tokens == 0) return;
+  if (tokens == 0 || ffn == 0) return;
   const ActivateAndMulCall call = {
       .x = args.x.As<float>(), .out = args.out.As<float>(), .ffn = static_cast<int>(ffn)};
   const Grid grid = {static_cast<unsigned>(tokens), Blocks(ffn)};
@@ -172,7 +172,7 @@ void GpuOps::ActivateAndMul(Stream& stream, const ActivateAndMulArgs& args) cons
 
 void GpuOps::GatherRows(Stream& stream, const GatherRowsArgs& args) const {
   const int64_t rows = args.out.dim[0], hidden = args.out.dim[1];
-  if (rows == 0) return;
+  if (rows == 0 || hidden == 0) return;
   const GatherRowsCall call = {.x = args.x.As<float>(),
                                .row = args.row.As<int>(),
                                .out = args.out.As<float>(),

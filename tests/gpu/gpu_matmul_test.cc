@@ -395,6 +395,20 @@ TEST_P(GpuMatmulTest, ExpertsGiveTheBitsOfTheirMatricesAlone) {
   }
 }
 
+// Rows of a second block of each expert, partly filled.
+TEST(GpuMatmulPlainTest, ExpertsOfLaterBlocksGiveTheSameBits) {
+  constexpr int kGroups = 2, kRows = 147, kTokens = 80;
+  const int64_t k = Shapes(DType::kQ8_0)[1].k;
+  const Weight weight = MakeWeight(DType::kQ8_0, int64_t{kGroups} * kRows, k, 23);
+  const auto packed = Pack(weight, kGroups);
+  std::vector<int> expert;
+  for (int t = 0; t < kTokens; ++t) expert.push_back(t % 9 == 4 ? 0 : 1);
+  const std::vector<float> x = Normals(int64_t{kTokens} * k, 24);
+  const std::vector<float> alone = ProductOfEach(weight, kGroups, x, expert, MmaKernel::kStaged);
+  EXPECT_TRUE(SameBits(GroupedProduct(*packed, x, expert, 1, {MmaKernel::kMany}).data(),
+                       alone.data(), static_cast<int64_t>(alone.size())));
+}
+
 // Rows of a second block, partly filled, and tokens of a second one.
 TEST(GpuMatmulPlainTest, TilesOfLaterBlocksGiveTheSameBits) {
   constexpr int64_t kRows = 147, kTokens = 150;

@@ -22,8 +22,8 @@ from kernel_resources import NO_SPILLS, demangle  # noqa: E402
 # from global memory. Counted as they stand in the code, a loop's once. The first line that matches counts.
 Expected = collections.namedtuple("Expected", "name tensor wide what")
 EXPECTED = (
-    Expected(r"MatmulSlices<.*, true>", 2, 9, "8 chunks of weights under way, and activations"),
-    Expected(r"MatmulSlices<.*, false>", 2, 4, "4 or 8 chunks of weights under way"),
+    Expected(r"MatmulSlices<.*, true, (true|false)>", 2, 9, "8 chunks of weights under way, and activations"),
+    Expected(r"MatmulSlices<.*, false, (true|false)>", 2, 4, "4 or 8 chunks of weights under way"),
     Expected(r"MatmulTiles<.*>", 4, 6, "chunks of weights, rounded activations"),
     Expected(r"MatmulFew<.*>", 0, 5, "a chunk of each of 4 rows, activations"),
     Expected(r"MatmulMany<.*>", 0, 5, "a chunk of each of 4 rows, activations"),
@@ -32,7 +32,7 @@ EXPECTED = (
     Expected(r"EmbedRows<.*>", 0, 1, "a chunk of weights"),
     Expected(r"RoundTokens<.*>", 0, 2, "activations"),
     # Their lanes read neighbouring words: a warp has its 128 bytes all the same.
-    Expected(r"\w+Kernel|MergeSplits|RopeAndWriteKv<.*>|Sample|Logprobs", 0, 0, ""),
+    Expected(r"\w+Kernel(<.*>)?|MergeSplits|RopeAndWriteKv<.*>|Sample<.*>|Logprobs|RouteTokens|OrderPairs|CombineRows", 0, 0, ""),
 )
 
 KINDS = {

@@ -193,7 +193,11 @@ GraphHandle EndCapture(const StreamHandle& stream) {
   error = hipGraphInstantiate(&handle.graph, recorded, nullptr, nullptr, 0);
   Check(stream.device, hipGraphDestroy(recorded), "hipGraphDestroy");
   if (error != hipSuccess) return WithoutGraph(stream.device, "hipGraphInstantiate", error);
-  return handle;
+  // Now, not by the first launch, for which too little memory would be fatal.
+  error = hipGraphUpload(handle.graph, stream.stream);
+  if (error == hipSuccess) return handle;
+  DestroyGraph(handle);
+  return WithoutGraph(stream.device, "hipGraphUpload", error);
 }
 
 void LaunchGraph(const StreamHandle& stream, const GraphHandle& graph) {

@@ -86,8 +86,8 @@ size_t AvailableMemory(int device);
 inline DeviceTelemetry ReadTelemetry(int) { return {}; }
 inline void* AllocateMemory(int, size_t bytes) { return simt::AllocateGlobal(bytes); }
 inline void ReleaseMemory(int, void* data) { simt::FreeGlobal(data); }
-inline void* AllocatePinned(int, size_t bytes) { return simt::g_pinned.Allocate(bytes); }
-inline void ReleasePinned(int, void* data) { simt::g_pinned.Release(data); }
+inline void* AllocatePinned(int, size_t bytes) { return simt::Pinned().Allocate(bytes); }
+inline void ReleasePinned(int, void* data) { simt::Pinned().Release(data); }
 inline StreamHandle CreateStream(int) { return {std::make_shared<simt::HostStream>(simt::g_pace)}; }
 inline void DestroyStream(const StreamHandle&) {}
 inline void Wait(const StreamHandle& stream) {
@@ -96,7 +96,7 @@ inline void Wait(const StreamHandle& stream) {
 }
 inline void CopyToDevice(const StreamHandle& stream, void* device, const void* host, size_t bytes) {
   FAIRLEAD_CHECK(recording == nullptr);
-  if (simt::g_pinned.Holds(host)) {
+  if (simt::Pinned().Holds(host)) {
     return stream.stream->Push([=] { std::memcpy(device, host, bytes); });
   }
   const auto* const begin = static_cast<const std::byte*>(host);
@@ -107,7 +107,7 @@ inline void CopyToDevice(const StreamHandle& stream, void* device, const void* h
 inline void CopyToHost(const StreamHandle& stream, void* host, const void* device, size_t bytes) {
   FAIRLEAD_CHECK(recording == nullptr);
   stream.stream->Push([=] { std::memcpy(host, device, bytes); });
-  if (!simt::g_pinned.Holds(host)) Wait(stream);
+  if (!simt::Pinned().Holds(host)) Wait(stream);
 }
 inline EventHandle CreateEvent(int, bool = false) { return {std::make_shared<simt::HostEvent>()}; }
 inline void DestroyEvent(const EventHandle&) {}

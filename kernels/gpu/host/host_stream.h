@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 namespace fairlead::simt {
 
@@ -26,23 +27,26 @@ enum class Pace {
 // Of the streams that are created from now on.
 inline Pace g_pace = Pace::kAtOnce;
 
-class HostStream {
+class HostStream : public std::enable_shared_from_this<HostStream> {
  public:
   explicit HostStream(Pace pace) : pace_(pace) {}
 
   void Push(std::function<void()> run) { Push({std::move(run), nullptr, 0}); }
   // What comes later begins when `other` has done so many of its tasks.
   void PushWait(std::shared_ptr<HostStream> other, int64_t tasks) {
+    if (pace_ == Pace::kEager) other->waiters_.push_back(weak_from_this());
     Push({nullptr, std::move(other), tasks});
   }
   int64_t pushed() const { return done_ + static_cast<int64_t>(tasks_.size()); }
-  int64_t done() const { return done_; }
 
   void RunUntil(int64_t tasks) {
     while (done_ < tasks) {
-      if (const Task& next = tasks_.front(); next.other != nullptr)
-        next.other->RunUntil(next.count);
-      RunOne();
+      if (const Task& next = tasks_.front(); !Ready(next)) {
+        const std::shared_ptr<HostStream> other = next.other;
+        other->RunUntil(next.count);  // which may have this one go on
+      } else {
+        RunOne();
+      }
     }
   }
 
@@ -56,21 +60,28 @@ class HostStream {
   void Push(Task task) {
     tasks_.push_back(std::move(task));
     if (pace_ == Pace::kAtOnce) RunUntil(pushed());
-    while (pace_ == Pace::kEager && !tasks_.empty() && Ready(tasks_.front())) RunOne();
+    if (pace_ == Pace::kEager) Advance();
   }
   static bool Ready(const Task& task) {
-    return task.other == nullptr || task.other->done() >= task.count;
+    return task.other == nullptr || task.other->done_ >= task.count;
+  }
+  void Advance() {
+    while (!tasks_.empty() && Ready(tasks_.front())) RunOne();
   }
   void RunOne() {
     const Task task = std::move(tasks_.front());
     tasks_.pop_front();
     if (task.run) task.run();
     ++done_;
+    for (size_t i = 0; i < waiters_.size(); ++i) {
+      if (const auto waiter = waiters_[i].lock()) waiter->Advance();
+    }
   }
 
   const Pace pace_;
   std::deque<Task> tasks_;
   int64_t done_ = 0;
+  std::vector<std::weak_ptr<HostStream>> waiters_;  // eager ones, once for each wait
 };
 
 // A point in a stream's work.
@@ -106,6 +117,10 @@ class PinnedMemory {
   std::mutex mutex_;
   std::map<std::byte*, size_t> blocks_;
 };
-inline PinnedMemory g_pinned;
+// Outlives every user.
+inline PinnedMemory& Pinned() {
+  static auto* const pinned = new PinnedMemory;
+  return *pinned;
+}
 
 }  // namespace fairlead::simt

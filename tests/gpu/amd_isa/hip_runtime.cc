@@ -287,6 +287,7 @@ hipError_t hipGraphInstantiate(hipGraphExec_t*, hipGraph_t, hipGraphNode_t*, cha
   return Result(hipErrorNotSupported);
 }
 hipError_t hipGraphDestroy(hipGraph_t) { return Result(hipErrorNotSupported); }
+hipError_t hipGraphUpload(hipGraphExec_t, hipStream_t) { return Result(hipErrorNotSupported); }
 hipError_t hipGraphLaunch(hipGraphExec_t, hipStream_t) { return Result(hipErrorNotSupported); }
 hipError_t hipGraphExecDestroy(hipGraphExec_t) { return Result(hipErrorNotSupported); }
 

@@ -151,15 +151,15 @@ class LostTest(unittest.TestCase):
 
 
 class GraphTest(unittest.TestCase):
-    def test_without_memory_steps_run_one_by_one(self):
-        for setting, warnings in [("fail_graphs=0", 0), ("fail_graphs=1", 1)]:
-            with harness.Server("--device", "cuda", "--skip-tokenizer", env=environment(setting)) as server:
+    def test_steps_run_one_by_one_where_there_can_be_none(self):
+        for at, call in enumerate([None, "cudaStreamEndCapture", "cudaGraphInstantiate", "cudaGraphUpload"]):
+            with harness.Server("--device", "cuda", "--skip-tokenizer", env=environment(f"fail_graphs={at}")) as server:
                 with server.client() as client:
                     answer = client.post("/v1/completions", json={"prompt": [1, 2], "max_tokens": 20, "ignore_eos": True,
                                                                   "return_token_ids": True})
                 self.assertEqual(answer.json()["choices"][0]["token_ids"], [0] * 20)
-                self.assertEqual(len(re.findall(r"warning: cuda:0: a step runs without a graph: cudaGraphInstantiate failed: "
-                                                r"cudaErrorMemoryAllocation", server.log)), warnings, server.log)
+                self.assertEqual(re.findall(r"warning: cuda:0: a step runs without a graph: (\w+) failed: ", server.log),
+                                 [call] if call else [], server.log)
                 self.assertEqual(server.terminate(), 0)
 
 

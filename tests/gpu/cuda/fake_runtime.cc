@@ -2,7 +2,8 @@
 // A made-up libcudart: device memory is the host's, copies happen at once, and kernels do nothing.
 // Settings: memory (bytes of a device), set_device (what cudaSetDevice gives), fail_launch: the
 // number of the launch that finds the device lost, fail_wait: so many launches, and the next wait
-// finds it lost; fail_graphs: 1: there is no memory for graphs. gate: a FIFO that such a call opens
+// finds it lost; fail_graphs: 1, 2, 3: no graph can be captured,
+// instantiated, uploaded. gate: a FIFO that such a call opens
 // first, so it fails when somebody writes there.
 #include <cuda_runtime_api.h>
 #include <fcntl.h>
@@ -44,6 +45,8 @@ cudaError_t Launched() {
   ++t_captured;
   return cudaSuccess;
 }
+
+bool GraphFails(int at) { return fake::Setting("fail_graphs", 0) == at; }
 
 }  // namespace
 
@@ -160,16 +163,19 @@ FAKE cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
 }
 FAKE cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
   *graph = reinterpret_cast<cudaGraph_t>(std::exchange(t_captured, -1) + 1);
+  if (GraphFails(1)) return t_last = cudaErrorStreamCaptureInvalidated;
   return cudaSuccess;
 }
 FAKE cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
                                       unsigned long long) {  // NOLINT(runtime/int): CUDA's type
-  if (fake::Setting("fail_graphs", 0) != 0) return t_last = cudaErrorMemoryAllocation;
+  if (GraphFails(2)) return t_last = cudaErrorMemoryAllocation;
   *exec = reinterpret_cast<cudaGraphExec_t>(graph);
   return cudaSuccess;
 }
 FAKE cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaSuccess; }
-FAKE cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return cudaSuccess; }
+FAKE cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) {
+  return t_last = GraphFails(3) ? cudaErrorMemoryAllocation : cudaSuccess;
+}
 FAKE cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
   return LostAfter("fail_launch", g_launches += reinterpret_cast<int64_t>(exec) - 1);
 }
