@@ -231,14 +231,19 @@ class CaseLoop {
   absl::Status RunCase(const EngineCase& engine_case) {
     std::vector<double> samples;
     absl::Status status = run_.Prepare(engine_case);
+    EngineStats before;
     for (int i = options_.no_warm_up ? 0 : -1; i < options_.repetitions && status.ok(); ++i) {
-      if (samples.empty()) idle_.Take();  // of warming up
+      if (samples.empty()) {  // so far there was warming up at most
+        idle_.Take();
+        before = run_.stats();
+      }
       if (!samples.empty() && SecondsLeft() < 0) break;
       const absl::StatusOr<double> rate = run_.Measure();
       status = rate.status();
       if (status.ok() && i >= 0) samples.push_back(*rate);
     }
     if (!status.ok()) return status;
+    const EngineStats after = run_.stats();
     const Summary summary = Summarize(samples);
     if (engine_case.kind == CaseKind::kPrompt)
       prefill_rate_ = std::max(prefill_rate_, summary.median);
@@ -247,6 +252,9 @@ class CaseLoop {
                  {"n_gen", engine_case.generate}, {"n_depth", engine_case.depth},
                  {"batch", engine_case.batch},    {"unit", "tokens/s"}};
     test.update(SummaryJson(samples));
+    // Of the samples; the engine may count a repetition's last step after its last token.
+    test["steps"] = after.steps - before.steps;
+    test["graph_steps"] = after.graph_steps - before.graph_steps;
     if (const std::vector<double> idle = idle_.Take(); !idle.empty()) {
       test["idle_us"] = SummaryJson(idle)["median"];
       test["idle_steps"] = idle.size();

@@ -29,6 +29,8 @@ class EngineRun {
   //   mixed     output tokens of all requests / time from the first submission to the last token
   absl::StatusOr<double> Measure();
 
+  EngineStats stats() const { return engine_.stats(); }
+
   // Milliseconds from submitting a one-token prompt to its answer.
   absl::StatusOr<double> FirstTokenMs();
 

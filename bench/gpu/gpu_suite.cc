@@ -60,9 +60,7 @@ absl::Status ReadOptions(CommandLine& line, const char* program) {
   GpuOptions& gpu = line.gpu;
   gpu.plan = *std::move(plan);
   // The other tests of the label are for machines without a GPU.
-  if (gpu.device.starts_with("cuda:") || gpu.device.starts_with("hip:")) {
-    gpu.plan.tests_filter = "^gpu_device_test$";
-  }
+  if (gpu.IsGpu()) gpu.plan.tests_filter = "^gpu_device_test$";
   gpu.checkout = std::filesystem::absolute(line.checkout).lexically_normal().string();
   gpu.programs = std::filesystem::absolute(program).parent_path().string();
   gpu.log = line.output + ".log";
@@ -91,14 +89,17 @@ class Suite {
       Part("tests", gpu_.plan.tests_s, [this] { return Store("tests", RunGpuTests(gpu_)); });
     Part("limits", gpu_.plan.limits_s * 3 / 5, [this] { return StoreLimits("before"); });
     Part("ops", gpu_.plan.ops_s, [this] { return Store("ops", RunGpuOps(gpu_)); });
-    Part("invariance", gpu_.plan.invariance_s,
-         [this] { return Store("invariance", RunGpuInvariance(gpu_, LimitsBefore())); });
+    Part("invariance", gpu_.plan.invariance_s, [this] {
+      const Json limits = LimitsBefore();
+      result_["invariance"] = Json::array();
+      return RunGpuInvariance(gpu_, limits, description_, result_["invariance"]);
+    });
     for (const GpuModel& model : gpu_.plan.models) {
       Part("engine, " + model.title, model.budget_s,
            [&] { return Append("engine", RunGpuEngine(gpu_, model)); });
     }
     for (const GpuModel& model : gpu_.plan.models) {
-      if (!model.graphs) continue;
+      if (!model.graphs || !has_graphs_) continue;
       Part("graphs, " + model.title, gpu_.plan.graphs_s, [&] { return Graphs(model); });
     }
     for (const GpuModel& model : gpu_.plan.models) {
@@ -123,6 +124,7 @@ class Suite {
     if (!device.ok()) return absl::UnavailableError(device.status().message());
     const DeviceInfo& info = (*device)->info();
     description_ = info.description;
+    has_graphs_ = info.graphs;
     result_ = {{"kind", "gpu"},
                {"name", line_.name},
                {"date", absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone())}};
@@ -140,13 +142,22 @@ class Suite {
     result_["build"] = BuildFacts();
     for (const char* key : {"budget", "failed", "missing", "engine", "graphs", "serving", "peers"})
       result_[key] = Json::array();
-    for (const auto& [what, why] : kMissing)
-      result_["missing"].push_back({{"what", what}, {"why", why}});
+    for (const auto& [what, why] : kMissing) Miss(what, why);
     for (const Peer& peer : gpu_.peers) result_["peers"].push_back(peer.name);
     AddPeer("transformers", gpu_.transformers_python, "torch and transformers");
-    AddPeer("vllm", gpu_.vllm_python, "vllm");
+    if (gpu_.IsGpu()) {
+      AddPeer("vllm", gpu_.vllm_python, "vllm");
+    } else {
+      gpu_.vllm_python.clear();
+      Miss("vllm as a peer", StrCat("it is measured on GPUs, and ", info.name, " is none"));
+    }
+    if (!info.graphs) Miss("graphs", StrCat(info.name, " has none"));
     LeaveOutModels(info.weight_dtypes);
     return absl::OkStatus();
+  }
+
+  void Miss(const std::string& what, const std::string& why) {
+    result_["missing"].push_back({{"what", what}, {"why", why}});
   }
 
   void AddPeer(const std::string& name, const std::string& python, const char* packages) {
@@ -154,9 +165,8 @@ class Suite {
       result_["peers"].push_back(name);
       return;
     }
-    result_["missing"].push_back(
-        {{"what", name + " as a peer"},
-         {"why", StrCat("no Python with ", packages, " was found or named: --peer-", name)}});
+    Miss(name + " as a peer",
+         StrCat("no Python with ", packages, " was found or named: --peer-", name));
   }
 
   // Those with weights that the device does not take.
@@ -166,9 +176,7 @@ class Suite {
       const bool fits = model.weights.empty() ||
                         (dtype && std::find(has.begin(), has.end(), *dtype) != has.end());
       if (!fits) {
-        result_["missing"].push_back(
-            {{"what", "engine, " + model.title},
-             {"why", StrCat("the device takes no weights of ", model.weights)}});
+        Miss("engine, " + model.title, StrCat("the device takes no weights of ", model.weights));
       }
       return !fits;
     });
@@ -225,9 +233,7 @@ class Suite {
     if (!rows.ok()) return rows.status();
     for (const Json& row : *rows) {
       if (!row["on"].contains("idle_us")) {
-        result_["missing"].push_back(
-            {{"what", model.title + ": the device's idle time between steps"},
-             {"why", "its events have no times"}});
+        Miss(model.title + ": the device's idle time between steps", "its events have no times");
       }
       result_["graphs"].push_back(row);
     }
@@ -274,6 +280,7 @@ class Suite {
   CommandLine& line_;
   GpuOptions& gpu_;
   std::string description_;
+  bool has_graphs_ = false;
   Json result_;
 };
 

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/gpu/parts.h"
 
-#include <algorithm>
 #include <optional>
 #include <utility>
 
-#include "absl/strings/str_split.h"
 #include "bench/common/stats.h"
 #include "bench/gpu/ctest_result.h"
 #include "bench/roofline/measured.h"
@@ -36,14 +34,6 @@ ModelDTypes DTypesOf(const Json& setup) {
   if (const auto dtype = ParseDType(setup.value("activation_dtype", "")))
     dtypes.activations = *dtype;
   return dtypes;
-}
-
-// Torch calls AMD's chips cuda, too.
-std::string TorchDevice(const std::string& device) {
-  for (const std::string_view prefix : {"cuda:", "hip:"}) {
-    if (device.starts_with(prefix)) return "cuda:" + device.substr(prefix.size());
-  }
-  return "cpu";
 }
 
 absl::Status AddPeerSamples(const std::string& who, const std::string& title,
@@ -87,6 +77,12 @@ std::vector<std::string> EngineCommand(const GpuOptions& options, const GpuModel
 
 std::string GpuOptions::ModelFolder(const GpuModel& model) const {
   return model.weights.empty() ? this->model : checkout + "/bench/models/" + model.shape;
+}
+
+bool GpuOptions::IsGpu() const { return device.starts_with("cuda:") || device.starts_with("hip:"); }
+
+std::string GpuOptions::TorchDevice() const {
+  return IsGpu() ? "cuda" + device.substr(device.find(':')) : "cpu";
 }
 
 std::vector<std::string> GpuOptions::Limited(int seconds, const std::vector<std::string>& command) {
@@ -153,6 +149,17 @@ absl::StatusOr<Json> RunGpuEngine(const GpuOptions& options, const GpuModel& mod
   return setup;
 }
 
+absl::Status CheckGraphSteps(const std::string& mode, const Json& tests) {
+  for (const Json& test : tests) {
+    const int64_t graphs = test.value("graph_steps", int64_t{0});
+    if ((graphs > 0) == (mode == "on")) continue;
+    return absl::InternalError(StrCat("engine_bench --graphs ", mode, ", ", test.value("test", ""),
+                                      ": ", graphs, " of ", test.value("steps", int64_t{0}),
+                                      " steps were graphs"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Json> RunGpuGraphs(const GpuOptions& options, const GpuModel& model) {
   Json rows = Json::array();
   for (const std::string mode : {"on", "off"}) {
@@ -161,16 +168,13 @@ absl::StatusOr<Json> RunGpuGraphs(const GpuOptions& options, const GpuModel& mod
     auto json = JsonOf(options, 2 * options.plan.graphs_s, command);
     if (!json.ok()) return json.status();
     const Json& setup = (*json)["setups"][0];
-    if (const std::string ran = setup.value("graphs", mode); ran != mode) {
-      return absl::InternalError(
-          StrCat("engine_bench --graphs ", mode, " ran with graphs ", ran, ", says its result"));
-    }
     const Json& tests = setup["tests"];
+    if (const absl::Status ran = CheckGraphSteps(mode, tests); !ran.ok()) return ran;
     for (size_t i = 0; i < tests.size(); ++i) {
       if (mode == "on") rows.push_back({{"title", model.title}, {"test", tests[i]["test"]}});
       if (i >= rows.size() || rows[i]["test"] != tests[i]["test"])
         return absl::InternalError("the tests with graphs are not those without");
-      for (const char* key : {"median", "min", "max", "samples"})
+      for (const char* key : {"median", "min", "max", "samples", "steps", "graph_steps"})
         rows[i][mode][key] = tests[i][key];
       // Of the device, between steps (engine_bench); absent where its events have no times.
       if (tests[i].contains("idle_us")) rows[i][mode]["idle_us"] = tests[i]["idle_us"];
@@ -182,50 +186,6 @@ absl::StatusOr<Json> RunGpuGraphs(const GpuOptions& options, const GpuModel& mod
     row["ratio"] = row["on"]["median"].get<double>() / row["off"]["median"].get<double>();
   }
   if (rows.empty()) return absl::InternalError("no decode fitted in the time");
-  return rows;
-}
-
-absl::StatusOr<Json> RunGpuInvariance(const GpuOptions& options, const Json& limits) {
-  auto json = JsonOf(options, 4 * options.plan.invariance_s,
-                     {options.programs + "/invariance", "--device", options.device, "--scale",
-                      options.plan.scale, "--json", "-"});
-  if (!json.ok()) return json.status();
-  Json rows = (*json)["rows"];
-  const std::optional<DeviceLimits> measured = MeasuredLimits(limits);
-  for (Json& row : rows) {
-    if (!measured) break;
-    const double operations =
-        2 * row["n"].get<double>() * row["k"].get<double>() * row["tokens"].get<double>();
-    const double least =
-        std::max(row["weight_bytes"].get<double>() / measured->memory, operations / measured->bf16);
-    row["limit_%"] = least * 1e8 / row["median"].get<double>();
-  }
-  if (options.transformers_python.empty()) return rows;
-  std::vector<std::string> command = {options.transformers_python,
-                                      options.checkout + "/bench/peers/transformers_peer.py",
-                                      "matmul",
-                                      "--device",
-                                      TorchDevice(options.device),
-                                      "--matrix-bytes",
-                                      StrCat(options.plan.scale == "full" ? 256 << 20 : 1),
-                                      "--product"};
-  std::vector<Json*> wanted;
-  for (Json& row : rows) {
-    if (row["dtype"] != "bf16") continue;
-    wanted.push_back(&row);
-    command.push_back(StrCat(row["n"].get<int64_t>(), ",", row["k"].get<int64_t>(), ",",
-                             row["tokens"].get<int64_t>()));
-  }
-  const auto lines =
-      OutputOf(GpuOptions::Limited(4 * options.plan.invariance_s, command), options.log);
-  if (!lines.ok()) return lines.status();
-  size_t i = 0;
-  for (const absl::string_view line : absl::StrSplit(*lines, '\n', absl::SkipWhitespace())) {
-    const auto product = ParseJson({line.data(), line.size()});
-    if (!product.ok() || !product->is_object() || i >= wanted.size()) continue;
-    (*wanted[i++])["torch"] = SummaryJson(product->value("microseconds", std::vector<double>()));
-  }
-  if (i != wanted.size()) return absl::InternalError("torch answered other products than asked");
   return rows;
 }
 
@@ -259,8 +219,8 @@ absl::Status RunGpuPeers(const GpuOptions& options, Json& rows) {
       command.insert(command.end(), arguments.begin(), arguments.end());
       status.Update(AddPeerSamples(who, model.title, command, options, rows));
     };
-    add("transformers", options.transformers_python, {"--device", TorchDevice(options.device)});
-    add("vllm", options.vllm_python, {});
+    add("transformers", options.transformers_python, {"--device", options.TorchDevice()});
+    add("vllm", options.vllm_python, {"--device", options.device});
     for (const Peer& peer : options.peers) {
       std::vector<std::string> command = peer.Command("bench");
       if (command.empty() || !model.weights.empty()) continue;  // they load files

@@ -26,6 +26,8 @@ struct GpuOptions {
   std::string vllm_python = {};          // one with vllm
 
   std::string ModelFolder(const GpuModel& model) const;
+  bool IsGpu() const;               // cuda:N or hip:N
+  std::string TorchDevice() const;  // torch calls AMD's chips cuda, too
   // Ends `command` after so many seconds.
   static std::vector<std::string> Limited(int seconds, const std::vector<std::string>& command);
 };
@@ -39,11 +41,16 @@ absl::StatusOr<Json> RunGpuOps(const GpuOptions& options);
 // A setup of engine_bench and {"title", "shape", "weights"}.
 absl::StatusOr<Json> RunGpuEngine(const GpuOptions& options, const GpuModel& model);
 // [{"title", "test", "on": SummaryJson, "off", "ratio"}] of decodes of one sequence, by two
-// processes. kInternal also when one of them ran otherwise than it was told.
+// processes. The device has graphs. As CheckGraphSteps, too.
 absl::StatusOr<Json> RunGpuGraphs(const GpuOptions& options, const GpuModel& model);
-// The rows of the program `invariance`, with "limit_%" where `limits` were measured, and with a
-// Python that has torch "torch": its library's time of the same bf16 product.
-absl::StatusOr<Json> RunGpuInvariance(const GpuOptions& options, const Json& limits);
+// kInternal when a test of engine_bench --graphs `mode` ("on", "off") ran otherwise than it was
+// told.
+absl::Status CheckGraphSteps(const std::string& mode, const Json& tests);
+// Puts the rows of the program `invariance` into `rows`, with a Python that has torch "torch": its
+// library's time of the same bf16 product, and as AddPrices where `limits` were measured. The rows
+// stay whatever fails; kInternal also when bits differ.
+absl::Status RunGpuInvariance(const GpuOptions& options, const Json& limits,
+                              const std::string& description, Json& rows);
 // {"title", "rows": the closed loop, "rates": the open one}; URLs among the peers take their turns
 // in the closed one.
 absl::StatusOr<Json> RunGpuServing(const GpuOptions& options, const GpuModel& model);

@@ -12,12 +12,21 @@ Random bf16 weights of FOLDER's config.json, made on the device. A static cache,
 
 import argparse
 import json
+import os
 import sys
 import time
+from typing import TextIO
 
 
 def numbers(text: str) -> list[int]:
     return [int(item) for item in text.split(",")]
+
+
+def own_stdout() -> TextIO:
+    """The stream of the results: whatever else this process writes to stdout (a compiler of kernels may) goes to stderr from here on."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return out
 
 
 class Runner:
@@ -76,12 +85,12 @@ class Runner:
         return time.perf_counter() - begin
 
 
-def bench(options) -> None:
+def bench(options, out: TextIO) -> None:
     runner = Runner(options.model, options.device)
 
     def report(prompt: int, generate: int, batch: int, tokens: int, seconds: list[float]) -> None:
         rates = [tokens / second for second in seconds[1:]]  # the first is a warm-up
-        print(json.dumps({"n_prompt": prompt, "n_gen": generate, "n_depth": 0, "batch": batch, "samples_ts": rates}), flush=True)
+        print(json.dumps({"n_prompt": prompt, "n_gen": generate, "n_depth": 0, "batch": batch, "samples_ts": rates}), file=out, flush=True)
 
     with runner.torch.inference_mode():
         runs = range(options.repetitions + 1)
@@ -91,7 +100,7 @@ def bench(options) -> None:
             report(prompt, 0, 1, prompt, [runner.prefill(prompt) for _ in runs])
 
 
-def matmul(options) -> None:
+def matmul(options, out: TextIO) -> None:
     """Of matrices that take turns, as many as no cache holds; launches are enqueued, then waited for."""
     import torch
 
@@ -119,7 +128,7 @@ def matmul(options) -> None:
 
         run(len(weights))
         launches = min(1000, max(len(weights), int(0.008 / run(1)) + 1))
-        print(json.dumps({"n": n, "k": k, "tokens": tokens, "microseconds": [run(launches) * 1e6 for _ in range(3)]}), flush=True)
+        print(json.dumps({"n": n, "k": k, "tokens": tokens, "microseconds": [run(launches) * 1e6 for _ in range(3)]}), file=out, flush=True)
 
 
 def main() -> int:
@@ -134,16 +143,17 @@ def main() -> int:
     parser.add_argument("--product", type=numbers, nargs="*", default=[])
     parser.add_argument("--matrix-bytes", type=int, default=1)
     options = parser.parse_args()
+    out = own_stdout()
     if options.action == "matmul":
-        matmul(options)
+        matmul(options, out)
         return 0
     if options.action == "version":
         import torch
         import transformers
 
-        print("transformers", transformers.__version__, "torch", torch.__version__)
+        print("transformers", transformers.__version__, "torch", torch.__version__, file=out, flush=True)
         return 0
-    bench(options)
+    bench(options, out)
     return 0
 
 

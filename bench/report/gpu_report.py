@@ -57,8 +57,9 @@ def engine_tables(result: dict) -> str:
 
 def graphs_table(result: dict) -> str:
     lines = [[f"{html.escape(row['title'])}: {row['test']}", spread(row["on"]), spread(row["off"]), f"{row['ratio']:.2f}",
+              f"{row['on']['graph_steps']:,} of {row['on']['steps']:,}",
               *(small(row[mode].get("idle_us")) for mode in ("on", "off"))] for row in result.get("graphs") or []]
-    return table(["tokens/s: median <small>min-max</small>", "graphs", "single launches", "graphs : single",
+    return table(["tokens/s: median <small>min-max</small>", "graphs", "single launches", "graphs : single", "steps that were graphs",
                   "idle between steps, us: graphs", "single launches"], lines)
 
 
@@ -67,10 +68,10 @@ def invariance_table(result: dict) -> str:
     torch = ["torch, us", "ours : torch"] if any("torch" in row for row in rows) else []
     lines = []
     for row in rows:
-        limit = row.get("limit_%")
+        limit, price = row.get("limit_%"), row.get("price_%")
+        bits = {True: "the same", False: "<b class='down'>others</b>", None: ""}[row.get("same_bits")]
         cells = [f"{html.escape(row['matrix'])} {row['n']} x {row['k']}, {row['dtype']}, rows: {row['tokens']}",
-                 "the same" if row["same_bits"] else "<b class='down'>others</b>", spread(row),
-                 f"{limit:.1f}" if limit else "", f"{max(0, 100 - limit):.0f} %" if limit else ""]
+                 bits, spread(row), f"{limit:.1f}" if limit else "", f"{price:.0f} % <small>{row['price_by']}</small>" if price is not None else ""]
         other = row.get("torch")
         lines.append(cells + [spread(other) if other else "", f"{row['median'] / other['median']:.2f}" if other else ""][:len(torch)])
     return table(["product", "bits of its rows alone", "us: median <small>min-max</small>", "% of limit", "price at most", *torch], lines)
@@ -196,8 +197,9 @@ def write(result: dict) -> str:
                  "Idle: the median of what lay, by the device's events, between the end of a step and the first copy of the next; with single launches the gaps between kernels come on top.")
     page.section("Batch invariance", invariance_table(result),
                  note="Our kernels have one mode, in which a row's bits do not depend on the rows beside it, so there is no other of ours to compare with. Measured: the bits of the first and the "
-                      "last row in a batch against each alone, and the time. What lacks to 100 % of the limit is the most that a kernel with a free choice of order could save, whatever the reason. "
-                      "torch: the same bf16 product by its own library, whose order does depend on the batch; the ratio holds every difference of the kernels, not invariance alone.")
+                      "last row in a batch against each alone, and the time. % of limit: of what this device's copies and our own matmuls reached, which are batch-invariant, too, so it bounds no price. "
+                      "Price: what a kernel with a free choice of order could save at most, whatever the reason; memory: it reads the weights no faster than copies were; sheet: it multiplies no faster than "
+                      "the data sheet's bf16 rate; torch: no sheet is known, and this is what torch saves, no bound; empty: none of them is known. torch: the same bf16 product by its own library, whose order does depend on the batch; the ratio holds every difference of the kernels, not invariance alone.")
     page.section("Measured against predicted", page.plot(against_chart(result)), against_table(result),
                  note="Floor: weights and KV are read once and every product is made, at the limits measured in this run. Kernels: every kernel "
                       "also reads what the one before wrote, and costs a launch. The last column is by the chip's data sheet, where we know it.")

@@ -7,6 +7,8 @@
 #include "bench/common/device_tensors.h"
 #include "bench/common/launch_timer.h"
 #include "bench/gpu/ctest_result.h"
+#include "bench/gpu/invariance.h"
+#include "bench/gpu/parts.h"
 #include "bench/gpu/plan.h"
 #include "bench/limits/device_limits.h"
 #include "bench/roofline/measured.h"
@@ -67,6 +69,68 @@ TEST(MeasuredLimits, TakesTheBestOfEach) {
   EXPECT_EQ(limits->memory, 3e12);
   EXPECT_EQ(limits->bf16, 600e12);
   EXPECT_FALSE(MeasuredLimits(Json::array()).has_value());
+}
+
+// Of 1000 bytes of weights and 2000 operations a token, in 4 us.
+Json ProductRow(int tokens) {
+  return {{"matrix", "down"}, {"dtype", "bf16"},     {"n", 10}, {"k", 100}, {"tokens", tokens},
+          {"median", 4.0},    {"weight_bytes", 1000}};
+}
+
+TEST(AddPrices, OurOwnMatmulsBoundNoPrice) {
+  const DeviceLimits measured{.memory = 1e9, .bf16 = 1e9};  // 1 us to read, 2 us a token
+  Json rows = {ProductRow(1), ProductRow(2)};
+  rows[0]["n"] = 1;  // 0.2 us
+  AddPrices(measured, 0, rows);
+  EXPECT_EQ(rows[0]["price_by"], "memory");
+  EXPECT_NEAR(rows[0]["price_%"].get<double>(), 75, 1e-9);
+  EXPECT_NEAR(rows[1]["limit_%"].get<double>(), 100, 1e-9);
+  EXPECT_FALSE(rows[1].contains("price_%"));
+  rows[1]["torch"] = {{"median", 3.0}};
+  AddPrices(measured, 0, rows);
+  EXPECT_EQ(rows[1]["price_by"], "torch");
+  EXPECT_NEAR(rows[1]["price_%"].get<double>(), 25, 1e-9);
+  AddPrices(measured, 2e9, rows);  // 2 us
+  EXPECT_EQ(rows[1]["price_by"], "sheet");
+  EXPECT_NEAR(rows[1]["price_%"].get<double>(), 50, 1e-9);
+  EXPECT_NEAR(rows[1]["limit_%"].get<double>(), 100, 1e-9);
+}
+
+TEST(CheckSameBits, NamesTheProducts) {
+  Json rows = {ProductRow(1), ProductRow(3), ProductRow(40)};  // the first says nothing
+  rows[1]["same_bits"] = rows[2]["same_bits"] = true;
+  EXPECT_TRUE(CheckSameBits(rows).ok());
+  rows[2]["same_bits"] = false;
+  EXPECT_EQ(std::string(CheckSameBits(rows).message()),
+            "a row's bits depend on its batch: down bf16 of 40 rows");
+}
+
+TEST(AddTorchTimes, KeepsWhatCameBeforeItFailed) {
+  Json rows = {ProductRow(1), ProductRow(3)};
+  const std::string first = R"({"n": 10, "k": 100, "tokens": 1, "microseconds": [5, 7, 6]})"
+                            "\n";
+  EXPECT_EQ(std::string(AddTorchTimes(first, rows).message()), "torch answered 1 of 2 products");
+  EXPECT_EQ(rows[0]["torch"]["median"], 6.0);
+  EXPECT_FALSE(rows[1].contains("torch"));
+  EXPECT_THAT(std::string(AddTorchTimes(first + first, rows).message()),
+              HasSubstr("other products than asked"));
+}
+
+TEST(CheckGraphSteps, WhatRanIsWhatWasAskedFor) {
+  const Json with = {{{"test", "tg8"}, {"steps", 8}, {"graph_steps", 7}}};
+  const Json without = {{{"test", "tg8"}, {"steps", 8}, {"graph_steps", 0}}};
+  EXPECT_TRUE(CheckGraphSteps("on", with).ok());
+  EXPECT_TRUE(CheckGraphSteps("off", without).ok());
+  EXPECT_EQ(std::string(CheckGraphSteps("on", without).message()),
+            "engine_bench --graphs on, tg8: 0 of 8 steps were graphs");
+  EXPECT_FALSE(CheckGraphSteps("off", with).ok());
+}
+
+TEST(GpuOptions, TorchsNameOfADevice) {
+  EXPECT_EQ((GpuOptions{.device = "hip:3"}).TorchDevice(), "cuda:3");
+  EXPECT_EQ((GpuOptions{.device = "cuda:1"}).TorchDevice(), "cuda:1");
+  EXPECT_EQ((GpuOptions{.device = "host-simt:32"}).TorchDevice(), "cpu");
+  EXPECT_FALSE((GpuOptions{.device = "host-simt:32"}).IsGpu());
 }
 
 // Work that the host does not wait for: only Wait makes it happen.

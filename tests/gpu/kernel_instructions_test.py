@@ -72,7 +72,7 @@ class KernelInstructionsTest(unittest.TestCase):
         self.assertEqual(counter.by_name(), {"One": Counts(tensor=2, wide=2, local=1, all=8)})
 
     def test_names_what_a_kernel_lacks(self):
-        fine = {"MatmulSlices<F32Chunk, 1, true>": Counts(4, 12, 0, 900), "Sample": Counts(0, 0, 0, 5)}
+        fine = {"MatmulSlices<F32Chunk, 1, true, false>": Counts(4, 12, 0, 900), "Sample<float const*>": Counts(0, 0, 0, 5)}
         self.assertEqual(kernel_instructions.problems({"sm_90a": fine}, ["sm_90a"]), [])
         lacks = {"MatmulTiles<HalfChunk<true> >": Counts(0, 5, 3, 900)}
         self.assertEqual(kernel_instructions.problems({"sm_90a": lacks, "sm_80": lacks}, ["sm_90a", "sm_89"]), [
