@@ -7,6 +7,7 @@
 #include <functional>
 #include <random>
 #include <string>
+#include <thread>
 #include <tuple>
 
 #include "gtest/gtest.h"
@@ -100,13 +101,13 @@ class LoadedDevice {
   // Whose steps need not wait for the tokens of the one before.
   std::vector<EngineRequest> PlainRequests() const {
     std::vector<EngineRequest> requests;
-    // More than 8, not all of whose numbers have a graph; the longest needs a second split of keys
-    // and a larger block table while it decodes.
-    for (int i = 0; i < 12; ++i) {
+    // 9 rows have no graph of their own; the last needs a second split of keys and a larger block
+    // table while it decodes.
+    for (int i = 0; i < 10; ++i) {
       EngineRequest request;
-      for (int t = 0; t < 1 + 11 * i; ++t)
+      for (int t = 0; t < (i == 9 ? 122 : 1 + 3 * i); ++t)
         request.prompt.push_back((i % 3 * 31 + t * t) % model_->config().vocab);
-      request.max_tokens = 25 - i % 4;
+      request.max_tokens = 9 + i % 4;
       request.sampling.temperature = i % 2 == 0 ? 0.0f : 0.8f;
       request.sampling.seed = 100 + i;
       request.logprobs = i % 3 - 1;
@@ -135,9 +136,14 @@ class LoadedDevice {
     options.block_tokens = kBlockTokens;
     options.prefix_cache = prefix_cache;
     options.graphs = options.async_scheduling = graphs_and_ahead;
-    // Every step takes a tick or two, so drafting pays.
+    // Every step takes a tick or two, so drafting pays. The engine's thread, which asks at the
+    // start of a step, waits until all requests are there, so that they do meet.
     const auto ticks = std::make_shared<std::atomic<int64_t>>(0);
-    options.clock = [ticks] { return absl::FromUnixMillis(++*ticks); };
+    const auto all_there = std::make_shared<std::atomic<bool>>(!concurrent);
+    options.clock = [ticks, all_there, submitter = std::this_thread::get_id()] {
+      if (std::this_thread::get_id() != submitter) all_there->wait(false);
+      return absl::FromUnixMillis(++*ticks);
+    };
     auto engine = Engine::Create(*device_, *model_, options);
     EXPECT_TRUE(engine.ok()) << engine.status();
     std::vector<std::shared_ptr<CollectingSink>> sinks;
@@ -146,6 +152,8 @@ class LoadedDevice {
       EXPECT_TRUE((*engine)->Submit(std::move(request), sinks.back()).ok());
       if (!concurrent) sinks.back()->WaitForClose();
     }
+    *all_there = true;
+    all_there->notify_all();
     std::vector<Answer> answers;
     for (const auto& sink : sinks) {
       const FinishReason reason = sink->WaitForClose().reason;
