@@ -11,6 +11,7 @@
 #include <iostream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <regex>
 #include <sstream>
 #include <string>
@@ -41,7 +42,7 @@ constexpr const char* kChosen =
     "RopeAndWriteKv_t5_h3_kv1_d(20|64)_r.*|RopeAndWriteKv_t17_h4_kv2_d32_.*|"
     "Attention_(decode(17|257)|prefill(15|33)|d20_.*|group9|poison|no_queries|norm_d20_.*)|"
     "Sample_(greedy_v65|all_r15|tied_greedy_v17|greedy_edits17|unusable_v17|masked_greedy_v300)|"
-    "Sample_grammar_(greedy_v33|edits_v65)|"
+    "Sample_grammar_(greedy_v33|edits_v65)|SelectTokens_t(1|33|257)(_in_place)?|"
     "Logprobs_(r1|v65_n5|v257_n1|masked)";
 
 // An output of many blocks, for which there is a matmul of its own; the list's are smaller.
@@ -129,15 +130,19 @@ std::string KernelName(const std::string& mangled) {
   return name.substr(0, name.find('('));
 }
 
-Device& HipDevice(Numerics numerics);
+struct Setup {
+  Numerics numerics = Numerics::kFloat32;
+  std::optional<DType> kv_dtype;  // of the cache; none: the numerics'
+  auto operator<=>(const Setup&) const = default;
+};
+Device& HipDevice(const Setup& setup);
 
 void CountLaunches() {
   std::istringstream lines(*FairleadHipLaunches());
   int launches;
   std::map<std::string, int> now;
   // The library has them for both sizes of warps.
-  const bool wide =
-      HipDevice(Numerics::kFloat32).info().description.find(" gfx9") != std::string::npos;
+  const bool wide = HipDevice({}).info().description.find(" gfx9") != std::string::npos;
   for (std::string name; lines >> launches >> name;) {
     if (name.find(wide ? "gpu_hip64" : "gpu_hip32") != std::string::npos) {
       now[KernelName(name)] += launches;
@@ -150,11 +155,11 @@ void CountLaunches() {
   }
 }
 
-Device& HipDevice(Numerics numerics) {
-  static auto* const devices = new std::map<Numerics, std::unique_ptr<Device>>;
-  std::unique_ptr<Device>& device = (*devices)[numerics];
+Device& HipDevice(const Setup& setup) {
+  static auto* const devices = new std::map<Setup, std::unique_ptr<Device>>;
+  std::unique_ptr<Device>& device = (*devices)[setup];
   if (device == nullptr) {
-    auto opened = OpenDevice("hip:0", {.numerics = numerics});
+    auto opened = OpenDevice("hip:0", {.numerics = setup.numerics, .kv_dtype = setup.kv_dtype});
     if (!opened.ok()) {
       ADD_FAILURE() << opened.status();
       std::abort();
@@ -165,12 +170,12 @@ Device& HipDevice(Numerics numerics) {
   return *device;
 }
 
-class AmdIsaTest : public testing::TestWithParam<std::tuple<Numerics, size_t>> {};
+class AmdIsaTest : public testing::TestWithParam<std::tuple<Setup, size_t>> {};
 
 TEST_P(AmdIsaTest, MatchesTheReference) {
-  const auto [numerics, index] = GetParam();
+  const auto [setup, index] = GetParam();
   const OpCase& op_case = Cases()[index];
-  Device& device = HipDevice(numerics);
+  Device& device = HipDevice(setup);
   const auto reference = reference::MakeReferenceDevice({.kv_dtype = device.info().kv_dtype});
   const std::vector<std::string> all_wrong = CheckCase(op_case, device, *reference);
   const std::string not_run = *FairleadHipFailures();
@@ -193,18 +198,37 @@ std::vector<size_t> CasesOf(Numerics numerics) {
   return list;
 }
 
+std::vector<size_t> CasesOfCaches() {
+  std::vector<size_t> list;
+  const std::regex names(
+      "RopeAndWriteKv_t(5_h3_kv1_d64|17_h4_kv2_d32)_.*|Attention_(decode17|prefill(15|33))");
+  for (size_t i = 0; i < Cases().size(); ++i) {
+    if (std::regex_match(Cases()[i].name, names)) list.push_back(i);
+  }
+  return list;
+}
+
 std::string CaseName(const testing::TestParamInfo<AmdIsaTest::ParamType>& info) {
-  return std::string(NumericsName(std::get<0>(info.param))) + "_" +
-         Cases()[std::get<1>(info.param)].name;
+  const Setup& setup = std::get<0>(info.param);
+  std::string name(NumericsName(setup.numerics));
+  if (setup.kv_dtype) name += "_" + std::string(Info(*setup.kv_dtype).name);
+  return name + "_" + Cases()[std::get<1>(info.param)].name;
 }
 
 INSTANTIATE_TEST_SUITE_P(All, AmdIsaTest,
-                         testing::Combine(testing::Values(Numerics::kFloat32),
+                         testing::Combine(testing::Values(Setup{}),
                                           testing::ValuesIn(CasesOf(Numerics::kFloat32))),
                          CaseName);
 INSTANTIATE_TEST_SUITE_P(Precise, AmdIsaTest,
-                         testing::Combine(testing::Values(Numerics::kPrecise),
+                         testing::Combine(testing::Values(Setup{Numerics::kPrecise, std::nullopt}),
                                           testing::ValuesIn(CasesOf(Numerics::kPrecise))),
+                         CaseName);
+INSTANTIATE_TEST_SUITE_P(Caches, AmdIsaTest,
+                         testing::Combine(testing::Values(Setup{Numerics::kPrecise, DType::kBF16},
+                                                          Setup{Numerics::kPrecise, DType::kQ8_0},
+                                                          Setup{Numerics::kPrecise,
+                                                                DType::kF8_E4M3}),
+                                          testing::ValuesIn(CasesOfCaches())),
                          CaseName);
 
 // After all others. Templates of one name count together.
