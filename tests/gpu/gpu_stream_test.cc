@@ -143,6 +143,21 @@ TEST_P(GpuStreamTest, AFenceWaitsForNoMoreThanItsWork) {
   EXPECT_EQ(second[63], 2);
 }
 
+TEST_P(GpuStreamTest, AThirdFenceWaitsForTheFirst) {
+  Buffer memory = DeviceMemory(64 * sizeof(int));
+  int* const device = static_cast<int*>(memory.data());
+  GpuStream stream(0);
+  std::vector<std::vector<int>> host(5, std::vector<int>(64, -1));
+  for (int step = 0; step < 5; ++step) {
+    Add(stream.handle(), device, 64, 1);
+    stream.CopyToHost(host[step].data(), device, sizeof(int) * 64);
+    EXPECT_EQ(stream.Fence(), step);
+    for (int i = 0; i < 5; ++i) EXPECT_EQ(host[i][63], i <= step - 2 ? i + 1 : -1) << i;
+  }
+  stream.Wait();
+  EXPECT_EQ(host[4][63], 5);
+}
+
 TEST_P(GpuStreamTest, AGraphRunsWhenItIsLaunched) {
   Buffer memory = DeviceMemory(64 * sizeof(int));
   int* const device = static_cast<int*>(memory.data());
