@@ -5,6 +5,7 @@
 #include <random>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "gtest/gtest.h"
@@ -74,7 +75,9 @@ TEST_P(EngineAheadTest, EveryRequestGetsItsTokens) {
       requests.push_back(request);
     }
     std::vector<std::shared_ptr<CollectingSink>> sinks;
+    engine.gate().Close();
     for (const EngineRequest& request : requests) sinks.push_back(engine.Submit(request));
+    engine.gate().Open();
     for (size_t i = 0; i < requests.size(); ++i) {
       EXPECT_TRUE(sinks[i]->WaitForClose().status.ok());
       EXPECT_EQ(sinks[i]->tokens(), Expected(requests[i])) << i;
@@ -91,10 +94,14 @@ TEST_P(EngineAheadTest, WhoLeavesTakesNobodyAlong) {
   std::mt19937 random(11);
   std::vector<std::shared_ptr<CollectingSink>> sinks;
   std::vector<uint64_t> ids(40);
+  engine.gate().Close();
   for (int i = 0; i < 40; ++i) {
     sinks.push_back(engine.Submit(Greedy(FakePrompt(5 + i % 20, i), 60), &ids[i]));
+    engine.gate().WaitUntilHeld();
     if (i % 3 == 2) engine->Cancel(ids[random() % (i + 1)]);
+    engine.gate().OpenFor(1);
   }
+  engine.gate().Open();
   int cancelled = 0;
   for (int i = 0; i < 40; ++i) {
     const FinishReason reason = sinks[i]->WaitForClose().reason;
@@ -126,9 +133,21 @@ TEST_P(EngineAheadTest, AFaultEndsOneRequestAlone) {
 
 TEST_P(EngineAheadTest, DestructionMeetsAStepUnderWay) {
   FakeEngine engine(Options(), DeviceOptions());
+  engine.gate().Close();
   const auto sink = engine.Submit(Greedy(FakePrompt(5, 1), 100));
-  engine.Destroy();
-  EXPECT_EQ(sink->WaitForClose().reason, FinishReason::kCancelled);
+  for (int step = 0; step < 3; ++step) {
+    engine.gate().WaitUntilHeld();
+    engine.gate().OpenFor(1);
+  }
+  engine.gate().WaitUntilHeld();
+  std::thread destroy([&engine] { engine.Destroy(); });
+  engine.gate().Open();
+  destroy.join();
+  // It may have finished before the destructor was heard.
+  const FinishReason reason = sink->WaitForClose().reason;
+  EXPECT_TRUE(reason == FinishReason::kCancelled || reason == FinishReason::kLength);
+  const std::vector<Token> all = FakeGenerate(FakePrompt(5, 1), 100), tokens = sink->tokens();
+  EXPECT_TRUE(tokens.size() <= all.size() && std::equal(tokens.begin(), tokens.end(), all.begin()));
 }
 
 // A plan of single tokens, of `rows` sequences with so many blocks.
