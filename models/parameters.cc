@@ -19,14 +19,16 @@ std::string Shape(absl::Span<const int64_t> dim) {
 // Norms and biases come in one of the plain types; nothing else is a vector.
 absl::StatusOr<std::vector<float>> ToF32(const WeightInfo& info, int64_t size) {
   std::vector<float> out(static_cast<size_t>(size));
+  const WeightBytes bytes(info);
+  const std::byte* data = bytes.data();
   const auto half = [&](int64_t i) {
     uint16_t bits;
-    std::memcpy(&bits, info.data + 2 * i, sizeof(bits));
+    std::memcpy(&bits, data + 2 * i, sizeof(bits));
     return bits;
   };
   switch (info.dtype) {
     case DType::kF32:
-      std::memcpy(out.data(), info.data, out.size() * sizeof(float));
+      std::memcpy(out.data(), data, out.size() * sizeof(float));
       return out;
     case DType::kF16:
       for (int64_t i = 0; i < size; ++i) out[i] = F16ToF32(half(i));
@@ -97,7 +99,8 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> ParameterLoader::LoadMatrix(const 
                                                  device_.info().name, " has no matmul for ",
                                                  std::string(Info((*info)->dtype).name)));
   }
-  const WeightPart part{(*info)->data, rows};
+  const WeightBytes bytes(**info);
+  const WeightPart part{bytes.data(), rows};
   return Pack({name}, {.dtype = (*info)->dtype,
                        .cols = cols,
                        .parts = absl::MakeConstSpan(&part, 1),
@@ -142,11 +145,12 @@ absl::StatusOr<Linear> ParameterLoader::LoadLinear(const LinearSpec& spec, bool 
                                                    device_.info().name, " has no matmul for ",
                                                    std::string(Info(dtype).name)));
     }
+    std::vector<WeightBytes> bytes;
     std::vector<WeightPart> parts;
     std::vector<std::string> names;
     const int64_t first_column = column;
     for (; i < infos.size() && infos[i]->dtype == dtype; ++i) {
-      parts.push_back({infos[i]->data, spec.rows[i]});
+      parts.push_back({bytes.emplace_back(*infos[i]).data(), spec.rows[i]});
       names.push_back(infos[i]->name);
       column += spec.rows[i];
     }

@@ -73,8 +73,9 @@ bool HasHeadOfItsOwn(const WeightSource& source) {
   const WeightInfo* head = source.Find("lm_head.weight");
   const WeightInfo* table = source.Find("model.embed_tokens.weight");
   if (head == nullptr || table == nullptr) return false;
-  return head->dtype != table->dtype || head->dim != table->dim ||
-         std::memcmp(head->data, table->data, head->bytes) != 0;
+  if (head->dtype != table->dtype || head->dim != table->dim) return true;
+  const WeightBytes head_bytes(*head), table_bytes(*table);
+  return std::memcmp(head_bytes.data(), table_bytes.data(), head->bytes) != 0;
 }
 
 }  // namespace

@@ -12,6 +12,13 @@
 
 namespace fairlead {
 
+WeightBytes::WeightBytes(const WeightInfo& info) : data_(info.data) {
+  if (!info.make) return;
+  made_ = std::make_unique_for_overwrite<std::byte[]>(info.bytes);
+  info.make(made_.get());
+  data_ = made_.get();
+}
+
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& path) {
   struct stat info = {};
   if (stat(path.c_str(), &info) != 0) {

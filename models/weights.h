@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -29,6 +30,21 @@ struct WeightInfo {
   const std::byte* data =
       nullptr;  // GGUF: aligned to general.alignment; safetensors: not aligned at all
   size_t bytes = 0;
+  // Where the file has the values in another form, data is null and this writes `bytes` bytes of
+  // them in `dtype`. Any thread; not after the source is gone.
+  std::function<void(std::byte* out)> make = {};
+  std::string file_dtype = {};  // as the file calls that form ("IQ3_S"); empty: dtype's name
+};
+
+// The bytes of a tensor, wherever they come from; made ones live as long as this.
+class WeightBytes {
+ public:
+  explicit WeightBytes(const WeightInfo& info);
+  const std::byte* data() const { return data_; }
+
+ private:
+  std::unique_ptr<std::byte[]> made_;
+  const std::byte* data_;
 };
 
 // A tensor that only needs not to be in the way: integers and booleans that no model asks for
