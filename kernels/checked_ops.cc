@@ -140,10 +140,13 @@ void CheckedOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
   const Checker check("RmsNorm");
   check.ActivationType("x", args.x);
   check.Shape("x", args.x, args.x.dtype, {kAnySize, kAnySize});
-  const int64_t hidden = args.x.dim[1];
-  check.Require(hidden > 0, "x", "must have columns");
-  check.Shape("weight", args.weight, DType::kF32, {hidden});
-  check.Shape("out", args.out, args.x.dtype, {args.x.dim[0], hidden});
+  const int64_t columns = args.x.dim[1];
+  check.Shape("weight", args.weight, DType::kF32, {kAnySize});
+  const int64_t hidden = args.weight.dim[0];
+  FAIRLEAD_CHECK_MSG(hidden > 0 && args.column >= 0 && args.column <= columns - hidden,
+                     StrCat("RmsNorm.weight must be of 1 to ", columns,
+                            " columns of x from column ", args.column, " on, got ", hidden));
+  check.Shape("out", args.out, args.x.dtype, {args.x.dim[0], columns});
   if (args.accumulate || args.out.data != args.x.data) check.Apart("out", args.out, "x", args.x);
   check.Apart("out", args.out, "weight", args.weight);
   check.Require(std::isfinite(args.epsilon) && args.epsilon >= 0, "epsilon",
@@ -183,8 +186,8 @@ void CheckedOps::RopeAndWriteKv(Stream& stream, const RopeAndWriteKvArgs& args) 
   check.Require(args.cos_sin.dim[0] > 0, "cos_sin", "must have positions");
   const int64_t rotary_dim = args.cos_sin.dim[1];
   FAIRLEAD_CHECK_MSG(
-      rotary_dim >= 2 && rotary_dim % 2 == 0 && rotary_dim <= args.kv.shape.head_dim,
-      StrCat("RopeAndWriteKv.cos_sin must have an even number of columns in [2, head_dim ",
+      rotary_dim % 2 == 0 && rotary_dim <= args.kv.shape.head_dim,
+      StrCat("RopeAndWriteKv.cos_sin must have an even number of columns in [0, head_dim ",
              args.kv.shape.head_dim, "], got ", rotary_dim));
   check.Require(args.pairing == RopePairing::kHalves || args.pairing == RopePairing::kAdjacent,
                 "pairing", "must be kHalves or kAdjacent", static_cast<int>(args.pairing));
@@ -237,9 +240,14 @@ void CheckedOps::ActivateAndMul(Stream& stream, const ActivateAndMulArgs& args) 
   check.Shape("x", args.x, args.out.dtype, {args.out.dim[0], 2 * args.out.dim[1]});
   check.Apart("out", args.out, "x", args.x);
   check.Require(args.activation == Activation::kSilu || args.activation == Activation::kGeluTanh ||
-                    args.activation == Activation::kGelu,
-                "activation", "must be kSilu, kGeluTanh or kGelu",
+                    args.activation == Activation::kGelu ||
+                    args.activation == Activation::kClampedSilu,
+                "activation", "must be kSilu, kGeluTanh, kGelu or kClampedSilu",
                 static_cast<int>(args.activation));
+  if (args.activation == Activation::kClampedSilu) {
+    check.Require(std::isfinite(args.limit) && args.limit > 0, "limit",
+                  "must be finite and above 0", args.limit);
+  }
   target_.ActivateAndMul(stream, args);
 }
 
@@ -252,6 +260,16 @@ void CheckedOps::GatherRows(Stream& stream, const GatherRowsArgs& args) const {
   check.Apart("out", args.out, "x", args.x);
   check.Apart("out", args.out, "row", args.row);
   target_.GatherRows(stream, args);
+}
+
+void CheckedOps::Scale(Stream& stream, const ScaleArgs& args) const {
+  const Checker check("Scale");
+  check.ActivationType("x", args.x);
+  check.Shape("x", args.x, args.x.dtype, {kAnySize, kAnySize});
+  check.Require(std::isfinite(args.factor), "factor", "must be finite", args.factor);
+  check.Require(std::isfinite(args.soft_cap) && args.soft_cap >= 0, "soft_cap",
+                "must be finite and not negative", args.soft_cap);
+  target_.Scale(stream, args);
 }
 
 void CheckedOps::SelectTokens(Stream& stream, const SelectTokensArgs& args) const {

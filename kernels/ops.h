@@ -27,15 +27,17 @@ struct EmbedArgs {
   auto tensors() const { return std::array{token, out}; }
 };
 
-// out = x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich, arXiv 1910.07467). out may be
-// x. With accumulate the product is rounded, then added to what is there (the norms after a branch
-// of Gemma 2, arXiv 2408.00118), and out may not be x.
+// out = x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich, arXiv 1910.07467), of the
+// columns [column, column + hidden) of x and out alone. out may be x. With accumulate the product
+// is rounded, then added to what is there (the norms after a branch of Gemma 2, arXiv 2408.00118),
+// and out may not be x.
 struct RmsNormArgs {
-  Tensor x;       // [tokens, hidden]
+  Tensor x;       // [tokens, columns], columns >= column + hidden
   Tensor weight;  // f32 [hidden]
-  Tensor out;     // [tokens, hidden]
+  Tensor out;     // [tokens, columns]
   float epsilon;
   bool accumulate = false;
+  int64_t column = 0;
 
   auto tensors() const { return std::array{x, weight, out}; }
 };
@@ -67,9 +69,9 @@ struct PagedKv {
 
 // Rotates q (in place) and k, and writes k and v to their cache slots. slot = block * block_tokens
 // + offset, or -1: not written. Afterwards the k part of qkv is unspecified; the v part is
-// unchanged. Elements from rotary_dim on do not rotate. With q_norm and k_norm, each head of q and
-// of k becomes x / sqrt(mean(x^2) + norm_epsilon) * weight before it rotates, over all of head_dim
-// (Qwen3, arXiv 2505.09388).
+// unchanged. Elements from rotary_dim on, which may be 0, do not rotate. With q_norm and k_norm,
+// each head of q and of k becomes x / sqrt(mean(x^2) + norm_epsilon) * weight before it rotates,
+// over all of head_dim (Qwen3, arXiv 2505.09388).
 struct RopeAndWriteKvArgs {
   Tensor qkv;       // [tokens, heads + 2 * kv_heads, head_dim]
   Tensor position;  // i32 [tokens]
@@ -114,13 +116,16 @@ struct AttentionArgs {
 
 // kSilu: x / (1 + exp(-x)). kGelu: x / 2 * (1 + erf(x / sqrt(2))). kGeluTanh: its approximation
 // x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) (Hendrycks and Gimpel, arXiv 1606.08415).
-enum class Activation { kSilu, kGeluTanh, kGelu };
+// kClampedSilu: x / (1 + exp(-1.702 x)), and both factors are limited (gpt-oss, arXiv 2508.10925).
+enum class Activation { kSilu, kGeluTanh, kGelu, kClampedSilu };
 
-// out[t, i] = activation(x[t, i]) * x[t, ffn + i]
+// out[t, i] = activation(x[t, i]) * x[t, ffn + i]; with kClampedSilu
+// activation(min(x[t, i], limit)) * (max(-limit, min(x[t, ffn + i], limit)) + 1).
 struct ActivateAndMulArgs {
   Tensor x;    // [tokens, 2 * ffn]
   Tensor out;  // [tokens, ffn]
   Activation activation;
+  float limit = 0;  // above 0 for kClampedSilu
 
   auto tensors() const { return std::array{x, out}; }
 };
@@ -131,6 +136,16 @@ struct GatherRowsArgs {
   Tensor out;  // [rows, hidden]
 
   auto tensors() const { return std::array{x, row, out}; }
+};
+
+// x = factor * x, and where soft_cap > 0 then x = soft_cap * tanh(x / soft_cap): the embeddings and
+// logits of Gemma 2 (arXiv 2408.00118).
+struct ScaleArgs {
+  Tensor x;  // [rows, columns]; f32 whatever activations are where it is logits
+  float factor = 1;
+  float soft_cap = 0;
+
+  auto tensors() const { return std::array{x}; }
 };
 
 // What a step reads that the host has not seen: out[t] = token[t] where source[t] is negative, else
@@ -263,6 +278,7 @@ struct LogprobsArgs {
   OP(Attention)          \
   OP(ActivateAndMul)     \
   OP(GatherRows)         \
+  OP(Scale)              \
   OP(SelectTokens)       \
   OP(Pool)               \
   OP(Route)              \

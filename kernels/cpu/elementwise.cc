@@ -74,11 +74,12 @@ void WriteKvToken(const KvLayout& layout, void* cache, int slot, const float* ke
 
 void CpuOps::RmsNorm(Stream&, const RmsNormArgs& args) const {
   const std::lock_guard lock(mutex_);
-  const int64_t n = args.x.dim[1];
+  const int64_t columns = args.x.dim[1], n = args.weight.dim[0];
   const auto norm = args.accumulate ? SimdAddRmsNormRow : SimdRmsNormRow;
   ForEachRow(pool_, args.x.dim[0], n, [&](int64_t row) {
-    norm(args.x.As<float>() + row * n, args.weight.As<float>(), static_cast<int>(n), args.epsilon,
-         args.out.As<float>() + row * n);
+    const int64_t at = row * columns + args.column;
+    norm(args.x.As<float>() + at, args.weight.As<float>(), static_cast<int>(n), args.epsilon,
+         args.out.As<float>() + at);
   });
 }
 
@@ -86,8 +87,8 @@ void CpuOps::ActivateAndMul(Stream&, const ActivateAndMulArgs& args) const {
   const std::lock_guard lock(mutex_);
   const int64_t n = args.out.dim[1];
   ForEachRow(pool_, args.out.dim[0], n, [&](int64_t row) {
-    SimdActivateAndMulRow(args.activation, args.x.As<float>() + row * 2 * n, static_cast<int>(n),
-                          args.out.As<float>() + row * n);
+    SimdActivateAndMulRow(args.activation, args.limit, args.x.As<float>() + row * 2 * n,
+                          static_cast<int>(n), args.out.As<float>() + row * n);
   });
 }
 
@@ -97,6 +98,14 @@ void CpuOps::GatherRows(Stream&, const GatherRowsArgs& args) const {
   ForEachRow(pool_, args.row.dim[0], n, [&](int64_t row) {
     std::memcpy(args.out.As<float>() + row * n, args.x.As<float>() + args.row.As<int>()[row] * n,
                 n * sizeof(float));
+  });
+}
+
+void CpuOps::Scale(Stream&, const ScaleArgs& args) const {
+  const std::lock_guard lock(mutex_);
+  const int64_t n = args.x.dim[1];
+  ForEachRow(pool_, args.x.dim[0], n, [&](int64_t row) {
+    SimdScaleRow(args.factor, args.soft_cap, static_cast<int>(n), args.x.As<float>() + row * n);
   });
 }
 

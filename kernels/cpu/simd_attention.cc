@@ -131,23 +131,11 @@ HWY_NOINLINE void ScoreQueries(const SplitArgs& args, int query) {
   for (; group < groups; ++group) ScoreTile<kQueries, 1, T>(args, query, group);
 }
 
-// cap * tanh(score / cap) by (1 - e) / (1 + e), e = exp(-2 |x|); below 1/4, where that would
-// cancel, by the Taylor series up to x^9.
 void CapScores(float cap, int count, float* score) {
   const D d;
-  const V one = hn::Set(d, 1.0f);
   for (int key = 0; key < count; key += kLanes) {
     const V x = hn::Div(hn::LoadU(d, score + key), hn::Set(d, cap));
-    const V e = ExpNonPositive(d, hn::Mul(hn::Set(d, -2.0f), hn::Abs(x)));
-    const V large = hn::CopySign(hn::Div(hn::Sub(one, e), hn::Add(one, e)), x);
-    const V square = hn::Mul(x, x);
-    V p = hn::Set(d, 0.0218694885f);
-    p = hn::MulAdd(p, square, hn::Set(d, -0.0539682540f));
-    p = hn::MulAdd(p, square, hn::Set(d, 0.1333333333f));
-    p = hn::MulAdd(p, square, hn::Set(d, -0.3333333333f));
-    const V small = hn::MulAdd(hn::Mul(x, square), p, x);
-    const V tanh = hn::IfThenElse(hn::Lt(hn::Abs(x), hn::Set(d, 0.25f)), small, large);
-    hn::StoreU(hn::Mul(hn::Set(d, cap), tanh), d, score + key);
+    hn::StoreU(hn::Mul(hn::Set(d, cap), Tanh(d, x)), d, score + key);
   }
 }
 

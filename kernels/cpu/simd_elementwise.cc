@@ -112,35 +112,67 @@ void NormalizeRow(float* x, int n, float least) {
   for (; i < n; ++i) x[i] /= divisor;
 }
 
-template <Activation kActivation>
-HWY_INLINE V Activated(D d, V x) {
-  if constexpr (kActivation == Activation::kSilu) return TimesSigmoid(d, x, x);
-  if constexpr (kActivation == Activation::kGeluTanh) return GeluTanh(d, x);
-  if constexpr (kActivation == Activation::kGelu) return Gelu(d, x);
+// What is not a number stays so, whatever the instruction's minimum makes of it.
+HWY_INLINE V AtMost(D d, V x, float limit) {
+  const V most = hn::Set(d, limit);
+  return hn::IfThenElse(hn::Gt(x, most), most, x);
 }
 
 template <Activation kActivation>
-HWY_INLINE void ActivateAndMul(const float* x, int n, float* out) {
+HWY_INLINE V ActivatedProduct(D d, V gate, V up, float limit) {
+  if constexpr (kActivation == Activation::kSilu) return hn::Mul(TimesSigmoid(d, gate, gate), up);
+  if constexpr (kActivation == Activation::kGeluTanh) return hn::Mul(GeluTanh(d, gate), up);
+  if constexpr (kActivation == Activation::kGelu) return hn::Mul(Gelu(d, gate), up);
+  if constexpr (kActivation == Activation::kClampedSilu) {
+    gate = AtMost(d, gate, limit);
+    up = hn::Neg(AtMost(d, hn::Neg(AtMost(d, up, limit)), limit));
+    const V activated = TimesSigmoid(d, gate, hn::Mul(gate, hn::Set(d, 1.702f)));
+    return hn::Mul(activated, hn::Add(up, hn::Set(d, 1.0f)));
+  }
+}
+
+template <Activation kActivation>
+HWY_INLINE void ActivateAndMul(float limit, const float* x, int n, float* out) {
   const D d;
   int i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    const V y = Activated<kActivation>(d, hn::LoadU(d, x + i));
-    hn::StoreU(hn::Mul(y, hn::LoadU(d, x + n + i)), d, out + i);
+    const V gate = hn::LoadU(d, x + i), up = hn::LoadU(d, x + n + i);
+    hn::StoreU(ActivatedProduct<kActivation>(d, gate, up, limit), d, out + i);
   }
   if (i < n) {
-    const V y = Activated<kActivation>(d, LoadTail(d, x + i, n - i));
-    StoreTail(d, hn::Mul(y, LoadTail(d, x + n + i, n - i)), out + i, n - i);
+    const V gate = LoadTail(d, x + i, n - i), up = LoadTail(d, x + n + i, n - i);
+    StoreTail(d, ActivatedProduct<kActivation>(d, gate, up, limit), out + i, n - i);
   }
 }
 
-void ActivateAndMulRow(Activation activation, const float* x, int n, float* out) {
+void ActivateAndMulRow(Activation activation, float limit, const float* x, int n, float* out) {
   switch (activation) {
     case Activation::kSilu:
-      return ActivateAndMul<Activation::kSilu>(x, n, out);
+      return ActivateAndMul<Activation::kSilu>(limit, x, n, out);
     case Activation::kGeluTanh:
-      return ActivateAndMul<Activation::kGeluTanh>(x, n, out);
+      return ActivateAndMul<Activation::kGeluTanh>(limit, x, n, out);
     case Activation::kGelu:
-      return ActivateAndMul<Activation::kGelu>(x, n, out);
+      return ActivateAndMul<Activation::kGelu>(limit, x, n, out);
+    case Activation::kClampedSilu:
+      return ActivateAndMul<Activation::kClampedSilu>(limit, x, n, out);
+  }
+}
+
+HWY_INLINE V Scaled(D d, V x, float factor, float soft_cap) {
+  const V y = hn::Mul(x, hn::Set(d, factor));
+  if (soft_cap == 0) return y;
+  const V cap = hn::Set(d, soft_cap);
+  return hn::Mul(cap, Tanh(d, hn::Div(y, cap)));
+}
+
+void ScaleRow(float factor, float soft_cap, int n, float* x) {
+  const D d;
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    hn::StoreU(Scaled(d, hn::LoadU(d, x + i), factor, soft_cap), d, x + i);
+  }
+  if (i < n) {
+    StoreTail(d, Scaled(d, LoadTail(d, x + i, n - i), factor, soft_cap), x + i, n - i);
   }
 }
 
@@ -269,6 +301,7 @@ namespace fairlead {
 HWY_EXPORT(RmsNormRow);
 HWY_EXPORT(AddRmsNormRow);
 HWY_EXPORT(ActivateAndMulRow);
+HWY_EXPORT(ScaleRow);
 HWY_EXPORT(AddRow);
 HWY_EXPORT(NormalizeRow);
 HWY_EXPORT(RopeRow);
@@ -283,8 +316,12 @@ void SimdAddRmsNormRow(const float* x, const float* weight, int n, float epsilon
   HWY_DYNAMIC_DISPATCH(AddRmsNormRow)(x, weight, n, epsilon, out);
 }
 
-void SimdActivateAndMulRow(Activation activation, const float* x, int n, float* out) {
-  HWY_DYNAMIC_DISPATCH(ActivateAndMulRow)(activation, x, n, out);
+void SimdActivateAndMulRow(Activation activation, float limit, const float* x, int n, float* out) {
+  HWY_DYNAMIC_DISPATCH(ActivateAndMulRow)(activation, limit, x, n, out);
+}
+
+void SimdScaleRow(float factor, float soft_cap, int n, float* x) {
+  HWY_DYNAMIC_DISPATCH(ScaleRow)(factor, soft_cap, n, x);
 }
 
 void SimdAddRow(const float* x, int n, float* sum) { HWY_DYNAMIC_DISPATCH(AddRow)(x, n, sum); }

@@ -14,8 +14,11 @@ namespace fairlead {
 void SimdRmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out);
 void SimdAddRmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out);
 
-// out[i] = activation(x[i]) * x[n + i].
-void SimdActivateAndMulRow(Activation activation, const float* x, int n, float* out);
+// Of ActivateAndMulArgs: x has 2 n elements.
+void SimdActivateAndMulRow(Activation activation, float limit, const float* x, int n, float* out);
+
+// Of ScaleArgs.
+void SimdScaleRow(float factor, float soft_cap, int n, float* x);
 
 // sum[i] += x[i].
 void SimdAddRow(const float* x, int n, float* sum);

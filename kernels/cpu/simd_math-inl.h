@@ -54,6 +54,23 @@ HWY_INLINE V TimesSigmoid(D d, V x, V s) {
   return hn::Mul(x, hn::Div(numerator, hn::Add(one, e)));
 }
 
+// (1 - e) / (1 + e) with e = exp(-2 |x|); below 1/4, where that would cancel, the Taylor series up
+// to x^9, whose next term is less than 2^-26 of it.
+template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>
+HWY_INLINE V Tanh(D d, V x) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const V one = hn::Set(d, 1.0f);
+  const V e = ExpNonPositive(d, hn::Mul(hn::Set(d, -2.0f), hn::Abs(x)));
+  const V large = hn::CopySign(hn::Div(hn::Sub(one, e), hn::Add(one, e)), x);
+  const V square = hn::Mul(x, x);
+  V p = hn::Set(d, 0.0218694885f);
+  p = hn::MulAdd(p, square, hn::Set(d, -0.0539682540f));
+  p = hn::MulAdd(p, square, hn::Set(d, 0.1333333333f));
+  p = hn::MulAdd(p, square, hn::Set(d, -0.3333333333f));
+  const V small = hn::MulAdd(hn::Mul(x, square), p, x);
+  return hn::IfThenElse(hn::Lt(hn::Abs(x), hn::Set(d, 0.25f)), small, large);
+}
+
 // (1 + tanh(u)) / 2 is the sigmoid of 2 u, so nothing cancels. 2 u = x (a + b x^2) with
 // a = 2 sqrt(2 / pi) and b = 0.044715 a.
 template <class D, class V = hwy::HWY_NAMESPACE::Vec<D>>

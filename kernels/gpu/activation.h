@@ -34,11 +34,17 @@ GPU_DEVICE float Gelu(float x) {
   return x * (x >= 0.0f ? 1.0f - tail : tail);
 }
 
+// Of ActivateAndMulArgs. Comparisons keep what is not a number.
 template <Activation kActivation>
-GPU_DEVICE float Activated(float x) {
-  if constexpr (kActivation == Activation::kGeluTanh) return GeluTanh(x);
-  if constexpr (kActivation == Activation::kGelu) return Gelu(x);
-  return Silu(x);
+GPU_DEVICE float ActivatedProduct(float gate, float up, float limit) {
+  if constexpr (kActivation == Activation::kGeluTanh) return GeluTanh(gate) * up;
+  if constexpr (kActivation == Activation::kGelu) return Gelu(gate) * up;
+  if constexpr (kActivation == Activation::kClampedSilu) {
+    const float x = gate > limit ? limit : gate;
+    const float y = up > limit ? limit : up < -limit ? -limit : up;
+    return x / (1.0f + expf(x * -1.702f)) * (y + 1.0f);
+  }
+  return Silu(gate) * up;
 }
 
 }  // namespace fairlead::FAIRLEAD_GPU

@@ -16,6 +16,7 @@ struct RmsNormCall {
   const float* x;
   const float* weight;
   float* out;
+  int columns;  // from one row to the next
   int hidden;
   float epsilon;
   bool accumulate;
@@ -24,7 +25,7 @@ struct RmsNormCall {
 // A block a token. Each thread sums its own elements in order, then the threads' sums are joined:
 // the order depends on `hidden` alone.
 GPU_KERNEL void RmsNormKernel(RmsNormCall call) {
-  const int64_t row = int64_t{1} * BlockX() * call.hidden;
+  const int64_t row = int64_t{1} * BlockX() * call.columns;
   const float* x = call.x + row;
   float sum = 0.0f;
   for (int i = ThreadX(); i < call.hidden; i += kThreads) sum = fmaf(x[i], x[i], sum);
@@ -40,6 +41,7 @@ struct ActivateAndMulCall {
   const float* x;
   float* out;
   int ffn;
+  float limit;
 };
 
 // Grid: tokens by chunks of kThreads elements.
@@ -48,7 +50,8 @@ GPU_KERNEL void ActivateAndMulKernel(ActivateAndMulCall call) {
   const int i = static_cast<int>(BlockY()) * kThreads + ThreadX();
   if (i >= call.ffn) return;
   const float* x = call.x + int64_t{2} * BlockX() * call.ffn;
-  call.out[int64_t{1} * BlockX() * call.ffn + i] = Activated<kActivation>(x[i]) * x[call.ffn + i];
+  call.out[int64_t{1} * BlockX() * call.ffn + i] =
+      ActivatedProduct<kActivation>(x[i], x[call.ffn + i], call.limit);
 }
 
 struct GatherRowsCall {
@@ -63,6 +66,21 @@ GPU_KERNEL void GatherRowsKernel(GatherRowsCall call) {
   if (i >= call.hidden) return;
   const int64_t from = call.row[BlockX()];
   call.out[int64_t{1} * BlockX() * call.hidden + i] = call.x[from * call.hidden + i];
+}
+
+struct ScaleCall {
+  float* x;
+  int columns;
+  float factor;
+  float soft_cap;
+};
+
+GPU_KERNEL void ScaleKernel(ScaleCall call) {
+  const int i = static_cast<int>(BlockY()) * kThreads + ThreadX();
+  if (i >= call.columns) return;
+  float* x = call.x + int64_t{1} * BlockX() * call.columns + i;
+  const float y = *x * call.factor;
+  *x = call.soft_cap == 0.0f ? y : call.soft_cap * Tanh(y / call.soft_cap);
 }
 
 struct SelectTokensCall {
@@ -144,10 +162,11 @@ void LaunchActivateAndMul(const StreamHandle& stream, const Grid& grid,
 void GpuOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
   const int64_t tokens = args.x.dim[0];
   if (tokens == 0) return;
-  const RmsNormCall call = {.x = args.x.As<float>(),
+  const RmsNormCall call = {.x = args.x.As<float>() + args.column,
                             .weight = args.weight.As<float>(),
-                            .out = args.out.As<float>(),
-                            .hidden = static_cast<int>(args.x.dim[1]),
+                            .out = args.out.As<float>() + args.column,
+                            .columns = static_cast<int>(args.x.dim[1]),
+                            .hidden = static_cast<int>(args.weight.dim[0]),
                             .epsilon = args.epsilon,
                             .accumulate = args.accumulate};
   GPU_LAUNCH(HandleOf(stream), Grid{static_cast<unsigned>(tokens)}, kThreads, 0, RmsNormKernel,
@@ -157,8 +176,10 @@ void GpuOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
 void GpuOps::ActivateAndMul(Stream& stream, const ActivateAndMulArgs& args) const {
   const int64_t tokens = args.out.dim[0], ffn = args.out.dim[1];
   if (tokens == 0 || ffn == 0) return;
-  const ActivateAndMulCall call = {
-      .x = args.x.As<float>(), .out = args.out.As<float>(), .ffn = static_cast<int>(ffn)};
+  const ActivateAndMulCall call = {.x = args.x.As<float>(),
+                                   .out = args.out.As<float>(),
+                                   .ffn = static_cast<int>(ffn),
+                                   .limit = args.limit};
   const Grid grid = {static_cast<unsigned>(tokens), Blocks(ffn)};
   switch (args.activation) {
     case Activation::kSilu:
@@ -167,6 +188,8 @@ void GpuOps::ActivateAndMul(Stream& stream, const ActivateAndMulArgs& args) cons
       return LaunchActivateAndMul<Activation::kGeluTanh>(HandleOf(stream), grid, call);
     case Activation::kGelu:
       return LaunchActivateAndMul<Activation::kGelu>(HandleOf(stream), grid, call);
+    case Activation::kClampedSilu:
+      return LaunchActivateAndMul<Activation::kClampedSilu>(HandleOf(stream), grid, call);
   }
 }
 
@@ -179,6 +202,17 @@ void GpuOps::GatherRows(Stream& stream, const GatherRowsArgs& args) const {
                                .hidden = static_cast<int>(hidden)};
   const Grid grid = {static_cast<unsigned>(rows), Blocks(hidden)};
   GPU_LAUNCH(HandleOf(stream), grid, kThreads, 0, GatherRowsKernel, call);
+}
+
+void GpuOps::Scale(Stream& stream, const ScaleArgs& args) const {
+  const int64_t rows = args.x.dim[0], columns = args.x.dim[1];
+  if (rows == 0 || columns == 0) return;
+  const ScaleCall call = {.x = args.x.As<float>(),
+                          .columns = static_cast<int>(columns),
+                          .factor = args.factor,
+                          .soft_cap = args.soft_cap};
+  const Grid grid = {static_cast<unsigned>(rows), Blocks(columns)};
+  GPU_LAUNCH(HandleOf(stream), grid, kThreads, 0, ScaleKernel, call);
 }
 
 void GpuOps::SelectTokens(Stream& stream, const SelectTokensArgs& args) const {

@@ -156,6 +156,7 @@ TEST_F(CheckedOpsTest, RightArgumentsPass) {
   ops_->Attention(stream_, Attention());
   ops_->ActivateAndMul(stream_, Gate());
   ops_->GatherRows(stream_, Gather());
+  ops_->Scale(stream_, {.x = T(F, {3, 5})});
   ops_->SelectTokens(stream_, Select());
   ops_->Pool(stream_, Pool());
   ops_->Route(stream_, Route());
@@ -163,7 +164,7 @@ TEST_F(CheckedOpsTest, RightArgumentsPass) {
   ops_->CombineExperts(stream_, Combine());
   ops_->Sample(stream_, Sample());
   ops_->Logprobs(stream_, Logprobs());
-  EXPECT_EQ(target_.calls, 14);
+  EXPECT_EQ(target_.calls, 15);
 
   RmsNormArgs in_place = RmsNorm();
   in_place.out = in_place.x;
@@ -183,6 +184,10 @@ TEST_F(CheckedOpsTest, RightArgumentsPass) {
   RmsNormArgs accumulate = RmsNorm();
   accumulate.accumulate = true;
   ops_->RmsNorm(stream_, accumulate);
+  RmsNormArgs slice = in_place;
+  slice.weight = T(F, {20});
+  slice.column = 12;
+  ops_->RmsNorm(stream_, slice);
   LogprobsArgs no_top = Logprobs();
   no_top.top_token = no_top.top_logprob = {};
   ops_->Logprobs(stream_, no_top);
@@ -190,7 +195,7 @@ TEST_F(CheckedOpsTest, RightArgumentsPass) {
   row_per_slot.x = T(F, {6, 32});
   row_per_slot.bias = {};
   ops_->GroupedMatmul(stream_, row_per_slot);
-  EXPECT_EQ(target_.calls, 22);
+  EXPECT_EQ(target_.calls, 24);
 }
 
 TEST_F(CheckedOpsTest, EmptyTensorsNeedNoData) {
@@ -226,8 +231,10 @@ TEST_F(CheckedOpsDeathTest, Embed) {
 
 TEST_F(CheckedOpsDeathTest, RmsNorm) {
   EXPECT_REFUSED(RmsNorm(), RmsNorm, a.x.dtype = I, "RmsNorm.x");
-  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.x.dim[1] = 0, "RmsNorm.x must have columns");
-  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.weight.dim[0] = 31, "RmsNorm.weight must be f32 .32.");
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.weight.dim[0] = 0, "RmsNorm.weight must be of 1 to 32");
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.weight.dim[0] = 33, "RmsNorm.weight must be .* got 33");
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.column = 1, "RmsNorm.weight must be .* from column 1");
+  EXPECT_REFUSED(RmsNorm(), RmsNorm, a.column = -1, "RmsNorm.weight must be .* from column -1");
   EXPECT_REFUSED(RmsNorm(), RmsNorm, a.weight.dtype = DType::kF16, "RmsNorm.weight");
   EXPECT_REFUSED(RmsNorm(), RmsNorm, a.out.dtype = DType::kF16, "RmsNorm.out");
   EXPECT_REFUSED(RmsNorm(), RmsNorm, a.out.dim[0] = 2, "RmsNorm.out");
@@ -298,12 +305,22 @@ TEST_F(CheckedOpsDeathTest, Attention) {
   EXPECT_REFUSED(Attention(), Attention, a.out.data = a.qkv.data, "Attention.out .* overlaps qkv");
 }
 
+TEST_F(CheckedOpsDeathTest, Scale) {
+  const ScaleArgs right = {.x = T(F, {3, 5})};
+  EXPECT_REFUSED(right, Scale, a.x.dtype = I, "Scale.x must be f32, f16 or bf16");
+  EXPECT_REFUSED(right, Scale, a.x.rank = 1, "Scale.x");
+  EXPECT_REFUSED(right, Scale, a.factor = std::numeric_limits<float>::infinity(), "Scale.factor");
+  EXPECT_REFUSED(right, Scale, a.soft_cap = -1, "Scale.soft_cap must be .* got -1");
+}
+
 TEST_F(CheckedOpsDeathTest, ActivateAndMulAndGatherRows) {
   EXPECT_REFUSED(Gate(), ActivateAndMul, a.x.dim[1] = 5, "ActivateAndMul.x must be f32 .3, 10.");
   EXPECT_REFUSED(Gate(), ActivateAndMul, a.x.dtype = DType::kF16, "ActivateAndMul.x");
   EXPECT_REFUSED(Gate(), ActivateAndMul, a.out.data = a.x.data, "ActivateAndMul.out .* overlaps x");
-  EXPECT_REFUSED(Gate(), ActivateAndMul, a.activation = static_cast<Activation>(3),
-                 "ActivateAndMul.activation must be .* got 3");
+  EXPECT_REFUSED(Gate(), ActivateAndMul, a.activation = static_cast<Activation>(4),
+                 "ActivateAndMul.activation must be .* got 4");
+  EXPECT_REFUSED(Gate(), ActivateAndMul, a.activation = Activation::kClampedSilu,
+                 "ActivateAndMul.limit must be finite and above 0");
   EXPECT_REFUSED(Gather(), GatherRows, a.row.dtype = F, "GatherRows.row");
   EXPECT_REFUSED(Gather(), GatherRows, a.out.dim[0] = 3, "GatherRows.out");
   EXPECT_REFUSED(Gather(), GatherRows, a.out.dtype = DType::kF16, "GatherRows.out");

@@ -78,10 +78,10 @@ class ExampleOp(unittest.TestCase):
     def test_notices_what_the_example_forgets(self):
         self.assertEqual(self.copy.apply(example()).returncode, 0)
         ops = self.copy.root / "kernels/ops.h"
-        shortened = re.sub(r"^  OP\(SoftCap\) +\\\n", "", ops.read_text(), flags=re.M)
+        shortened = re.sub(r"^  OP\(Clip\) +\\\n", "", ops.read_text(), flags=re.M)
         self.assertNotEqual(shortened, ops.read_text())
         ops.write_text(shortened)
-        self.assertIn("SoftCap", self.copy.compile("kernels/cpu/elementwise.cc"))
+        self.assertIn("Clip", self.copy.compile("kernels/cpu/elementwise.cc"))
 
 
 if __name__ == "__main__":

@@ -436,6 +436,7 @@ void AddRopeCases(std::vector<OpCase>& cases) {
       add({5, 3, 1, d, d, pairing});
       add({3, 4, 2, d, d / 4 * 2, pairing});
       add({3, 2, 2, d, 2, pairing});
+      add({3, 2, 1, d, 0, pairing});
     }
     for (const int tokens : {0, 1, 15, 16, 17, 65}) add({tokens, 4, 2, 32, 32, pairing});
     for (int group = 1; group <= 8; ++group) add({4, 2 * group, 2, 32, 24, pairing});

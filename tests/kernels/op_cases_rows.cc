@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Embed, RmsNorm, ActivateAndMul, GatherRows: ops whose output rows are made of one input row.
-// Pool, whose are made of some.
+// Embed, RmsNorm, ActivateAndMul, Scale, GatherRows: ops whose output rows are made of one input
+// row. Pool, whose are made of some.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -43,55 +43,66 @@ struct NormCase {
   int tokens, hidden;
   float scale = 1, epsilon = 1e-5f;
   bool in_place = false, accumulate = false;
+  int left = 0, right = 0;  // columns beside the normed ones
 };
 
 // The sum of squares has hidden roundings at most, the root halves their relative error, and four
 // operations follow. Adding to what is there rounds once more.
 void BuildRmsNorm(CaseRun& run, const NormCase& c) {
+  const int columns = c.left + c.hidden + c.right;
   const std::vector<float> x =
-      run.Rounded(run.random().Normals(int64_t{c.tokens} * c.hidden, c.scale));
+      run.Rounded(run.random().Normals(int64_t{c.tokens} * columns, c.scale));
   const std::vector<float> weight = run.random().Normals(c.hidden);
-  std::vector<double> expected;
+  std::vector<double> expected;  // 0 beside the normed columns, which stay as they are
   for (int t = 0; t < c.tokens; ++t) {
+    const float* row = x.data() + t * columns + c.left;
     double squares = 0;
-    for (int i = 0; i < c.hidden; ++i) squares += std::pow(x[t * c.hidden + i], 2);
+    for (int i = 0; i < c.hidden; ++i) squares += std::pow(row[i], 2);
     const double rms = std::sqrt(squares / c.hidden + c.epsilon);
-    for (int i = 0; i < c.hidden; ++i) expected.push_back(x[t * c.hidden + i] / rms * weight[i]);
+    expected.insert(expected.end(), c.left, 0.0);
+    for (int i = 0; i < c.hidden; ++i) expected.push_back(row[i] / rms * weight[i]);
+    expected.insert(expected.end(), c.right, 0.0);
   }
   FloatBound bound = Relative(expected, (c.hidden / 2.0 + 8) * kFloatRounding, 1e-37);
-  std::vector<float> before = c.in_place ? x : std::vector<float>();
+  std::vector<float> before = c.in_place || columns > c.hidden ? x : std::vector<float>();
   if (c.accumulate) {
     before = run.Rounded(run.random().Normals(static_cast<int64_t>(x.size())));
     for (size_t i = 0; i < x.size(); ++i) {
       bound.max_error[i] += std::fabs(before[i] + expected[i]) * kFloatRounding;
     }
   }
-  const Tensor out = run.OutputActivations("out", {c.tokens, c.hidden}, bound, before);
-  const RmsNormArgs args = {.x = c.in_place ? out : run.Activations(x, {c.tokens, c.hidden}),
+  const Tensor out = run.OutputActivations("out", {c.tokens, columns}, bound, before);
+  const RmsNormArgs args = {.x = c.in_place ? out : run.Activations(x, {c.tokens, columns}),
                             .weight = run.Floats(weight, {c.hidden}),
                             .out = out,
                             .epsilon = c.epsilon,
-                            .accumulate = c.accumulate};
+                            .accumulate = c.accumulate,
+                            .column = c.left};
   run.Launch([args](const Ops& ops, Stream& stream) { ops.RmsNorm(stream, args); });
 }
 
 const char* ActivationName(Activation activation) {
   return activation == Activation::kSilu       ? "silu"
          : activation == Activation::kGeluTanh ? "gelu_tanh"
-                                               : "gelu";
+         : activation == Activation::kGelu     ? "gelu"
+                                               : "clamped_silu";
 }
 
 // exp of a reduced argument is good to a few ulp in any vector library; then an addition, a
 // division, a product, or the polynomial of a tail: 32 half ulps. Below 0 the argument of a GELU's
 // exp, s, is itself rounded, four times where it is a polynomial's, twice where it is x^2 / 2, and
 // the result is off by as much of itself; what is beyond -88 is nothing. The floor: exp(-gate)
-// overflows from gate = -88 on, where the true value is below 1e-36.
+// overflows from gate = -88 on, where the true value is below 1e-36. kClampedSilu's argument is
+// rounded once.
 double ActivationError(Activation activation, double x) {
   double s = 0;
   if (activation == Activation::kGeluTanh) s = 4 * 1.6 * x * (1 + 0.044715 * x * x);
   if (activation == Activation::kGelu) s = -x * x;
+  if (activation == Activation::kClampedSilu) s = 1.702 * x;
   return (32 + (x < 0 ? std::min(-s, 4 * 88.0) : 0)) * kFloatRounding;
 }
+
+constexpr float kLimit = 7;  // of kClampedSilu
 
 void BuildActivateAndMul(CaseRun& run, Activation activation, int tokens, int ffn) {
   std::vector<float> x = run.random().Normals(int64_t{tokens} * 2 * ffn, 3);
@@ -105,15 +116,39 @@ void BuildActivateAndMul(CaseRun& run, Activation activation, int tokens, int ff
   FloatBound bound;
   for (int t = 0; t < tokens; ++t) {
     for (int i = 0; i < ffn; ++i) {
-      const double gate = x[t * 2 * ffn + i], up = x[t * 2 * ffn + ffn + i];
+      double gate = x[t * 2 * ffn + i], up = x[t * 2 * ffn + ffn + i];
+      if (activation == Activation::kClampedSilu) {
+        gate = gate > kLimit ? kLimit : gate;
+        up = std::clamp<double>(up, -kLimit, kLimit) + 1;
+      }
       const double expected = reference::Activated(activation, gate) * up;
       bound.max_error.push_back(std::fabs(expected) * ActivationError(activation, gate) + 1e-34);
     }
   }
   const ActivateAndMulArgs args = {.x = run.Activations(x, {tokens, 2 * ffn}),
                                    .out = run.OutputActivations("out", {tokens, ffn}, bound),
-                                   .activation = activation};
+                                   .activation = activation,
+                                   .limit = kLimit};
   run.Launch([args](const Ops& ops, Stream& stream) { ops.ActivateAndMul(stream, args); });
+}
+
+// A product; then a division, a tanh that is good to a few ulp (of an argument that is off by two
+// roundings, by which it changes no more than in proportion) and another product.
+void BuildScale(CaseRun& run, int rows, int columns, const ScaleArgs& c) {
+  std::vector<float> x = run.random().Normals(int64_t{rows} * columns, 2);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float extremes[] = {0, -0.0f, 0.24f, 0.26f, -30, 1e10f, -1e30f, nan};
+  for (size_t i = 0; i < std::size(extremes) && i < x.size(); ++i) x[i] = extremes[i];
+  x = run.Rounded(x);
+  std::vector<double> expected;
+  for (const float v : x) {
+    const double y = double{v} * c.factor;
+    expected.push_back(c.soft_cap > 0 ? c.soft_cap * std::tanh(y / c.soft_cap) : y);
+  }
+  ScaleArgs args = c;
+  args.x = run.OutputActivations("x", {rows, columns},
+                                 Relative(expected, (c.soft_cap > 0 ? 20 : 1) * kFloatRounding), x);
+  run.Launch([args](const Ops& ops, Stream& stream) { ops.Scale(stream, args); });
 }
 
 void BuildGatherRows(CaseRun& run, int tokens, int rows, int hidden) {
@@ -252,8 +287,13 @@ void AddRowCases(std::vector<OpCase>& cases) {
     add_norm("_accumulate", {.tokens = tokens, .hidden = 48, .accumulate = true});
   }
 
+  for (const int hidden : {1, 16, 33, 96}) {
+    add_norm("_slice",
+             {.tokens = 3, .hidden = hidden, .in_place = true, .left = 7, .right = 2 * hidden});
+  }
+
   for (const Activation activation :
-       {Activation::kSilu, Activation::kGeluTanh, Activation::kGelu}) {
+       {Activation::kSilu, Activation::kGeluTanh, Activation::kGelu, Activation::kClampedSilu}) {
     const auto add = [&](int tokens, int ffn) {
       cases.push_back(
           {"ActivateAndMul",
@@ -263,6 +303,17 @@ void AddRowCases(std::vector<OpCase>& cases) {
     for (const int ffn : {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 257, 1536}) add(3, ffn);
     for (const int tokens : {0, 1, 15, 16, 17, 65}) add(tokens, 40);
   }
+
+  for (const int columns : {0, 1, 15, 16, 17, 65, 257}) {
+    for (const float soft_cap : {0.0f, 30.0f}) {
+      const ScaleArgs scale = {.x = {}, .factor = soft_cap > 0 ? 1.0f : 7.7f, .soft_cap = soft_cap};
+      cases.push_back({"Scale", StrCat("Scale_h", columns, soft_cap > 0 ? "_capped" : ""),
+                       std::nullopt, [=](CaseRun& run) { BuildScale(run, 3, columns, scale); }});
+    }
+  }
+  cases.push_back({"Scale", "Scale_both", std::nullopt, [](CaseRun& run) {
+                     BuildScale(run, 2, 40, {.x = {}, .factor = 0.25f, .soft_cap = 5});
+                   }});
 
   const auto add_gather = [&](int tokens, int rows, int hidden) {
     cases.push_back({"GatherRows", StrCat("GatherRows_t", tokens, "_r", rows, "_h", hidden),

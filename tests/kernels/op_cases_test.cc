@@ -48,6 +48,7 @@ class MistakenOps : public RightOps {
   std::function<void(AttentionArgs&)> before_attention;
   std::function<void(ActivateAndMulArgs&)> before_activate;
   std::function<void(GatherRowsArgs&)> before_gather;
+  std::function<void(ScaleArgs&)> before_scale;
   std::function<void(SelectTokensArgs&)> before_select;
   std::function<void(PoolArgs&)> before_pool;
   std::function<void(RouteArgs&)> before_route;
@@ -78,6 +79,9 @@ class MistakenOps : public RightOps {
   }
   void GatherRows(Stream& s, const GatherRowsArgs& a) const override {
     Run(a, before_gather, a.out, [&](const GatherRowsArgs& x) { right_.GatherRows(s, x); });
+  }
+  void Scale(Stream& s, const ScaleArgs& a) const override {
+    Run(a, before_scale, a.x, [&](const ScaleArgs& x) { right_.Scale(s, x); });
   }
   void SelectTokens(Stream& s, const SelectTokensArgs& a) const override {
     Run(a, before_select, a.out, [&](const SelectTokensArgs& x) { right_.SelectTokens(s, x); });
@@ -198,7 +202,17 @@ TEST(OpCases, NoticeWrongRowOps) {
   EXPECT_TRUE(Noticed("RmsNorm", [](MistakenOps& m) {
     m.before_norm = [](RmsNormArgs& a) { a.accumulate = false; };
   }));
-  for (const Activation wrong : {Activation::kGelu, Activation::kGeluTanh}) {
+  EXPECT_TRUE(Noticed(
+      "RmsNorm", [](MistakenOps& m) { m.before_norm = [](RmsNormArgs& a) { a.column = 0; }; }));
+  EXPECT_TRUE(Noticed("ActivateAndMul", [](MistakenOps& m) {
+    m.before_activate = [](ActivateAndMulArgs& a) { a.limit *= 1.01f; };
+  }));
+  EXPECT_TRUE(Noticed("Scale",
+                      [](MistakenOps& m) { m.before_scale = [](ScaleArgs& a) { a.factor = 1; }; }));
+  EXPECT_TRUE(Noticed(
+      "Scale", [](MistakenOps& m) { m.before_scale = [](ScaleArgs& a) { a.soft_cap = 0; }; }));
+  for (const Activation wrong :
+       {Activation::kGelu, Activation::kGeluTanh, Activation::kClampedSilu}) {
     EXPECT_TRUE(Noticed("ActivateAndMul", [&](MistakenOps& m) {
       m.before_activate = [&](ActivateAndMulArgs& a) {
         if (a.activation != Activation::kSilu) a.activation = wrong;

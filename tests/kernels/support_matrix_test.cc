@@ -52,7 +52,7 @@ std::set<std::string> AskDevice(Device& device) {
     cells.insert(StrCat(prefix, op, " ", Info(info.kv_dtype).name));
   }
   for (const char* op :
-       {"RmsNorm", "ActivateAndMul", "GatherRows", "Pool", "Route", "CombineExperts"}) {
+       {"RmsNorm", "ActivateAndMul", "GatherRows", "Scale", "Pool", "Route", "CombineExperts"}) {
     cells.insert(StrCat(prefix, op, " ", Info(info.activation_dtype).name));
   }
   cells.insert(prefix + "SelectTokens i32");

@@ -25,10 +25,10 @@ void ReferenceOps::Embed(Stream&, const EmbedArgs& args) const {
 }
 
 void ReferenceOps::RmsNorm(Stream&, const RmsNormArgs& args) const {
-  const int64_t tokens = args.x.dim[0], hidden = args.x.dim[1];
+  const int64_t tokens = args.x.dim[0], columns = args.x.dim[1], hidden = args.weight.dim[0];
   for (int64_t t = 0; t < tokens; ++t) {
-    const float* x = args.x.As<float>() + t * hidden;
-    float* out = args.out.As<float>() + t * hidden;
+    const float* x = args.x.As<float>() + t * columns + args.column;
+    float* out = args.out.As<float>() + t * columns + args.column;
     double sum_of_squares = 0;
     for (int64_t i = 0; i < hidden; ++i) sum_of_squares += double{x[i]} * x[i];
     const double rms = std::sqrt(sum_of_squares / static_cast<double>(hidden) + args.epsilon);
@@ -66,6 +66,8 @@ double Activated(Activation activation, double x) {
       return x / (1 + std::exp(-2 * std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
     case Activation::kGelu:  // 1 + erf(y) is erfc(-y)
       return x / 2 * std::erfc(-x / std::numbers::sqrt2);
+    case Activation::kClampedSilu:
+      return x / (1 + std::exp(-1.702 * x));
   }
   return 0;
 }
@@ -74,8 +76,13 @@ void ReferenceOps::ActivateAndMul(Stream&, const ActivateAndMulArgs& args) const
   const int64_t tokens = args.out.dim[0], ffn = args.out.dim[1];
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t i = 0; i < ffn; ++i) {
-      const double gate = args.x.As<float>()[t * 2 * ffn + i];
-      const double up = args.x.As<float>()[t * 2 * ffn + ffn + i];
+      double gate = args.x.As<float>()[t * 2 * ffn + i];
+      double up = args.x.As<float>()[t * 2 * ffn + ffn + i];
+      if (args.activation == Activation::kClampedSilu) {
+        // A NaN is neither smaller nor larger, so it stays.
+        if (gate > args.limit) gate = args.limit;
+        up = std::clamp<double>(up, -args.limit, args.limit) + 1;
+      }
       args.out.As<float>()[t * ffn + i] = static_cast<float>(Activated(args.activation, gate) * up);
     }
   }
@@ -88,6 +95,15 @@ void ReferenceOps::GatherRows(Stream&, const GatherRowsArgs& args) const {
       args.out.As<float>()[r * hidden + i] =
           args.x.As<float>()[args.row.As<int32_t>()[r] * hidden + i];
     }
+  }
+}
+
+void ReferenceOps::Scale(Stream&, const ScaleArgs& args) const {
+  for (int64_t i = 0; i < args.x.elements(); ++i) {
+    float& x = args.x.As<float>()[i];
+    double y = double{x} * args.factor;
+    if (args.soft_cap > 0) y = args.soft_cap * std::tanh(y / args.soft_cap);
+    x = static_cast<float>(y);
   }
 }
 
