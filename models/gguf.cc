@@ -3,12 +3,19 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "kernels/check.h"
+#include "kernels/half.h"
 #include "kernels/strings.h"
+#include "models/gguf_blocks.h"
 #include "models/gguf_names.h"
 #include "models/gguf_reader.h"
 #include "models/mapped_weights.h"
@@ -17,8 +24,8 @@
 namespace fairlead {
 namespace {
 
-// ggml's numbers (enum ggml_type). Those without a dtype are known by name only, so that an error
-// can say it.
+// ggml's numbers (enum ggml_type) but those of gguf_blocks.h. Those without a dtype are known by
+// name only, so that an error can say it.
 struct GgmlType {
   uint32_t number;
   std::string_view name;
@@ -33,31 +40,16 @@ constexpr std::array kGgmlTypes = {
     GgmlType{7, "Q5_1", DType::kQ5_1},
     GgmlType{8, "Q8_0", DType::kQ8_0},
     GgmlType{9, "Q8_1"},
-    GgmlType{10, "Q2_K"},
-    GgmlType{11, "Q3_K"},
     GgmlType{12, "Q4_K", DType::kQ4_K},
     GgmlType{13, "Q5_K", DType::kQ5_K},
     GgmlType{14, "Q6_K", DType::kQ6_K},
     GgmlType{15, "Q8_K"},
-    GgmlType{16, "IQ2_XXS"},
-    GgmlType{17, "IQ2_XS"},
-    GgmlType{18, "IQ3_XXS"},
-    GgmlType{19, "IQ1_S"},
-    GgmlType{20, "IQ4_NL"},
-    GgmlType{21, "IQ3_S"},
-    GgmlType{22, "IQ2_S"},
-    GgmlType{23, "IQ4_XS"},
     GgmlType{24, "I8"},
     GgmlType{25, "I16"},
     GgmlType{26, "I32", DType::kI32},
     GgmlType{27, "I64"},
     GgmlType{28, "F64"},
-    GgmlType{29, "IQ1_M"},
     GgmlType{30, "BF16", DType::kBF16},
-    GgmlType{34, "TQ1_0"},
-    GgmlType{35, "TQ2_0"},
-    GgmlType{39, "MXFP4"},
-    GgmlType{40, "NVFP4"},
     GgmlType{41, "Q1_0"},
     GgmlType{42, "Q2_0"},
 };
@@ -67,14 +59,31 @@ std::string KnownTypes() {
   for (const GgmlType& type : kGgmlTypes) {
     if (type.dtype) StrAppend(&names, names.empty() ? "" : ", ", type.name);
   }
+  for (const GgufBlockFormat& format : GgufBlockFormats()) StrAppend(&names, ", ", format.name);
   return names;
 }
 
-absl::StatusOr<DType> FindDType(uint32_t number) {
+// How the file has a tensor's elements.
+struct FileType {
+  std::string_view name;
+  int block_elements;
+  int block_bytes;
+  DType dtype;                              // what the tensor is read as
+  const GgufBlockFormat* format = nullptr;  // where the file's bytes are not that dtype's
+};
+
+absl::StatusOr<FileType> FindType(uint32_t number) {
+  if (const GgufBlockFormat* format = FindGgufBlockFormat(number)) {
+    return FileType{format->name, format->block_elements, format->block_bytes, format->made,
+                    format};
+  }
   std::string_view name = "an unknown type";
   for (const GgmlType& type : kGgmlTypes) {
     if (type.number != number) continue;
-    if (type.dtype) return *type.dtype;
+    if (type.dtype) {
+      const DTypeInfo& info = Info(*type.dtype);
+      return FileType{info.name, info.block_elements, info.block_bytes, *type.dtype};
+    }
     name = type.name;
   }
   return absl::UnimplementedError(
@@ -82,20 +91,19 @@ absl::StatusOr<DType> FindDType(uint32_t number) {
 }
 
 // The tensor's bytes, or why they cannot be: overflow, part of a block, outside the file.
-absl::StatusOr<size_t> CheckExtent(const GgufTensor& tensor, DType dtype, const GgufHeader& header,
-                                   size_t data_bytes) {
-  const DTypeInfo& info = Info(dtype);
+absl::StatusOr<size_t> CheckExtent(const GgufTensor& tensor, const FileType& type,
+                                   const GgufHeader& header, size_t data_bytes) {
   int64_t elements = 0;
   if (!CheckedProduct(tensor.dims, &elements)) {
     return absl::InvalidArgumentError("the product of its dimensions overflows");
   }
-  if (tensor.dims[0] % info.block_elements != 0) {
-    return absl::InvalidArgumentError(StrCat("rows of ", tensor.dims[0], " elements; ", info.name,
-                                             " needs a multiple of ", info.block_elements));
+  if (tensor.dims[0] % type.block_elements != 0) {
+    return absl::InvalidArgumentError(StrCat("rows of ", tensor.dims[0], " elements; ", type.name,
+                                             " needs a multiple of ", type.block_elements));
   }
   uint64_t bytes = 0;
-  if (__builtin_mul_overflow(static_cast<uint64_t>(elements / info.block_elements),
-                             static_cast<uint64_t>(info.block_bytes), &bytes)) {
+  if (__builtin_mul_overflow(static_cast<uint64_t>(elements / type.block_elements),
+                             static_cast<uint64_t>(type.block_bytes), &bytes)) {
     return absl::InvalidArgumentError("its size in bytes overflows");
   }
   if (tensor.offset % header.alignment != 0) {
@@ -110,6 +118,66 @@ absl::StatusOr<size_t> CheckExtent(const GgufTensor& tensor, DType dtype, const 
   return static_cast<size_t>(bytes);
 }
 
+// What the bytes at `data` are read as. `size`: theirs, checked.
+void SetData(const FileType& type, const std::byte* data, size_t size, WeightInfo* weight) {
+  weight->dtype = type.dtype;
+  if (type.format == nullptr) {
+    weight->data = data;
+    weight->bytes = size;
+    return;
+  }
+  const auto blocks = static_cast<int64_t>(size / type.block_bytes);
+  weight->bytes = static_cast<size_t>(blocks) * RowBytes(type.dtype, type.block_elements);
+  weight->file_dtype = std::string(type.name);
+  weight->make = [format = type.format, data, blocks](std::byte* out) {
+    format->make(data, blocks, out);
+  };
+}
+
+// Multiplies f16 elements: `count` runs of equally many, each by its f32 factor.
+void ScaleHalves(const std::byte* factors, int64_t count, int64_t elements, std::byte* halves) {
+  const int64_t run = elements / count;
+  for (int64_t i = 0; i < elements; ++i) {
+    float factor;
+    uint16_t half;
+    std::memcpy(&factor, factors + i / run * sizeof(factor), sizeof(factor));
+    std::memcpy(&half, halves + i * sizeof(half), sizeof(half));
+    half = F32ToF16(F16ToF32(half) * factor);
+    std::memcpy(halves + i * sizeof(half), &half, sizeof(half));
+  }
+}
+
+// An NVFP4 tensor "X.weight" may come with "X.scale", f32: a factor for all of it, or one for each
+// of its matrices (experts). The values times it are what is read, rounded to f16.
+absl::Status ApplyNvfp4Scales(const std::string& path, std::vector<WeightInfo>& weights) {
+  absl::flat_hash_map<absl::string_view, const WeightInfo*> scales;
+  for (const WeightInfo& weight : weights) {
+    if (absl::EndsWith(weight.file_name, ".scale")) scales.emplace(weight.file_name, &weight);
+  }
+  if (scales.empty()) return absl::OkStatus();
+  for (WeightInfo& weight : weights) {
+    absl::string_view name = weight.file_name;
+    if (weight.file_dtype != "NVFP4" || !absl::ConsumeSuffix(&name, ".weight")) continue;
+    const auto found = scales.find(absl::StrCat(name, ".scale"));
+    if (found == scales.end()) continue;
+    const WeightInfo& scale = *found->second;
+    const int64_t matrices = weight.dim.size() > 2 ? weight.dim[0] : 1;
+    const bool fits = scale.dtype == DType::kF32 && scale.dim.size() == 1 &&
+                      (scale.dim[0] == 1 || scale.dim[0] == matrices);
+    if (!fits) {
+      return absl::InvalidArgumentError(
+          StrCat(path, ": tensor ", Quoted(scale.file_name), ": must be 1 or ", matrices,
+                 " f32 values, one for each matrix of ", Quoted(weight.file_name)));
+    }
+    weight.make = [make = weight.make, factors = scale.data, count = scale.dim[0],
+                   elements = static_cast<int64_t>(weight.bytes / 2)](std::byte* out) {
+      make(out);
+      ScaleHalves(factors, count, elements, out);
+    };
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<WeightInfo>> LocateTensors(absl::Span<const std::byte> bytes,
                                                       const GgufHeader& header,
                                                       const std::string& path) {
@@ -119,9 +187,9 @@ absl::StatusOr<std::vector<WeightInfo>> LocateTensors(absl::Span<const std::byte
   weights.reserve(header.tensors.size());
   extents.reserve(header.tensors.size());
   for (const GgufTensor& tensor : header.tensors) {
-    const absl::StatusOr<DType> dtype = FindDType(tensor.type);
+    const absl::StatusOr<FileType> type = FindType(tensor.type);
     const absl::StatusOr<size_t> size =
-        dtype.ok() ? CheckExtent(tensor, *dtype, header, data_bytes) : dtype.status();
+        type.ok() ? CheckExtent(tensor, *type, header, data_bytes) : type.status();
     if (!size.ok()) {
       return absl::Status(
           size.status().code(),
@@ -131,14 +199,12 @@ absl::StatusOr<std::vector<WeightInfo>> LocateTensors(absl::Span<const std::byte
     WeightInfo& weight = weights.emplace_back();
     weight.file_name = std::string(tensor.name);
     weight.name = HfTensorName(tensor.name);
-    weight.dtype = *dtype;
     weight.dim.assign(tensor.dims.rbegin(), tensor.dims.rend());
-    weight.data = bytes.data() + header.data_start + tensor.offset;
-    weight.bytes = *size;
+    SetData(*type, bytes.data() + header.data_start + tensor.offset, *size, &weight);
     extents.push_back({tensor.offset, tensor.offset + *size, tensor.name});
   }
-  const absl::Status disjoint = CheckDisjoint(extents, path);
-  if (!disjoint.ok()) return disjoint;
+  if (absl::Status disjoint = CheckDisjoint(extents, path); !disjoint.ok()) return disjoint;
+  if (absl::Status scaled = ApplyNvfp4Scales(path, weights); !scaled.ok()) return scaled;
   return weights;
 }
 

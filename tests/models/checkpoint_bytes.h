@@ -73,7 +73,15 @@ enum GgufValue : uint32_t {
   kGgufArray = 9,
   kGgufU64 = 10
 };
-enum GgufType : uint32_t { kTypeF32 = 0, kTypeF16 = 1, kTypeQ4_1 = 3, kTypeQ2K = 10 };
+enum GgufType : uint32_t {
+  kTypeF32 = 0,
+  kTypeF16 = 1,
+  kTypeQ4_1 = 3,
+  kTypeQ8K = 15,
+  kTypeIq1S = 19,
+  kTypeIq3S = 21,
+  kTypeNvfp4 = 40
+};
 
 class GgufWriter {
  public:
