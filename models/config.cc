@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/config.h"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <string>
 #include <string_view>
 
@@ -20,39 +22,44 @@ constexpr int kMaxHeads = 1 << 14;
 constexpr int kMaxVocab = 1 << 24;
 constexpr int kMaxPositions = 1 << 28;
 
-// Keys that change what the model computes and that no feature of ours expresses. Harmless where
-// they hold a value that switches the feature off: null, false, 0, an empty list or `neutral`.
-struct UnsupportedKey {
+// Keys that change what the model computes: harmless where they hold a value that switches the
+// feature off (null, false, 0, an empty list or `neutral`), or where the family has the feature.
+struct FeatureKey {
   std::string_view key;
   std::string_view what;
+  std::string_view feature = "";  // Family::features; empty: nobody has it
   double neutral = 0;
 };
-constexpr std::array kUnsupported = {
-    UnsupportedKey{"quantization_config", "quantised safetensors"},
-    UnsupportedKey{"num_local_experts", "mixture of experts"},
-    UnsupportedKey{"num_experts", "mixture of experts"},
-    UnsupportedKey{"n_routed_experts", "mixture of experts"},
-    UnsupportedKey{"num_experts_per_tok", "mixture of experts"},
-    UnsupportedKey{"moe_intermediate_size", "mixture of experts"},
-    UnsupportedKey{"attn_logit_softcapping", "soft-capped attention logits"},
-    UnsupportedKey{"final_logit_softcapping", "soft-capped logits"},
-    UnsupportedKey{"query_pre_attn_scalar", "a different attention scale"},
-    UnsupportedKey{"attention_multiplier", "a different attention scale"},
-    UnsupportedKey{"embedding_multiplier", "scaled embeddings", 1},
-    UnsupportedKey{"residual_multiplier", "scaled residuals", 1},
-    UnsupportedKey{"logits_scaling", "scaled logits", 1},
-    UnsupportedKey{"logit_scale", "scaled logits", 1},
-    UnsupportedKey{"clip_qkv", "clipped q, k and v"},
-    UnsupportedKey{"qk_norm", "norms of q and k"},
-    UnsupportedKey{"use_qk_norm", "norms of q and k"},
-    UnsupportedKey{"qk_layernorm", "norms of q and k"},
-    UnsupportedKey{"alibi", "ALiBi positions"},
-    UnsupportedKey{"use_parallel_residual", "parallel residuals"},
-    UnsupportedKey{"no_rope_layers", "layers without RoPE"},
-    UnsupportedKey{"rope_interleave", "interleaved RoPE"},
-    UnsupportedKey{"is_encoder_decoder", "encoder-decoder models"},
-    UnsupportedKey{"vision_config", "vision"},
-    UnsupportedKey{"unsupported_metadata", "GGUF keys of unknown meaning"},
+constexpr std::array kFeatureKeys = {
+    FeatureKey{"num_local_experts", "mixture of experts", "experts"},
+    FeatureKey{"num_experts", "mixture of experts", "experts"},
+    FeatureKey{"n_routed_experts", "mixture of experts"},
+    FeatureKey{"num_experts_per_tok", "mixture of experts", "experts"},
+    FeatureKey{"moe_intermediate_size", "mixture of experts", "experts"},
+    FeatureKey{"shared_expert_intermediate_size", "shared experts"},
+    FeatureKey{"n_shared_experts", "shared experts"},
+    FeatureKey{"attn_logit_softcapping", "soft-capped attention logits", "attn_logit_softcapping"},
+    FeatureKey{"final_logit_softcapping", "soft-capped logits", "final_logit_softcapping"},
+    FeatureKey{"query_pre_attn_scalar", "a different attention scale", "query_pre_attn_scalar"},
+    FeatureKey{"attention_multiplier", "a different attention scale", "multipliers"},
+    FeatureKey{"embedding_multiplier", "scaled embeddings", "multipliers", 1},
+    FeatureKey{"residual_multiplier", "scaled residuals", "multipliers", 1},
+    FeatureKey{"logits_scaling", "scaled logits", "multipliers", 1},
+    FeatureKey{"logit_scale", "scaled logits", "", 1},
+    FeatureKey{"clip_qkv", "clipped q, k and v"},
+    FeatureKey{"qk_norm", "norms of q and k"},
+    FeatureKey{"use_qk_norm", "norms of q and k"},
+    FeatureKey{"qk_layernorm", "norms of q and k"},
+    FeatureKey{"alibi", "ALiBi positions"},
+    FeatureKey{"use_parallel_residual", "parallel residuals"},
+    FeatureKey{"no_rope_layers", "layers without RoPE", "no_rope_layers"},
+    FeatureKey{"rope_interleave", "interleaved RoPE"},
+    FeatureKey{"use_bidirectional_attention", "attention that is not causal"},
+    FeatureKey{"llama_4_scaling_beta", "attention scaled by position"},
+    FeatureKey{"kv_lora_rank", "latent attention"},
+    FeatureKey{"is_encoder_decoder", "encoder-decoder models"},
+    FeatureKey{"vision_config", "vision"},
+    FeatureKey{"unsupported_metadata", "GGUF keys of unknown meaning"},
 };
 
 bool IsNeutral(const Json& value, double neutral) {
@@ -61,37 +68,14 @@ bool IsNeutral(const Json& value, double neutral) {
   return value.is_structured() && value.empty();
 }
 
-void RefuseUnsupported(ConfigReader& reader) {
-  for (const UnsupportedKey& entry : kUnsupported) {
+void RefuseUnsupported(const Family& family, ConfigReader& reader) {
+  for (const FeatureKey& entry : kFeatureKeys) {
     const Json* value = reader.Find(entry.key);
     if (value == nullptr || IsNeutral(*value, entry.neutral)) continue;
+    if (!entry.feature.empty() && HasFeature(family, entry.feature)) continue;
     reader.Fail(
         absl::UnimplementedError(StrCat("config key \"", entry.key, "\" is ", ShortDump(*value),
                                         ": not supported (", entry.what, ")")));
-  }
-}
-
-// Attention is causal over everything: a window is fine only where it never cuts a context off.
-void RefuseActiveWindow(int max_positions, ConfigReader& reader) {
-  const Json* layer_types = reader.Find("layer_types");
-  bool any_window = layer_types == nullptr;
-  if (layer_types != nullptr && layer_types->is_array()) {
-    for (const Json& type : *layer_types) {
-      if (type == "sliding_attention") {
-        any_window = true;
-      } else if (type != "full_attention") {
-        reader.Fail(
-            absl::UnimplementedError(StrCat("config key \"layer_types\" names ", ShortDump(type),
-                                            "; known: full_attention, sliding_attention")));
-      }
-    }
-  }
-  if (!reader.Bool("use_sliding_window", true) || !any_window) return;
-  const int window = reader.Int("sliding_window", 0, kMaxPositions, 0);
-  if (window > 0 && window < max_positions) {
-    reader.Fail(absl::UnimplementedError(StrCat(
-        "config key \"sliding_window\" is ", window, ", below max_position_embeddings (",
-        max_positions, "): sliding windows are not supported where a context can outgrow them")));
   }
 }
 
@@ -133,27 +117,101 @@ void ReadShape(ModelConfig& config, ConfigReader& reader) {
   }
 }
 
-Activation ReadActivation(ConfigReader& reader) {
-  const std::string name = reader.String("hidden_act", "silu");
-  if (name != "silu") {
-    reader.Fail(
-        absl::UnimplementedError(StrCat("config key \"hidden_act\": activation ",
-                                        ShortDump(Json(name)), " is not supported; known: silu")));
+struct ActivationName {
+  std::string_view name;
+  Activation activation;
+};
+constexpr std::array kActivations = {
+    ActivationName{"silu", Activation::kSilu},
+    ActivationName{"swish", Activation::kSilu},
+    ActivationName{"gelu", Activation::kGelu},
+    ActivationName{"gelu_pytorch_tanh", Activation::kGeluTanh},
+    ActivationName{"gelu_new", Activation::kGeluTanh},
+};
+
+void ReadActivation(const Family& family, ModelConfig& config, ConfigReader& reader) {
+  const std::string older = reader.String("hidden_act", "silu");
+  const std::string name = reader.String("hidden_activation", older);
+  std::string known;
+  for (const ActivationName& each : kActivations) {
+    if (each.name == name) {
+      config.activation = each.activation;
+      if (!family.clamped_silu) return;
+    }
+    StrAppend(&known, known.empty() ? "" : ", ", each.name);
   }
-  return Activation::kSilu;
+  if (family.clamped_silu && config.activation == Activation::kSilu && name == "silu") {
+    config.activation = Activation::kClampedSilu;
+    config.activation_limit = static_cast<float>(reader.Real("swiglu_limit", 1e-3, 1e6, 7));
+    return;
+  }
+  reader.Fail(absl::UnimplementedError(
+      StrCat("config key \"hidden_act\": activation ", ShortDump(Json(name)),
+             " is not supported; known: ", family.clamped_silu ? "silu" : known)));
+}
+
+// What scales what, and the soft caps.
+void ReadScales(const Family& family, ModelConfig& config, ConfigReader& reader) {
+  constexpr double kLeast = 1e-6, kMost = 1e6;
+  const auto real = [&](std::string_view key, double fallback) {
+    return reader.Real(key, kLeast, kMost, fallback);
+  };
+  const auto cap = [&](std::string_view key) {
+    return static_cast<float>(reader.Real(key, 0, kMost, 0));
+  };
+  const double scalar = real("query_pre_attn_scalar", config.head_dim);
+  config.attention_scale = static_cast<float>(1 / std::sqrt(scalar));
+  config.attention_soft_cap = cap("attn_logit_softcapping");
+  config.logit_soft_cap = cap("final_logit_softcapping");
+  if (family.scaled_embeddings)
+    config.embedding_scale = std::sqrt(static_cast<float>(config.hidden));
+  if (!HasFeature(family, "multipliers")) return;
+  config.attention_scale =
+      static_cast<float>(real("attention_multiplier", double{config.attention_scale}));
+  config.embedding_scale = static_cast<float>(real("embedding_multiplier", 1));
+  config.residual_scale = static_cast<float>(real("residual_multiplier", 1));
+  config.logit_scale = static_cast<float>(1 / real("logits_scaling", 1));
+}
+
+void ReadExperts(const Family& family, ModelConfig& config, ConfigReader& reader) {
+  if (!HasFeature(family, "experts")) return;
+  ExpertsConfig& experts = config.experts;
+  experts.count = reader.Int("num_local_experts", 0, RouteArgs::kMaxExperts,
+                             reader.Int("num_experts", 0, RouteArgs::kMaxExperts, 0));
+  if (experts.count == 0) return;
+  experts.slots =
+      reader.Int("num_experts_per_tok", 1, std::min(experts.count, RouteArgs::kMaxSlots));
+  experts.ffn = reader.Int("moe_intermediate_size", 1, kMaxFfn, config.ffn);
+  experts.normalize = family.normalized_experts || reader.Bool("norm_topk_prob", false);
+  experts.bias = family.router_bias;
+  experts.names = family.expert_names;
 }
 
 }  // namespace
 
-absl::StatusOr<ModelConfig> ParseConfig(const Json& json) {
+bool HasFeature(const Family& family, std::string_view word) {
+  for (std::string_view rest = family.features; !rest.empty();) {
+    const size_t end = std::min(rest.find(' '), rest.size());
+    if (rest.substr(0, end) == word) return true;
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return false;
+}
+
+absl::StatusOr<ModelConfig> ParseConfig(const Json& json, const Family& family) {
   ConfigReader reader(json);
   if (!reader.ok()) return reader.status();
-  RefuseUnsupported(reader);
+  RefuseUnsupported(family, reader);
   ModelConfig config;
   ReadShape(config, reader);
   if (!reader.ok()) return reader.status();
-  RefuseActiveWindow(config.max_positions, reader);
-  config.activation = ReadActivation(reader);
+  config.norms = family.norms;
+  config.norm_offset = family.norm_offset;
+  config.qk_norm = family.qk_norm;
+  config.sinks = family.sinks;
+  ReadActivation(family, config, reader);
+  ReadScales(family, config, reader);
+  ReadExperts(family, config, reader);
   config.rms_epsilon = static_cast<float>(reader.Real("rms_norm_eps", 1e-30, 1, 1e-6));
   config.tied_head = reader.Bool("tie_word_embeddings", false);
   const bool attention_bias = reader.Bool("attention_bias", false);
@@ -161,9 +219,10 @@ absl::StatusOr<ModelConfig> ParseConfig(const Json& json) {
   config.attention_out_bias = reader.Bool("attention_out_bias", attention_bias);
   config.mlp_bias = reader.Bool("mlp_bias", false);
   if (!reader.ok()) return reader.status();
-  absl::StatusOr<RopeConfig> rope = ParseRope(json, config.head_dim);
-  if (!rope.ok()) return rope.status();
-  config.rope = *std::move(rope);
+  absl::StatusOr<std::vector<RopeConfig>> ropes = ParseRopes(json, config.head_dim);
+  if (!ropes.ok()) return ropes.status();
+  config.ropes = *std::move(ropes);
+  if (absl::Status status = ReadLayers(json, family, config); !status.ok()) return status;
   return config;
 }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/decoder.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "models/fused_experts.h"
 #include "models/registry.h"
 
 namespace fairlead {
@@ -16,22 +18,34 @@ size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kA
 
 // cos and sin of position * frequency, the product rounded to f32 as transformers does
 // (modeling_llama.py, LlamaRotaryEmbedding.forward).
-std::vector<float> CosSinTable(const ModelConfig& config, int max_positions) {
-  const std::vector<float> frequency = RopeInverseFrequencies(config);
+std::vector<float> CosSinTable(const RopeConfig& rope, int max_positions) {
+  const std::vector<float> frequency = RopeInverseFrequencies(rope, max_positions);
   const size_t half = frequency.size();
   std::vector<float> table(static_cast<size_t>(max_positions) * 2 * half);
   for (int position = 0; position < max_positions; ++position) {
     float* row = table.data() + static_cast<size_t>(position) * 2 * half;
     for (size_t i = 0; i < half; ++i) {
       const float angle = static_cast<float>(position) * frequency[i];
-      row[i] = static_cast<float>(std::cos(static_cast<double>(angle)));
-      row[half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+      const double factor = rope.attention_factor;
+      row[i] = static_cast<float>(std::cos(static_cast<double>(angle)) * factor);
+      row[half + i] = static_cast<float>(std::sin(static_cast<double>(angle)) * factor);
     }
   }
   return table;
 }
 
-std::string LayerPrefix(int index) { return absl::StrCat("model.layers.", index, "."); }
+// The beginning of `t` as rows by columns.
+Tensor First(const Tensor& t, int64_t rows, int64_t columns) {
+  return Tensor(t.data, t.dtype, {rows, columns});
+}
+
+size_t RopeTableBytes(const ModelConfig& config, int max_positions) {
+  size_t bytes = 0;
+  for (const RopeConfig& rope : config.ropes) {
+    bytes += sizeof(float) * max_positions * static_cast<size_t>(rope.rotary_dim);
+  }
+  return bytes;
+}
 
 }  // namespace
 
@@ -42,65 +56,75 @@ Tensor Scratch::Allocate(DType dtype, std::initializer_list<int64_t> dims) {
   return tensor;
 }
 
-std::array<ParameterLoader::LinearSpec, 4> Decoder::LayerSpecs(int index) const {
-  const ModelConfig& c = config_;
-  const std::string prefix = LayerPrefix(index);
-  const std::string attention = prefix + "self_attn.", mlp = prefix + "mlp.";
-  const int64_t q_rows = int64_t{c.heads} * c.head_dim, kv_rows = int64_t{c.kv_heads} * c.head_dim;
-  return {
-      {{.modules = {attention + "q_proj", attention + "k_proj", attention + "v_proj"},
-        .rows = {q_rows, kv_rows, kv_rows},
-        .cols = c.hidden,
-        .bias = c.qkv_bias},
-       {.modules = {attention + "o_proj"},
-        .rows = {c.hidden},
-        .cols = q_rows,
-        .bias = c.attention_out_bias},
-       {.modules = {mlp + "gate_proj", mlp + "up_proj"},
-        .rows = {c.ffn, c.ffn},
-        .cols = c.hidden,
-        .bias = c.mlp_bias},
-       {.modules = {mlp + "down_proj"}, .rows = {c.hidden}, .cols = c.ffn, .bias = c.mlp_bias}}};
+absl::Status Decoder::LoadVector(ParameterLoader& loader, const VectorSpec& spec,
+                                 Vector& vector) const {
+  if (spec.name.empty()) return absl::OkStatus();
+  auto loaded = loader.AddVector(spec.name, spec.size, spec.norm ? config_.norm_offset : 0);
+  if (loaded.ok()) vector = {.offset = *loaded, .size = spec.size, .tensor = {}};
+  return loaded.status();
 }
 
-absl::Status Decoder::LoadLayer(ParameterLoader& loader, int index, Layer& layer) const {
-  const auto load_norm = [&](size_t& offset, const std::string& name) {
-    auto loaded = loader.AddVector(LayerPrefix(index) + name, config_.hidden);
-    if (loaded.ok()) offset = *loaded;
-    return loaded.status();
-  };
-  absl::Status status = load_norm(layer.attention_norm_offset, "input_layernorm.weight");
-  status.Update(load_norm(layer.mlp_norm_offset, "post_attention_layernorm.weight"));
-  const auto specs = LayerSpecs(index);
-  const std::array<Linear*, 4> linears = layer.linears();
-  for (size_t i = 0; i < specs.size(); ++i) {
-    auto loaded = loader.LoadLinear(specs[i], /*streamed=*/index >= resident_layers_);
-    if (loaded.ok()) *linears[i] = *std::move(loaded);
-    status.Update(loaded.status());
+absl::Status Decoder::LoadLayer(ParameterLoader& loader, const WeightSource& source, int index,
+                                Layer& layer) const {
+  const bool streamed = index >= resident_layers_;
+  absl::Status status;
+  const LayerVectors vectors = VectorsOf(config_, index);
+  const VectorSpec* const specs[] = {&vectors.attention_norm, &vectors.attention_out_norm,
+                                     &vectors.mlp_norm,       &vectors.mlp_out_norm,
+                                     &vectors.q_norm,         &vectors.k_norm,
+                                     &vectors.sinks};
+  const auto targets = layer.vectors();
+  for (size_t i = 0; i < targets.size(); ++i) {
+    status.Update(LoadVector(loader, *specs[i], *targets[i]));
   }
+  const auto load = [&](const ParameterLoader::LinearSpec& spec, Linear& linear) {
+    if (spec.modules.empty()) return;
+    auto loaded = loader.LoadLinear(spec, streamed);
+    if (loaded.ok()) linear = *std::move(loaded);
+    status.Update(loaded.status());
+  };
+  const LayerLinears linears = LinearsOf(config_, index, source);
+  load(linears.qkv, layer.qkv);
+  load(linears.attention_out, layer.attention_out);
+  load(linears.gate_up, layer.gate_up);
+  load(linears.down, layer.down);
+  load(linears.router, layer.router);
+  if (!config_.layer[index].experts) return status;
+  auto gate_up = loader.LoadExperts(GateUpExpertsOf(config_, index), streamed);
+  if (!gate_up.ok()) return gate_up.status();
+  layer.gate_up_experts = *std::move(gate_up);
+  auto down = loader.LoadExperts(DownExpertsOf(config_, index), streamed);
+  if (!down.ok()) return down.status();
+  layer.down_experts = *std::move(down);
   return status;
 }
 
 // Of a device that has memory of its own: the first layers, until what they leave is needed for
 // what every step takes.
-int Decoder::CountResidentLayers(const ParameterLoader& loader, const Device& device,
-                                 const LayerPlacement& placement) const {
+int Decoder::CountResidentLayers(const ParameterLoader& loader, const WeightSource& source,
+                                 const Device& device, const LayerPlacement& placement) const {
   if (!device.info().streams_weights) return config_.layers;
   if (placement.resident) return std::min(*placement.resident, config_.layers);
   std::vector<size_t> bytes;
   size_t total = 0, largest = 0;
   for (int i = 0; i < config_.layers; ++i) {
     bytes.push_back(0);
-    for (const auto& spec : LayerSpecs(i)) {
-      const size_t linear = loader.LinearBytes(spec);
-      bytes.back() += linear;
-      largest = std::max(largest, linear);
+    const auto add = [&](size_t matrix) {
+      bytes.back() += matrix;
+      largest = std::max(largest, matrix);
+    };
+    const LayerLinears l = LinearsOf(config_, i, source);
+    for (const auto* spec : {&l.qkv, &l.attention_out, &l.gate_up, &l.down, &l.router}) {
+      add(loader.LinearBytes(*spec));
+    }
+    if (config_.layer[i].experts) {
+      add(loader.ExpertsBytes(GateUpExpertsOf(config_, i)));
+      add(loader.ExpertsBytes(DownExpertsOf(config_, i)));
     }
     total += bytes.back();
   }
-  const size_t vectors = sizeof(float) * (static_cast<size_t>(max_positions_) *
-                                              static_cast<size_t>(config_.rope.rotary_dim) +
-                                          static_cast<size_t>(config_.layers) * 2 * config_.hidden);
+  const size_t vectors = RopeTableBytes(config_, max_positions_) +
+                         sizeof(float) * static_cast<size_t>(config_.layers) * 4 * config_.hidden;
   const size_t kept =
       placement.kept_bytes + vectors +
       (placement.max_tokens > 0 ? ScratchBytes(placement.max_tokens, placement.max_rows) : 0);
@@ -115,12 +139,44 @@ int Decoder::CountResidentLayers(const ParameterLoader& loader, const Device& de
 
 void Decoder::BindVectors(const ParameterLoader& loader) {
   for (Layer& layer : layers_) {
-    layer.attention_norm = loader.VectorAt(layer.attention_norm_offset, {config_.hidden});
-    layer.mlp_norm = loader.VectorAt(layer.mlp_norm_offset, {config_.hidden});
+    for (Vector* vector : layer.vectors()) {
+      if (vector->size > 0) vector->tensor = loader.VectorAt(vector->offset, {vector->size});
+    }
     for (Linear* linear : layer.linears()) loader.Bind(*linear);
+    for (Experts* experts : layer.experts()) loader.Bind(*experts);
   }
   final_norm_ = loader.VectorAt(final_norm_offset_, {config_.hidden});
-  cos_sin_ = loader.VectorAt(cos_sin_offset_, {max_positions_, config_.rope.rotary_dim});
+  for (size_t i = 0; i < config_.ropes.size(); ++i) {
+    cos_sin_.push_back(
+        loader.VectorAt(cos_sin_offsets_[i], {max_positions_, config_.ropes[i].rotary_dim}));
+  }
+  cos_sin_.emplace_back(nullptr, DType::kF32, std::initializer_list<int64_t>{max_positions_, 0});
+}
+
+absl::Status Decoder::LoadEmbeddings(ParameterLoader& loader) {
+  auto embedding = loader.LoadMatrix("model.embed_tokens.weight", config_.vocab, config_.hidden,
+                                     /*embedding=*/true);
+  if (!embedding.ok()) return embedding.status();
+  embedding_ = *std::move(embedding);
+  if (config_.tied_head) return absl::OkStatus();
+  auto head =
+      loader.LoadMatrix("lm_head.weight", config_.vocab, config_.hidden, /*embedding=*/false);
+  if (!head.ok()) return head.status();
+  head_ = *std::move(head);
+  return absl::OkStatus();
+}
+
+absl::Status Decoder::AddRopeTables(ParameterLoader& loader, const Device& device) {
+  const size_t bytes = RopeTableBytes(config_, max_positions_);
+  if (bytes > device.FreeMemory() / 4) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the RoPE table of ", max_positions_, " positions needs ", bytes,
+                     " bytes, more than a quarter of what is free; use a smaller --max-model-len"));
+  }
+  for (const RopeConfig& rope : config_.ropes) {
+    cos_sin_offsets_.push_back(loader.AddValues(CosSinTable(rope, max_positions_)));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const WeightSource& source,
@@ -132,34 +188,21 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const WeightSource& sourc
       new Decoder(config, device.ops(), device.info().activation_dtype));
   ParameterLoader loader(source, device, cache.get());
   decoder->cache_ = std::move(cache);
-  auto embedding = loader.LoadMatrix("model.embed_tokens.weight", config.vocab, config.hidden,
-                                     /*embedding=*/true);
-  if (!embedding.ok()) return embedding.status();
-  decoder->embedding_ = *std::move(embedding);
-  if (!config.tied_head) {
-    auto head =
-        loader.LoadMatrix("lm_head.weight", config.vocab, config.hidden, /*embedding=*/false);
-    if (!head.ok()) return head.status();
-    decoder->head_ = *std::move(head);
-  }
-  const size_t table_bytes =
-      sizeof(float) * max_positions * static_cast<size_t>(config.rope.rotary_dim);
-  if (table_bytes > device.FreeMemory() / 4) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the RoPE table of ", max_positions, " positions needs ", table_bytes,
-                     " bytes, more than a quarter of what is free; use a smaller --max-model-len"));
-  }
-  decoder->layers_.resize(static_cast<size_t>(config.layers));
   decoder->max_positions_ = max_positions;
-  decoder->resident_layers_ = decoder->CountResidentLayers(loader, device, placement);
+  absl::Status status = decoder->LoadEmbeddings(loader);
+  if (!status.ok()) return status;
+  decoder->layers_.resize(static_cast<size_t>(config.layers));
+  decoder->resident_layers_ = decoder->CountResidentLayers(loader, source, device, placement);
   for (int i = 0; i < config.layers; ++i) {
-    if (absl::Status status = decoder->LoadLayer(loader, i, decoder->layers_[i]); !status.ok())
-      return status;
+    status = decoder->LoadLayer(loader, source, i, decoder->layers_[i]);
+    if (!status.ok()) return status;
   }
-  auto final_norm = loader.AddVector("model.norm.weight", config.hidden);
+  auto final_norm =
+      loader.AddVector("model.norm.weight", config.hidden, config.norm_offset, config.logit_scale);
   if (!final_norm.ok()) return final_norm.status();
   decoder->final_norm_offset_ = *final_norm;
-  decoder->cos_sin_offset_ = loader.AddValues(CosSinTable(config, max_positions));
+  status = decoder->AddRopeTables(loader, device);
+  if (!status.ok()) return status;
   auto vectors = loader.Upload();
   if (!vectors.ok()) return vectors.status();
   decoder->vectors_ = *std::move(vectors);
@@ -171,6 +214,7 @@ size_t Decoder::weight_bytes() const {
   size_t total = vectors_.bytes() + embedding_->bytes() + (head_ ? head_->bytes() : 0);
   for (const Layer& layer : layers_) {
     for (const Linear* linear : layer.linears()) total += linear->bytes();
+    for (const Experts* experts : layer.experts()) total += experts->bytes();
   }
   return total;
 }
@@ -179,67 +223,166 @@ size_t Decoder::host_weight_bytes() const {
   size_t total = 0;
   for (const Layer& layer : layers_) {
     for (const Linear* linear : layer.linears()) total += linear->host_bytes();
+    for (const Experts* experts : layer.experts()) total += experts->host_bytes();
   }
   return total;
 }
 
+std::vector<Decoder::ActivationSpec> Decoder::ActivationSpecs(int64_t tokens) const {
+  const ModelConfig& c = config_;
+  const DType dtype = activation_dtype_;
+  std::vector<ActivationSpec> specs = {
+      {&Activations::x, dtype, tokens, c.hidden},
+      {&Activations::normed, dtype, tokens, c.hidden},
+      {&Activations::qkv, dtype, tokens, qkv_columns()},
+      {&Activations::attended, dtype, tokens, int64_t{c.heads} * c.head_dim}};
+  if (c.norms != NormPlacement::kInputs) {
+    specs.push_back({&Activations::branch, dtype, tokens, c.hidden});
+  }
+  const int64_t slots = c.experts.slots;
+  int64_t columns = 0;  // a token's, of the widest MLP
+  for (const LayerConfig& layer : c.layer) {
+    columns = std::max<int64_t>(columns, layer.experts ? slots * c.experts.ffn : c.ffn);
+  }
+  specs.push_back({&Activations::gate_up, dtype, tokens, 2 * columns});
+  specs.push_back({&Activations::gated, dtype, tokens, columns});
+  if (c.experts.count == 0) return specs;
+  specs.push_back({&Activations::logits, dtype, tokens, c.experts.count});
+  specs.push_back({&Activations::expert, DType::kI32, tokens, slots});
+  specs.push_back({&Activations::weight, DType::kF32, tokens, slots});
+  specs.push_back({&Activations::down, dtype, tokens * slots, c.hidden});
+  return specs;
+}
+
 size_t Decoder::ScratchBytes(int max_tokens, int max_rows) const {
-  const auto bytes = [&](int64_t rows, int64_t columns) {
-    return Aligned(RowBytes(activation_dtype_, rows * columns));
-  };
-  const int64_t tokens = max_tokens;
-  return 2 * bytes(tokens, config_.hidden) + bytes(tokens, qkv_columns()) +
-         bytes(tokens, int64_t{config_.heads} * config_.head_dim) +
-         bytes(tokens, 2 * int64_t{config_.ffn}) + bytes(tokens, config_.ffn) +
-         bytes(max_rows, config_.hidden);
+  size_t bytes = Aligned(RowBytes(activation_dtype_, int64_t{max_rows} * config_.hidden));
+  for (const ActivationSpec& spec : ActivationSpecs(max_tokens)) {
+    bytes += Aligned(RowBytes(spec.dtype, spec.rows * spec.columns));
+  }
+  return bytes;
+}
+
+Decoder::Activations Decoder::Allocate(int64_t tokens, Scratch& scratch) const {
+  scratch.Reset();
+  Activations activations;
+  for (const ActivationSpec& spec : ActivationSpecs(tokens)) {
+    activations.*spec.tensor = scratch.Allocate(spec.dtype, {spec.rows, spec.columns});
+  }
+  return activations;
+}
+
+// What a branch reads: the residual stream, normed where the config norms inputs.
+const Tensor& Decoder::Normed(Stream& stream, const Vector& norm, const Activations& a) const {
+  if (norm.size == 0) return a.x;
+  ops_.RmsNorm(stream, {.x = a.x, .weight = norm.tensor, .out = a.normed, .epsilon = epsilon()});
+  return a.normed;
+}
+
+void Decoder::AddNormed(Stream& stream, const Vector& norm, const Activations& a) const {
+  if (norm.size == 0) return;  // the branch has added itself
+  ops_.RmsNorm(stream, {.x = a.branch,
+                        .weight = norm.tensor,
+                        .out = a.x,
+                        .epsilon = config_.rms_epsilon,
+                        .accumulate = true});
+}
+
+void Decoder::Attend(Stream& stream, const Batch& batch, size_t index, const PagedKv& kv,
+                     const Activations& a) const {
+  const ModelConfig& c = config_;
+  const Layer& layer = layers_[index];
+  const LayerConfig& features = c.layer[index];
+  layer.qkv.Apply(stream, ops_, Normed(stream, layer.attention_norm, a), a.qkv);
+  const bool each_head = c.qk_norm == QkNorm::kHead;
+  if (c.qk_norm == QkNorm::kProjection) {
+    RmsNormArgs norm = {
+        .x = a.qkv, .weight = layer.q_norm.tensor, .out = a.qkv, .epsilon = c.rms_epsilon};
+    ops_.RmsNorm(stream, norm);
+    norm.weight = layer.k_norm.tensor;
+    norm.column = int64_t{c.heads} * c.head_dim;
+    ops_.RmsNorm(stream, norm);
+  }
+  const Tensor qkv(a.qkv.data, a.qkv.dtype, {a.qkv.dim[0], c.heads + 2 * c.kv_heads, c.head_dim});
+  const bool rotates = features.rope != LayerConfig::kNoRope;
+  ops_.RopeAndWriteKv(stream, {.qkv = qkv,
+                               .position = batch.position,
+                               .kv_slot = batch.kv_slot,
+                               .cos_sin = rotates ? cos_sin_[features.rope] : cos_sin_.back(),
+                               .kv = kv,
+                               .heads = c.heads,
+                               .pairing = c.ropes[0].pairing,
+                               .q_norm = each_head ? layer.q_norm.tensor : Tensor(),
+                               .k_norm = each_head ? layer.k_norm.tensor : Tensor(),
+                               .norm_epsilon = each_head ? c.rms_epsilon : 0});
+  ops_.Attention(stream, {.qkv = qkv,
+                          .out = a.attended,
+                          .kv = kv,
+                          .query_start = batch.query_start,
+                          .context_tokens = batch.context_tokens,
+                          .block_table = batch.block_table,
+                          .heads = c.heads,
+                          .scale = c.attention_scale,
+                          .window = features.window,
+                          .soft_cap = c.attention_soft_cap,
+                          .sinks = layer.sinks.tensor});
+  const bool normed = layer.attention_out_norm.size > 0;
+  layer.attention_out.Apply(stream, ops_, a.attended, normed ? a.branch : a.x, !normed);
+  AddNormed(stream, layer.attention_out_norm, a);
+}
+
+void Decoder::RunMlp(Stream& stream, const Layer& layer, const Activations& a) const {
+  const Tensor gate_up = First(a.gate_up, a.x.dim[0], 2 * int64_t{config_.ffn});
+  const Tensor gated = First(a.gated, a.x.dim[0], config_.ffn);
+  layer.gate_up.Apply(stream, ops_, Normed(stream, layer.mlp_norm, a), gate_up);
+  ops_.ActivateAndMul(stream, {.x = gate_up,
+                               .out = gated,
+                               .activation = config_.activation,
+                               .limit = config_.activation_limit});
+  const bool normed = layer.mlp_out_norm.size > 0;
+  layer.down.Apply(stream, ops_, gated, normed ? a.branch : a.x, !normed);
+  AddNormed(stream, layer.mlp_out_norm, a);
+}
+
+void Decoder::RunExperts(Stream& stream, const Layer& layer, const Activations& a) const {
+  const ExpertsConfig& experts = config_.experts;
+  const int64_t rows = a.x.dim[0] * experts.slots;
+  const Tensor gate_up = First(a.gate_up, rows, 2 * int64_t{experts.ffn});
+  const Tensor gated = First(a.gated, rows, experts.ffn);
+  const Tensor& input = Normed(stream, layer.mlp_norm, a);
+  layer.router.Apply(stream, ops_, input, a.logits);
+  ops_.Route(
+      stream,
+      {.logits = a.logits, .expert = a.expert, .weight = a.weight, .normalize = experts.normalize});
+  layer.gate_up_experts.Apply(stream, ops_, input, a.expert, gate_up);
+  ops_.ActivateAndMul(stream, {.x = gate_up,
+                               .out = gated,
+                               .activation = config_.activation,
+                               .limit = config_.activation_limit});
+  layer.down_experts.Apply(stream, ops_, gated, a.expert, a.down);
+  const bool normed = layer.mlp_out_norm.size > 0;
+  ops_.CombineExperts(
+      stream,
+      {.x = a.down, .weight = a.weight, .out = normed ? a.branch : a.x, .accumulate = !normed});
+  AddNormed(stream, layer.mlp_out_norm, a);
 }
 
 Tensor Decoder::Forward(Stream& stream, const Batch& batch, absl::Span<const PagedKv> layers,
                         Scratch& scratch) const {
   FAIRLEAD_CHECK(layers.size() == layers_.size());
-  const ModelConfig& c = config_;
-  const int64_t tokens = batch.token.dim[0];
-  const int64_t qkv_heads = c.heads + 2 * c.kv_heads;
-  scratch.Reset();
-  const Tensor x = scratch.Allocate(activation_dtype_, {tokens, c.hidden});  // the residual stream
-  const Tensor normed = scratch.Allocate(activation_dtype_, {tokens, c.hidden});
-  const Tensor qkv = scratch.Allocate(activation_dtype_, {tokens, qkv_columns()});
-  const Tensor attended =
-      scratch.Allocate(activation_dtype_, {tokens, int64_t{c.heads} * c.head_dim});
-  const Tensor gate_up = scratch.Allocate(activation_dtype_, {tokens, 2 * int64_t{c.ffn}});
-  const Tensor gated = scratch.Allocate(activation_dtype_, {tokens, c.ffn});
-  const Tensor qkv_by_head(qkv.data, qkv.dtype, {tokens, qkv_heads, c.head_dim});
-  const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-
-  ops_.Embed(stream, {.token = batch.token, .table = embedding_.get(), .out = x});
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    const Layer& layer = layers_[i];
-    ops_.RmsNorm(stream,
-                 {.x = x, .weight = layer.attention_norm, .out = normed, .epsilon = c.rms_epsilon});
-    layer.qkv.Apply(stream, ops_, normed, qkv);
-    ops_.RopeAndWriteKv(stream, {.qkv = qkv_by_head,
-                                 .position = batch.position,
-                                 .kv_slot = batch.kv_slot,
-                                 .cos_sin = cos_sin_,
-                                 .kv = layers[i],
-                                 .heads = c.heads,
-                                 .pairing = c.rope.pairing});
-    ops_.Attention(stream, {.qkv = qkv_by_head,
-                            .out = attended,
-                            .kv = layers[i],
-                            .query_start = batch.query_start,
-                            .context_tokens = batch.context_tokens,
-                            .block_table = batch.block_table,
-                            .heads = c.heads,
-                            .scale = scale});
-    layer.attention_out.Apply(stream, ops_, attended, x, /*accumulate=*/true);
-    ops_.RmsNorm(stream,
-                 {.x = x, .weight = layer.mlp_norm, .out = normed, .epsilon = c.rms_epsilon});
-    layer.gate_up.Apply(stream, ops_, normed, gate_up);
-    ops_.ActivateAndMul(stream, {.x = gate_up, .out = gated, .activation = c.activation});
-    layer.down.Apply(stream, ops_, gated, x, /*accumulate=*/true);
+  const Activations a = Allocate(batch.token.dim[0], scratch);
+  ops_.Embed(stream, {.token = batch.token, .table = embedding_.get(), .out = a.x});
+  if (const float scale = config_.embedding_scale / config_.residual_scale; scale != 1) {
+    ops_.Scale(stream, {.x = a.x, .factor = scale});
   }
-  return x;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    Attend(stream, batch, i, layers[i], a);
+    if (config_.layer[i].experts) {
+      RunExperts(stream, layers_[i], a);
+    } else {
+      RunMlp(stream, layers_[i], a);
+    }
+  }
+  return a.x;
 }
 
 void Decoder::Logits(Stream& stream, const Tensor& hidden, const Tensor& row, const Tensor& logits,
@@ -247,11 +390,13 @@ void Decoder::Logits(Stream& stream, const Tensor& hidden, const Tensor& row, co
   const Scratch::Mark mark = scratch.mark();
   const Tensor gathered = scratch.Allocate(activation_dtype_, {row.dim[0], config_.hidden});
   ops_.GatherRows(stream, {.x = hidden, .row = row, .out = gathered});
-  ops_.RmsNorm(
-      stream,
-      {.x = gathered, .weight = final_norm_, .out = gathered, .epsilon = config_.rms_epsilon});
+  ops_.RmsNorm(stream,
+               {.x = gathered, .weight = final_norm_, .out = gathered, .epsilon = epsilon()});
   ops_.Matmul(stream,
               {.x = gathered, .weight = head_ ? head_.get() : embedding_.get(), .out = logits});
+  if (config_.logit_soft_cap > 0) {
+    ops_.Scale(stream, {.x = logits, .soft_cap = config_.logit_soft_cap});
+  }
   scratch.Rewind(mark);
 }
 
@@ -261,7 +406,12 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const WeightSource& source, Dev
                                                  const LayerPlacement& placement) {
   auto config = LoadModelConfig(source);
   if (!config.ok()) return config.status();
-  return Decoder::Load(source, *config, device, max_positions, std::move(cache), placement);
+  if (config->experts.names != ExpertNames::kGptOss) {
+    return Decoder::Load(source, *config, device, max_positions, std::move(cache), placement);
+  }
+  const auto split = SplitFusedExperts(source);
+  if (!split.ok()) return split.status();
+  return Decoder::Load(**split, *config, device, max_positions, std::move(cache), placement);
 }
 
 }  // namespace fairlead

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Llama-shaped decoder: pre-norm attention and a gated MLP, each added to the residual stream
-// (Touvron et al., arXiv 2302.13971). Forward reads top to bottom.
+// The Llama-shaped decoder: attention and a gated MLP or experts, each added to the residual stream
+// (Touvron et al., arXiv 2302.13971), with whatever features its config has. Forward reads top to
+// bottom.
 #pragma once
 
 #include <array>
 #include <memory>
 #include <vector>
 
+#include "models/decoder_parts.h"
 #include "models/model.h"
 #include "models/parameters.h"
 
@@ -34,21 +36,69 @@ class Decoder : public Model {
               Scratch& scratch) const override;
 
  private:
+  // A vector of values, absent where the config has none.
+  struct Vector {
+    size_t offset = 0;
+    int64_t size = 0;
+    Tensor tensor;  // f32 [size]
+  };
   struct Layer {
-    Linear qkv, attention_out, gate_up, down;
-    std::array<Linear*, 4> linears() { return {&qkv, &attention_out, &gate_up, &down}; }
-    std::array<const Linear*, 4> linears() const { return {&qkv, &attention_out, &gate_up, &down}; }
-    size_t attention_norm_offset = 0, mlp_norm_offset = 0;
-    Tensor attention_norm, mlp_norm;  // f32 [hidden]
+    Linear qkv, attention_out;
+    Linear gate_up, down;  // where there are no experts
+    Linear router;         // else these
+    Experts gate_up_experts, down_experts;
+    std::array<Linear*, 5> linears() { return {&qkv, &attention_out, &gate_up, &down, &router}; }
+    std::array<const Linear*, 5> linears() const {
+      return {&qkv, &attention_out, &gate_up, &down, &router};
+    }
+    std::array<Experts*, 2> experts() { return {&gate_up_experts, &down_experts}; }
+    std::array<const Experts*, 2> experts() const { return {&gate_up_experts, &down_experts}; }
+    Vector attention_norm, attention_out_norm, mlp_norm, mlp_out_norm, q_norm, k_norm, sinks;
+    std::array<Vector*, 7> vectors() {
+      return {&attention_norm, &attention_out_norm, &mlp_norm, &mlp_out_norm, &q_norm, &k_norm,
+              &sinks};
+    }
+  };
+  // Activations of a step.
+  struct Activations {
+    Tensor x;         // [tokens, hidden], the residual stream
+    Tensor normed;    // [tokens, hidden]
+    Tensor branch;    // [tokens, hidden], before it is normed and added
+    Tensor qkv;       // [tokens, columns]
+    Tensor attended;  // [tokens, heads * head_dim]
+    Tensor gate_up, gated;
+    Tensor logits, expert, weight;  // of the router
+    Tensor down;                    // [tokens * slots, hidden]
   };
 
   Decoder(const ModelConfig& config, const Ops& ops, DType activation_dtype)
       : config_(config), ops_(ops), activation_dtype_(activation_dtype) {}
-  std::array<ParameterLoader::LinearSpec, 4> LayerSpecs(int index) const;  // of linears()
-  int CountResidentLayers(const ParameterLoader& loader, const Device& device,
-                          const LayerPlacement& placement) const;
-  absl::Status LoadLayer(ParameterLoader& loader, int index, Layer& layer) const;
+  int CountResidentLayers(const ParameterLoader& loader, const WeightSource& source,
+                          const Device& device, const LayerPlacement& placement) const;
+  absl::Status LoadEmbeddings(ParameterLoader& loader);
+  absl::Status LoadLayer(ParameterLoader& loader, const WeightSource& source, int index,
+                         Layer& layer) const;
+  absl::Status LoadVector(ParameterLoader& loader, const VectorSpec& spec, Vector& vector) const;
+  absl::Status AddRopeTables(ParameterLoader& loader, const Device& device);
   void BindVectors(const ParameterLoader& loader);
+  struct ActivationSpec {
+    Tensor Activations::*tensor;
+    DType dtype;
+    int64_t rows, columns;
+  };
+  std::vector<ActivationSpec> ActivationSpecs(int64_t tokens) const;
+  Activations Allocate(int64_t tokens, Scratch& scratch) const;
+  void Attend(Stream& stream, const Batch& batch, size_t index, const PagedKv& kv,
+              const Activations& a) const;
+  void RunMlp(Stream& stream, const Layer& layer, const Activations& a) const;
+  void RunExperts(Stream& stream, const Layer& layer, const Activations& a) const;
+  const Tensor& Normed(Stream& stream, const Vector& norm, const Activations& a) const;
+  void AddNormed(Stream& stream, const Vector& norm, const Activations& a) const;
+  // Of the norms of the residual stream, which is kept divided by residual_scale: then what is
+  // added to it need not be scaled, and x / sqrt(mean(x^2) + e) is the same for x / s and e / s^2.
+  float epsilon() const {
+    return config_.rms_epsilon / (config_.residual_scale * config_.residual_scale);
+  }
   int64_t qkv_columns() const {
     return int64_t{config_.heads + 2 * config_.kv_heads} * config_.head_dim;
   }
@@ -61,11 +111,13 @@ class Decoder : public Model {
   std::unique_ptr<PackedWeight> embedding_;
   std::unique_ptr<PackedWeight> head_;  // null: the embedding table
   std::vector<Layer> layers_;
-  size_t final_norm_offset_ = 0, cos_sin_offset_ = 0;
+  size_t final_norm_offset_ = 0;
+  std::vector<size_t> cos_sin_offsets_;
   int max_positions_ = 0;
   int resident_layers_ = 0;
   Tensor final_norm_;  // f32 [hidden]
-  Tensor cos_sin_;     // f32 [max_positions, rotary_dim]
+  // f32 [max_positions, rotary_dim] of each of the config's ropes, and one of none.
+  std::vector<Tensor> cos_sin_;
 };
 
 }  // namespace fairlead

@@ -6,11 +6,13 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <random>
 #include <utility>
 
 #include "kernels/half.h"
 #include "kernels/strings.h"
+#include "models/decoder_parts.h"
 #include "models/registry.h"
 
 namespace fairlead {
@@ -24,10 +26,8 @@ class DummyWeights final : public WeightSource {
   WeightFormat format() const override { return WeightFormat::kSafetensors; }
   const std::string& path() const override { return path_; }
   const WeightInfo* Find(std::string_view name) const override {
-    for (const WeightInfo& tensor : tensors_) {
-      if (tensor.name == name) return &tensor;
-    }
-    return nullptr;
+    const auto found = index_.find(name);
+    return found == index_.end() ? nullptr : &tensors_[found->second];
   }
   absl::Span<const WeightInfo> tensors() const override { return tensors_; }
   const Json& config() const override { return config_; }
@@ -40,6 +40,7 @@ class DummyWeights final : public WeightSource {
   void Add(std::string name, DType dtype, std::vector<int64_t> dim, const std::byte* data) {
     int64_t elements = 1;
     for (const int64_t d : dim) elements *= d;
+    index_[name] = tensors_.size();
     tensors_.push_back({.name = name,
                         .file_name = name,
                         .dtype = dtype,
@@ -54,6 +55,7 @@ class DummyWeights final : public WeightSource {
   const Json metadata_;
   std::vector<std::vector<std::byte>> buffers_;
   std::vector<WeightInfo> tensors_;
+  std::map<std::string, size_t, std::less<>> index_;
 };
 
 template <typename T>
@@ -136,71 +138,103 @@ class DummyMaker {
 
   absl::Status Make() {
     const int64_t hidden = config_.hidden;
-    absl::Status status = Matrices({"model.embed_tokens"}, config_.vocab, hidden, /*bias=*/false);
-    if (!config_.tied_head)
-      status.Update(Matrices({"lm_head"}, config_.vocab, hidden, /*bias=*/false));
-    const int64_t q_rows = int64_t{config_.heads} * config_.head_dim;
-    const int64_t kv_rows = int64_t{config_.kv_heads} * config_.head_dim;
-    status.Update(InLayers("self_attn.q_proj", q_rows, hidden, config_.qkv_bias));
-    status.Update(InLayers("self_attn.k_proj", kv_rows, hidden, config_.qkv_bias));
-    status.Update(InLayers("self_attn.v_proj", kv_rows, hidden, config_.qkv_bias));
-    status.Update(InLayers("self_attn.o_proj", hidden, q_rows, config_.attention_out_bias));
-    status.Update(InLayers("mlp.gate_proj", config_.ffn, hidden, config_.mlp_bias));
-    status.Update(InLayers("mlp.up_proj", config_.ffn, hidden, config_.mlp_bias));
-    status.Update(InLayers("mlp.down_proj", hidden, config_.ffn, config_.mlp_bias));
-    const std::byte* ones = Vector(hidden, 1);
-    weights_.Add("model.norm.weight", DType::kF32, {hidden}, ones);
-    for (const char* norm : {"input_layernorm", "post_attention_layernorm"}) {
-      for (const std::string& name : LayerNames(norm))
-        weights_.Add(name + ".weight", DType::kF32, {hidden}, ones);
+    absl::Status status = Matrix("model.embed_tokens", {config_.vocab, hidden}, /*bias=*/false);
+    if (!config_.tied_head) {
+      status.Update(Matrix("lm_head", {config_.vocab, hidden}, /*bias=*/false));
     }
+    AddVector("model.norm.weight", {hidden}, 1 - config_.norm_offset);
+    for (int i = 0; i < config_.layers; ++i) status.Update(AddLayer(i));
     return status;
   }
 
  private:
-  std::vector<std::string> LayerNames(const std::string& module) const {
-    std::vector<std::string> names;
-    for (int i = 0; i < config_.layers; ++i)
-      names.push_back(StrCat("model.layers.", i, ".", module));
-    return names;
+  absl::Status AddLayer(int index) {
+    absl::Status status;
+    const LayerLinears l = LinearsOf(config_, index, weights_);
+    for (const auto* spec : {&l.qkv, &l.attention_out, &l.gate_up, &l.down, &l.router}) {
+      for (size_t m = 0; m < spec->modules.size(); ++m) {
+        status.Update(Matrix(spec->modules[m], {spec->rows[m], spec->cols}, spec->bias));
+      }
+    }
+    const LayerVectors v = VectorsOf(config_, index);
+    for (const VectorSpec* spec : {&v.attention_norm, &v.attention_out_norm, &v.mlp_norm,
+                                   &v.mlp_out_norm, &v.q_norm, &v.k_norm, &v.sinks}) {
+      if (spec->name.empty()) continue;
+      AddVector(spec->name, {spec->size}, spec->norm ? 1 - config_.norm_offset : 0);
+    }
+    if (config_.layer[index].experts) {
+      status.Update(AddExperts(GateUpExpertsOf(config_, index)));
+      status.Update(AddExperts(DownExpertsOf(config_, index)));
+    }
+    return status;
   }
 
-  absl::Status InLayers(const std::string& module, int64_t rows, int64_t cols, bool bias) {
-    return Matrices(LayerNames(module), rows, cols, bias);
+  absl::Status AddExperts(const ParameterLoader::ExpertsSpec& spec) {
+    absl::Status status;
+    for (const std::vector<std::string>& modules : spec.modules) {
+      for (const std::string& module : modules) {
+        std::vector<int64_t> dim = {spec.rows, spec.cols};
+        if (spec.stacked) dim.insert(dim.begin(), spec.count);
+        status.Update(Matrix(module, dim, spec.bias));
+      }
+    }
+    return status;
   }
 
-  // Tensors of these names that share their bytes.
-  absl::Status Matrices(const std::vector<std::string>& names, int64_t rows, int64_t cols,
-                        bool bias) {
+  // What the module is called without its layer's number: its tensors are the same in all layers,
+  // and have their bytes once.
+  static std::string Role(const std::string& name) {
+    constexpr std::string_view kLayers = "model.layers.";
+    if (!name.starts_with(kLayers)) return name;
+    return name.substr(name.find('.', kLayers.size()));
+  }
+
+  absl::Status Matrix(const std::string& module, std::vector<int64_t> dim, bool bias) {
     const DTypeInfo& info = Info(dtype_);
+    const int64_t cols = dim.back();
     if (cols % info.block_elements != 0) {
-      return absl::InvalidArgumentError(StrCat(names.front(), ": a row has ", cols,
+      return absl::InvalidArgumentError(StrCat(module, ": a row has ", cols,
                                                " values, no multiple of the ", info.block_elements,
                                                " of a ", info.name, " block"));
     }
-    std::vector<std::byte> bytes(RowBytes(dtype_, cols) * static_cast<size_t>(rows));
-    const float deviation = 1 / std::sqrt(static_cast<float>(cols));
-    for (size_t at = 0; at < bytes.size(); at += static_cast<size_t>(info.block_bytes))
-      FillBlock(dtype_, deviation, random_, bytes.data() + at);
-    const std::byte* data = weights_.Keep(std::move(bytes));
-    const std::byte* zeros = bias ? Vector(rows, 0) : nullptr;
-    for (const std::string& name : names) {
-      weights_.Add(name + ".weight", dtype_, {rows, cols}, data);
-      if (bias) weights_.Add(name + ".bias", DType::kF32, {rows}, zeros);
+    const std::byte*& data = made_[Role(module)];
+    if (data == nullptr) {
+      size_t bytes = RowBytes(dtype_, cols);
+      for (size_t i = 0; i + 1 < dim.size(); ++i) bytes *= static_cast<size_t>(dim[i]);
+      data = RandomBytes(bytes, cols);
     }
+    weights_.Add(module + ".weight", dtype_, dim, data);
+    dim.pop_back();
+    if (bias) AddVector(module + ".bias", dim, 0);
     return absl::OkStatus();
   }
 
-  const std::byte* Vector(int64_t size, float value) {
-    std::vector<std::byte> bytes(static_cast<size_t>(size) * sizeof(float));
-    for (size_t at = 0; at < bytes.size(); at += sizeof(float)) Put(bytes.data() + at, value);
+  const std::byte* RandomBytes(size_t count, int64_t cols) {
+    std::vector<std::byte> bytes(count);
+    const float deviation = 1 / std::sqrt(static_cast<float>(cols));
+    for (size_t at = 0; at < count; at += static_cast<size_t>(Info(dtype_).block_bytes)) {
+      FillBlock(dtype_, deviation, random_, bytes.data() + at);
+    }
     return weights_.Keep(std::move(bytes));
+  }
+
+  void AddVector(const std::string& name, std::vector<int64_t> dim, float value) {
+    const std::byte*& data = made_[Role(name)];
+    if (data == nullptr) {
+      size_t count = sizeof(float);
+      for (const int64_t size : dim) count *= static_cast<size_t>(size);
+      std::vector<std::byte> bytes(count);
+      for (size_t at = 0; at < count; at += sizeof(float)) Put(bytes.data() + at, value);
+      data = weights_.Keep(std::move(bytes));
+    }
+    weights_.Add(name, DType::kF32, std::move(dim), data);
   }
 
   DummyWeights& weights_;
   const ModelConfig& config_;
   const DType dtype_;
   std::mt19937_64 random_;
+  std::map<std::string, const std::byte*> made_;
 };
 
 }  // namespace

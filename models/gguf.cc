@@ -182,6 +182,11 @@ absl::StatusOr<std::vector<WeightInfo>> LocateTensors(absl::Span<const std::byte
                                                       const GgufHeader& header,
                                                       const std::string& path) {
   const size_t data_bytes = bytes.size() - std::min(bytes.size(), header.data_start);
+  std::string architecture;
+  if (const auto key = header.metadata.find("general.architecture");
+      key != header.metadata.end() && key->is_string()) {
+    architecture = key->get<std::string>();
+  }
   std::vector<WeightInfo> weights;
   std::vector<TensorExtent> extents;
   weights.reserve(header.tensors.size());
@@ -198,7 +203,7 @@ absl::StatusOr<std::vector<WeightInfo>> LocateTensors(absl::Span<const std::byte
     }
     WeightInfo& weight = weights.emplace_back();
     weight.file_name = std::string(tensor.name);
-    weight.name = HfTensorName(tensor.name);
+    weight.name = HfTensorName(tensor.name, architecture);
     weight.dim.assign(tensor.dims.rbegin(), tensor.dims.rend());
     SetData(*type, bytes.data() + header.data_start + tensor.offset, *size, &weight);
     extents.push_back({tensor.offset, tensor.offset + *size, tensor.name});

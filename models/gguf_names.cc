@@ -26,11 +26,34 @@ constexpr std::array kModelTensors = {
 };
 // Of layer N: blk.N.<gguf> and model.layers.N.<hf>.
 constexpr std::array kLayerTensors = {
-    NamePair{"attn_norm", "input_layernorm"},    NamePair{"attn_q", "self_attn.q_proj"},
-    NamePair{"attn_k", "self_attn.k_proj"},      NamePair{"attn_v", "self_attn.v_proj"},
-    NamePair{"attn_output", "self_attn.o_proj"}, NamePair{"ffn_norm", "post_attention_layernorm"},
-    NamePair{"ffn_gate", "mlp.gate_proj"},       NamePair{"ffn_up", "mlp.up_proj"},
+    NamePair{"attn_norm", "input_layernorm"},
+    NamePair{"attn_q", "self_attn.q_proj"},
+    NamePair{"attn_k", "self_attn.k_proj"},
+    NamePair{"attn_v", "self_attn.v_proj"},
+    NamePair{"attn_output", "self_attn.o_proj"},
+    NamePair{"ffn_norm", "post_attention_layernorm"},
+    NamePair{"ffn_gate", "mlp.gate_proj"},
+    NamePair{"ffn_up", "mlp.up_proj"},
     NamePair{"ffn_down", "mlp.down_proj"},
+    NamePair{"attn_qkv", "self_attn.qkv_proj"},
+    NamePair{"attn_q_norm", "self_attn.q_norm"},
+    NamePair{"attn_k_norm", "self_attn.k_norm"},
+    NamePair{"post_attention_norm", "post_attention_layernorm"},
+    NamePair{"post_ffw_norm", "post_feedforward_layernorm"},
+    NamePair{"ffn_gate_inp", "mlp.gate"},
+    NamePair{"ffn_gate_exps", "mlp.experts.gate_proj"},
+    NamePair{"ffn_up_exps", "mlp.experts.up_proj"},
+    NamePair{"ffn_down_exps", "mlp.experts.down_proj"},
+};
+// What an architecture calls otherwise; the first that matches.
+struct OtherName {
+  std::string_view architecture, gguf, hf;
+};
+constexpr std::array kOtherLayerTensors = {
+    OtherName{"gemma2", "ffn_norm.weight", "pre_feedforward_layernorm.weight"},
+    OtherName{"gemma3", "ffn_norm.weight", "pre_feedforward_layernorm.weight"},
+    OtherName{"phi3", "ffn_up.weight", "mlp.gate_up_proj.weight"},
+    OtherName{"gpt-oss", "attn_sinks.weight", "self_attn.sinks"},
 };
 
 // {arch}.<gguf> keys that hold one number. Those that switch on what we lack are translated too:
@@ -53,16 +76,26 @@ constexpr std::array kNumbers = {
     NamePair{"expert_used_count", "num_experts_per_tok"},
     NamePair{"attn_logit_softcapping", "attn_logit_softcapping"},
     NamePair{"final_logit_softcapping", "final_logit_softcapping"},
-    NamePair{"logit_scale", "logit_scale"},
+    NamePair{"logit_scale", "logits_scaling"},
+    NamePair{"expert_feed_forward_length", "moe_intermediate_size"},
+    NamePair{"rope.freq_base_swa", "rope_local_base_freq"},
     NamePair{"embedding_scale", "embedding_multiplier"},
     NamePair{"residual_scale", "residual_multiplier"},
     NamePair{"attention.scale", "attention_multiplier"},
     NamePair{"attention.clamp_kqv", "clip_qkv"},
 };
 // Read elsewhere in this file, or without influence on the arithmetic.
-constexpr std::array<std::string_view, 6> kOtherKeys = {
-    "rope.scaling.type",      "rope.scaling.factor", "rope.scaling.original_context_length",
-    "rope.scaling.finetuned", "rope.scale_linear",   "tensor_data_layout"};
+constexpr std::array<std::string_view, 11> kOtherKeys = {"rope.scaling.type",
+                                                         "rope.scaling.factor",
+                                                         "rope.scaling.original_context_length",
+                                                         "rope.scaling.finetuned",
+                                                         "rope.scaling.attn_factor",
+                                                         "rope.scaling.yarn_beta_fast",
+                                                         "rope.scaling.yarn_beta_slow",
+                                                         "rope.scale_linear",
+                                                         "tensor_data_layout",
+                                                         "attention.sliding_window_pattern",
+                                                         "pooling_type"};
 
 // Architectures whose converter permutes q and k so that elements 2i and 2i + 1 of a head rotate
 // together.
@@ -111,9 +144,9 @@ class ConfigTranslator {
 
   absl::StatusOr<Json> Run() {
     absl::Status status = ReadArchitecture();
-    for (const auto step :
-         {&ConfigTranslator::AddNumbers, &ConfigTranslator::AddVocabulary,
-          &ConfigTranslator::AddRopeScaling, &ConfigTranslator::AddRopeDivisors}) {
+    for (const auto step : {&ConfigTranslator::AddNumbers, &ConfigTranslator::AddVocabulary,
+                            &ConfigTranslator::AddWindowPattern, &ConfigTranslator::AddRopeScaling,
+                            &ConfigTranslator::AddRopeDivisors}) {
       if (!status.ok()) return status;
       status = (this->*step)();
     }
@@ -168,6 +201,30 @@ class ConfigTranslator {
     return absl::OkStatus();
   }
 
+  // A number, or whether each layer has a window.
+  absl::Status AddWindowPattern() {
+    const std::string key = ArchKey("attention.sliding_window_pattern");
+    const Json* value = Find(key);
+    if (value == nullptr) return absl::OkStatus();
+    if (!value->is_array() && !value->is_number_unsigned()) {
+      return BadKey(key, *value, "a number or a list");
+    }
+    config_["sliding_window_pattern"] = *value;
+    return absl::OkStatus();
+  }
+
+  // The softmax scale of Gemma's largest models is not in their files: by convention the number of
+  // layers tells (llama.cpp's gemma2 and gemma3).
+  void AddGemmaScale() {
+    const int largest = arch_ == "gemma2" ? 46 : arch_ == "gemma3" ? 62 : 0;
+    const Json& layers = config_["num_hidden_layers"];
+    const Json &hidden = config_["hidden_size"], &heads = config_["num_attention_heads"];
+    if (largest == 0 || layers != largest || !hidden.is_number() || !heads.is_number()) return;
+    if (heads.get<double>() > 0) {
+      config_["query_pre_attn_scalar"] = hidden.get<double>() / heads.get<double>();
+    }
+  }
+
   absl::Status AddRopeScaling() {
     Json scaling = Json::object();
     if (const Json* type = Find(ArchKey("rope.scaling.type")); type != nullptr) {
@@ -178,7 +235,10 @@ class ConfigTranslator {
     // Files from before rope.scaling.* say rope.scale_linear.
     for (const auto& [gguf, hf] :
          {NamePair{"rope.scaling.factor", "factor"}, NamePair{"rope.scale_linear", "factor"},
-          NamePair{"rope.scaling.original_context_length", "original_max_position_embeddings"}}) {
+          NamePair{"rope.scaling.original_context_length", "original_max_position_embeddings"},
+          NamePair{"rope.scaling.attn_factor", "attention_factor"},
+          NamePair{"rope.scaling.yarn_beta_fast", "beta_fast"},
+          NamePair{"rope.scaling.yarn_beta_slow", "beta_slow"}}) {
       const std::string key = ArchKey(gguf);
       const Json* value = Find(key);
       if (value == nullptr || scaling.contains(hf)) continue;
@@ -186,46 +246,70 @@ class ConfigTranslator {
       if (!number.ok()) return number.status();
       scaling[hf] = *std::move(number);
     }
+    if (FindTensor("rope_factors_long.weight") != nullptr) return AddLongRope(std::move(scaling));
     if (!scaling.contains("rope_type")) {
       // A factor of 0 or 1 stands for none.
       const double factor = scaling.value("factor", 1.0);
       if (factor == 0 || factor == 1) return absl::OkStatus();
       scaling["rope_type"] = "linear";
     }
+    // No key says it, and its authors' config does.
+    if (arch_ == "gpt-oss") scaling["truncate"] = false;
     config_["rope_scaling"] = std::move(scaling);
     return absl::OkStatus();
   }
 
-  // The only tensor whose bytes are read at opening: one page.
+  absl::Status AddLongRope(Json scaling) {
+    scaling["rope_type"] = "longrope";
+    scaling.erase("factor");
+    for (const auto& [gguf, hf] : {NamePair{"rope_factors_long.weight", "long_factor"},
+                                   NamePair{"rope_factors_short.weight", "short_factor"}}) {
+      absl::StatusOr<Json> factors = Divisors(gguf);
+      if (!factors.ok()) return factors.status();
+      scaling[hf] = *std::move(factors);
+    }
+    config_["rope_scaling"] = std::move(scaling);
+    return absl::OkStatus();
+  }
+
   absl::Status AddRopeDivisors() {
-    const WeightInfo* tensor = FindTensor("rope_freqs.weight");
-    if (tensor == nullptr) return absl::OkStatus();
+    AddGemmaScale();
+    if (FindTensor("rope_freqs.weight") == nullptr) return absl::OkStatus();
+    absl::StatusOr<Json> divisors = Divisors("rope_freqs.weight");
+    if (!divisors.ok()) return divisors.status();
+    config_["rope_frequency_divisors"] = *std::move(divisors);
+    return absl::OkStatus();
+  }
+
+  // The tensors whose bytes are read at opening: a page each.
+  absl::StatusOr<Json> Divisors(std::string_view name) const {
+    const WeightInfo* tensor = FindTensor(name);
     constexpr int64_t kMaxDivisors = 4096;
-    if (tensor->dtype != DType::kF32 || tensor->dim.size() != 1 || tensor->dim[0] > kMaxDivisors) {
+    if (tensor == nullptr || tensor->dtype != DType::kF32 || tensor->dim.size() != 1 ||
+        tensor->dim[0] > kMaxDivisors) {
       return absl::InvalidArgumentError(StrCat(
-          "tensor \"rope_freqs.weight\" is not a vector of at most ", kMaxDivisors, " f32 values"));
+          "tensor ", Quoted(name), " is not a vector of at most ", kMaxDivisors, " f32 values"));
     }
     Json divisors = Json::array();
     for (int64_t i = 0; i < tensor->dim[0]; ++i) {
       float value;
       std::memcpy(&value, tensor->data + i * sizeof(float), sizeof(float));
       if (!std::isfinite(value) || value <= 0) {
-        return absl::InvalidArgumentError(StrCat("tensor \"rope_freqs.weight\": element ", i,
-                                                 " is ", value,
-                                                 "; it must be finite and positive"));
+        return absl::InvalidArgumentError(StrCat("tensor ", Quoted(name), ": element ", i, " is ",
+                                                 value, "; it must be finite and positive"));
       }
       divisors.push_back(value);
     }
-    config_["rope_frequency_divisors"] = std::move(divisors);
-    return absl::OkStatus();
+    return divisors;
   }
 
   void AddTensorFacts() {
     config_["tie_word_embeddings"] = FindTensor("lm_head.weight") == nullptr;
     for (const NamePair& pair : {NamePair{"blk.0.attn_q.bias", "attention_qkv_bias"},
+                                 NamePair{"blk.0.attn_qkv.bias", "attention_qkv_bias"},
                                  NamePair{"blk.0.attn_output.bias", "attention_out_bias"},
                                  NamePair{"blk.0.ffn_down.bias", "mlp_bias"}}) {
-      if (FindTensor(HfTensorName(pair.gguf)) != nullptr) config_[pair.hf] = true;
+      if (FindTensor(HfTensorName(pair.gguf, arch_)) != nullptr) config_[pair.hf] = true;
     }
   }
 
@@ -252,7 +336,7 @@ class ConfigTranslator {
 
 }  // namespace
 
-std::string HfTensorName(std::string_view gguf_name) {
+std::string HfTensorName(std::string_view gguf_name, std::string_view architecture) {
   std::string_view rest = gguf_name;
   std::string translated;
   if (constexpr std::string_view kLayer = "blk."; rest.starts_with(kLayer)) {
@@ -261,8 +345,13 @@ std::string HfTensorName(std::string_view gguf_name) {
     const std::string_view layer = rest.substr(0, digits);
     const bool is_number =
         !layer.empty() && layer.find_first_not_of("0123456789") == std::string_view::npos;
-    if (is_number && digits < rest.size())
-      translated = TranslateParameter(rest.substr(digits + 1), kLayerTensors);
+    if (is_number && digits < rest.size()) {
+      rest.remove_prefix(digits + 1);
+      translated = TranslateParameter(rest, kLayerTensors);
+      for (const OtherName& other : kOtherLayerTensors) {
+        if (other.architecture == architecture && other.gguf == rest) translated = other.hf;
+      }
+    }
     if (!translated.empty()) return StrCat("model.layers.", layer, ".", translated);
   } else {
     translated = TranslateParameter(rest, kModelTensors);

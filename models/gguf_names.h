@@ -14,8 +14,8 @@
 namespace fairlead {
 
 // "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight". A name without a translation
-// stays as it is, as "rope_freqs.weight" does.
-std::string HfTensorName(std::string_view gguf_name);
+// stays as it is, as "rope_freqs.weight" does. Some names depend on general.architecture.
+std::string HfTensorName(std::string_view gguf_name, std::string_view architecture = "");
 
 // The metadata under the keys of config.json, for any architecture: keys that the file lacks are
 // left out. What config.json has no word for gets one of ours:

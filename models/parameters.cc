@@ -93,12 +93,7 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> ParameterLoader::LoadMatrix(const 
                                                                           bool embedding) {
   auto info = Require(name, {rows, cols});
   if (!info.ok()) return info.status();
-  const std::vector<DType>& known = device_.info().weight_dtypes;
-  if (std::find(known.begin(), known.end(), (*info)->dtype) == known.end()) {
-    return absl::UnimplementedError(absl::StrCat("tensor ", (*info)->file_name, ": ",
-                                                 device_.info().name, " has no matmul for ",
-                                                 std::string(Info((*info)->dtype).name)));
-  }
+  if (absl::Status status = CheckDtype(**info); !status.ok()) return status;
   const WeightBytes bytes(**info);
   const WeightPart part{bytes.data(), rows};
   return Pack({name}, {.dtype = (*info)->dtype,
@@ -136,15 +131,10 @@ absl::StatusOr<Linear> ParameterLoader::LoadLinear(const LinearSpec& spec, bool 
     infos.push_back(*info);
   }
   Linear linear;
-  const std::vector<DType>& known = device_.info().weight_dtypes;
   int64_t column = 0;
   for (size_t i = 0; i < infos.size();) {
     const DType dtype = infos[i]->dtype;
-    if (std::find(known.begin(), known.end(), dtype) == known.end()) {
-      return absl::UnimplementedError(absl::StrCat("tensor ", infos[i]->file_name, ": ",
-                                                   device_.info().name, " has no matmul for ",
-                                                   std::string(Info(dtype).name)));
-    }
+    if (absl::Status status = CheckDtype(*infos[i]); !status.ok()) return status;
     std::vector<WeightBytes> bytes;
     std::vector<WeightPart> parts;
     std::vector<std::string> names;
@@ -170,12 +160,102 @@ absl::StatusOr<Linear> ParameterLoader::LoadLinear(const LinearSpec& spec, bool 
   return linear;
 }
 
-absl::StatusOr<size_t> ParameterLoader::AddVector(const std::string& name, int64_t size) {
+absl::StatusOr<size_t> ParameterLoader::AddVector(const std::string& name, int64_t size,
+                                                  float offset, float factor) {
   auto info = Require(name, {size});
   if (!info.ok()) return info.status();
   auto values = ToF32(**info, size);
   if (!values.ok()) return values.status();
+  for (float& value : *values) value = factor * (value + offset);
   return AddValues(*values);
+}
+
+absl::Status ParameterLoader::CheckDtype(const WeightInfo& info) const {
+  const std::vector<DType>& known = device_.info().weight_dtypes;
+  if (std::find(known.begin(), known.end(), info.dtype) != known.end()) return absl::OkStatus();
+  return absl::UnimplementedError(absl::StrCat("tensor ", info.file_name, ": ", device_.info().name,
+                                               " has no matmul for ",
+                                               std::string(Info(info.dtype).name)));
+}
+
+void Experts::Apply(Stream& stream, const Ops& ops, const Tensor& x, const Tensor& expert,
+                    const Tensor& out) const {
+  ops.GroupedMatmul(stream,
+                    {.x = x, .expert = expert, .weight = weight_.get(), .out = out, .bias = bias_});
+}
+
+size_t ParameterLoader::ExpertsBytes(const ExpertsSpec& spec) const {
+  const WeightInfo* info = source_.Find(spec.modules[0][0] + ".weight");
+  const DType dtype = info == nullptr ? DType::kI32 : info->dtype;
+  if (!IsWeightType(dtype) || spec.cols % Info(dtype).block_elements != 0) return 0;
+  const int64_t rows = spec.rows * spec.count * static_cast<int64_t>(spec.modules.size());
+  return device_.PackedBytes(dtype, rows, spec.cols, spec.count);
+}
+
+absl::StatusOr<Experts> ParameterLoader::LoadExperts(const ExpertsSpec& spec, bool streamed) {
+  std::vector<std::vector<WeightBytes>> bytes;
+  std::vector<std::string> names;
+  const WeightInfo* first = nullptr;
+  for (const std::vector<std::string>& modules : spec.modules) {
+    bytes.emplace_back();
+    for (const std::string& module : modules) {
+      auto info = Require(module + ".weight",
+                          spec.stacked ? std::vector<int64_t>{spec.count, spec.rows, spec.cols}
+                                       : std::vector<int64_t>{spec.rows, spec.cols});
+      if (!info.ok()) return info.status();
+      if (first == nullptr) first = *info;
+      if ((*info)->dtype != first->dtype) {
+        return absl::UnimplementedError(absl::StrCat(
+            "tensors ", first->file_name, " and ", (*info)->file_name, " are ",
+            std::string(Info(first->dtype).name), " and ", std::string(Info((*info)->dtype).name),
+            "; the experts of a layer must have one type"));
+      }
+      bytes.back().emplace_back(**info);
+      names.push_back((*info)->name);
+    }
+  }
+  if (absl::Status status = CheckDtype(*first); !status.ok()) return status;
+  const size_t matrix_bytes = RowBytes(first->dtype, spec.cols) * static_cast<size_t>(spec.rows);
+  std::vector<WeightPart> parts;
+  for (int e = 0; e < spec.count; ++e) {
+    for (const std::vector<WeightBytes>& of : bytes) {
+      const std::byte* data = spec.stacked ? of[0].data() + e * matrix_bytes : of[e].data();
+      parts.push_back({data, spec.rows});
+    }
+  }
+  Experts experts;
+  auto packed = Pack(names, {.dtype = first->dtype,
+                             .cols = spec.cols,
+                             .parts = parts,
+                             .streamed = streamed,
+                             .groups = spec.count});
+  if (!packed.ok()) return packed.status();
+  experts.weight_ = *std::move(packed);
+  if (!spec.bias) return experts;
+  auto offset = AddExpertsBias(spec);
+  if (!offset.ok()) return offset.status();
+  experts.bias_offset_ = *offset;
+  experts.has_bias_ = true;
+  return experts;
+}
+
+// [count, matrices, rows] of stacked biases of [count, rows] each.
+absl::StatusOr<size_t> ParameterLoader::AddExpertsBias(const ExpertsSpec& spec) {
+  std::vector<std::vector<float>> biases;
+  for (const std::vector<std::string>& modules : spec.modules) {
+    auto info = Require(modules[0] + ".bias", {spec.count, spec.rows});
+    if (!info.ok()) return info.status();
+    auto values = ToF32(**info, spec.count * spec.rows);
+    if (!values.ok()) return values.status();
+    biases.push_back(*std::move(values));
+  }
+  const size_t offset = values_.size();
+  for (int e = 0; e < spec.count; ++e) {
+    for (const std::vector<float>& bias : biases) {
+      AddValues(absl::MakeConstSpan(bias).subspan(e * spec.rows, spec.rows));
+    }
+  }
+  return offset;
 }
 
 size_t ParameterLoader::AddValues(absl::Span<const float> values) {
@@ -197,6 +277,12 @@ absl::StatusOr<Buffer> ParameterLoader::Upload() {
 Tensor ParameterLoader::VectorAt(size_t offset, std::initializer_list<int64_t> dims) const {
   FAIRLEAD_CHECK(uploaded_ != nullptr);
   return Tensor(uploaded_ + offset, DType::kF32, dims);
+}
+
+void ParameterLoader::Bind(Experts& experts) const {
+  if (!experts.has_bias_) return;
+  const PackedWeight& weight = *experts.weight_;
+  experts.bias_ = VectorAt(experts.bias_offset_, {weight.groups(), weight.group_rows()});
 }
 
 void ParameterLoader::Bind(Linear& linear) const {

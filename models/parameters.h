@@ -42,6 +42,23 @@ class Linear {
   static constexpr size_t kNoBias = static_cast<size_t>(-1);
 };
 
+// One linear layer of each expert: out = x * W[e]^T + bias[e].
+class Experts {
+ public:
+  // x: a row a token, or a row a token and slot; out: the latter.
+  void Apply(Stream& stream, const Ops& ops, const Tensor& x, const Tensor& expert,
+             const Tensor& out) const;
+  size_t bytes() const { return weight_ == nullptr ? 0 : weight_->bytes(); }
+  size_t host_bytes() const { return weight_ == nullptr ? 0 : weight_->host_bytes(); }
+
+ private:
+  friend class ParameterLoader;
+  std::unique_ptr<PackedWeight> weight_;
+  size_t bias_offset_ = 0;
+  bool has_bias_ = false;
+  Tensor bias_;  // f32 [experts, rows]; set by ParameterLoader::Bind
+};
+
 class ParameterLoader {
  public:
   // `cache`: may be null.
@@ -66,18 +83,36 @@ class ParameterLoader {
   absl::StatusOr<std::unique_ptr<PackedWeight>> LoadMatrix(const std::string& name, int64_t rows,
                                                            int64_t cols, bool embedding);
 
-  // A vector that is converted to f32; valid after Upload through VectorAt.
-  absl::StatusOr<size_t> AddVector(const std::string& name, int64_t size);
+  // Matrices of equal shape of all experts, those of one expert side by side.
+  struct ExpertsSpec {
+    // Of each matrix, a module an expert; or where the file has them stacked, one of [count, rows,
+    // cols].
+    std::vector<std::vector<std::string>> modules;
+    int count = 0;
+    int64_t rows = 0, cols = 0;  // of each matrix
+    bool stacked = false, bias = false;
+  };
+  absl::StatusOr<Experts> LoadExperts(const ExpertsSpec& spec, bool streamed = false);
+  size_t ExpertsBytes(const ExpertsSpec& spec) const;
+
+  // A vector that is converted to f32, as factor * (value + offset); valid after Upload through
+  // VectorAt.
+  absl::StatusOr<size_t> AddVector(const std::string& name, int64_t size, float offset = 0,
+                                   float factor = 1);
   size_t AddValues(absl::Span<const float> values);
 
   // Copies all collected vectors to one device buffer, which the caller keeps.
   absl::StatusOr<Buffer> Upload();
   Tensor VectorAt(size_t offset, std::initializer_list<int64_t> dims) const;
   void Bind(Linear& linear) const;
+  void Bind(Experts& experts) const;
 
  private:
   absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(absl::Span<const std::string> names,
                                                      const PackWeightArgs& args);
+
+  absl::Status CheckDtype(const WeightInfo& info) const;
+  absl::StatusOr<size_t> AddExpertsBias(const ExpertsSpec& spec);
 
   const WeightSource& source_;
   Device& device_;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/registry.h"
 
-#include <array>
 #include <cstring>
 
 #include "kernels/check.h"
@@ -11,29 +10,9 @@
 namespace fairlead {
 namespace {
 
-constexpr std::array kArchitectures = {
-    Architecture{.name = "LlamaForCausalLM",
-                 .format = WeightFormat::kSafetensors,
-                 .allows_attention_bias = true,
-                 .allows_mlp_bias = true,
-                 .defaults = "{}"},
-    // A Llama whose config class has other defaults: a window of 4096 unless the file says null.
-    Architecture{.name = "MistralForCausalLM",
-                 .format = WeightFormat::kSafetensors,
-                 .allows_attention_bias = false,
-                 .allows_mlp_bias = false,
-                 .defaults = R"({"sliding_window": 4096, "num_key_value_heads": 8,
-                                 "max_position_embeddings": 131072})"},
-    Architecture{.name = "llama",
-                 .format = WeightFormat::kGguf,
-                 .allows_attention_bias = true,
-                 .allows_mlp_bias = true,
-                 .defaults = "{}"},
-};
-
 std::string KnownNames(WeightFormat format) {
   std::string names;
-  for (const Architecture& row : kArchitectures) {
+  for (const Architecture& row : Architectures()) {
     if (row.format == format) StrAppend(&names, names.empty() ? "" : ", ", row.name);
   }
   return names;
@@ -59,7 +38,8 @@ absl::Status CheckAllowed(const ModelConfig& config, const Architecture& row) {
     refused = "attention biases";
   } else if (config.mlp_bias && !row.allows_mlp_bias) {
     refused = "MLP biases";
-  } else if (config.rope.rotary_dim != config.head_dim) {
+  } else if (config.ropes[0].rotary_dim != config.head_dim &&
+             !HasFeature(row.family, "partial_rotary_factor")) {
     refused = "RoPE over a part of each head";
   }
   if (refused.empty()) return absl::OkStatus();
@@ -79,8 +59,6 @@ bool HasHeadOfItsOwn(const WeightSource& source) {
 }
 
 }  // namespace
-
-absl::Span<const Architecture> Architectures() { return kArchitectures; }
 
 absl::StatusOr<std::string> ArchitectureName(const WeightSource& source) {
   const Json& config = source.config();
@@ -103,7 +81,7 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const WeightSource& source) {
   const absl::StatusOr<std::string> name = ArchitectureName(source);
   if (!name.ok()) return name.status();
   const Architecture* row = nullptr;
-  for (const Architecture& candidate : kArchitectures) {
+  for (const Architecture& candidate : Architectures()) {
     if (candidate.name == *name && candidate.format == source.format()) row = &candidate;
   }
   if (row == nullptr) {
@@ -111,7 +89,8 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const WeightSource& source) {
         StrCat(source.path(), ": architecture ", ShortDump(Json(*name)),
                " is not supported; known: ", KnownNames(source.format())));
   }
-  absl::StatusOr<ModelConfig> config = ParseConfig(WithDefaults(source.config(), *row));
+  absl::StatusOr<ModelConfig> config =
+      ParseConfig(WithDefaults(source.config(), *row), row->family);
   if (!config.ok()) return WithPath(config.status(), source.path());
   if (absl::Status allowed = CheckAllowed(*config, *row); !allowed.ok()) {
     return WithPath(allowed, source.path());

@@ -16,11 +16,12 @@ namespace fairlead {
 struct Architecture {
   std::string_view name;  // config.json's architectures[0], or GGUF's general.architecture
   WeightFormat format;
-  bool allows_attention_bias;
-  bool allows_mlp_bias;
+  bool allows_attention_bias = false;
+  bool allows_mlp_bias = false;
+  Family family = {};
   // JSON object: what this architecture means where its config leaves a key out and LlamaConfig's
   // default is not it.
-  std::string_view defaults;
+  std::string_view defaults = "{}";
 };
 
 absl::Span<const Architecture> Architectures();

@@ -48,13 +48,13 @@ class LlamaExport {
     add("attention.head_count_kv", config_.kv_heads);
     add("attention.key_length", config_.head_dim);
     add("attention.value_length", config_.head_dim);
-    add("rope.dimension_count", config_.rope.rotary_dim);
+    add("rope.dimension_count", config_.ropes[0].rotary_dim);
     add("vocab_size", config_.vocab);
     writer_.AddValue("llama.attention.layer_norm_rms_epsilon", config_.rms_epsilon);
-    writer_.AddValue("llama.rope.freq_base", static_cast<float>(config_.rope.theta));
-    if (config_.rope.scaling == RopeScaling::kLinear) {
+    writer_.AddValue("llama.rope.freq_base", static_cast<float>(config_.ropes[0].theta));
+    if (config_.ropes[0].scaling == RopeScaling::kLinear) {
       writer_.AddValue("llama.rope.scaling.type", "linear");
-      writer_.AddValue("llama.rope.scaling.factor", static_cast<float>(config_.rope.factor));
+      writer_.AddValue("llama.rope.scaling.factor", static_cast<float>(config_.ropes[0].factor));
     }
     writer_.AddValue("tokenizer.ggml.model", "none");
   }
@@ -63,7 +63,7 @@ class LlamaExport {
     Add("token_embd", 0);
     Add("output_norm", 0);
     if (!config_.tied_head) Add("output", 0);
-    if (config_.rope.scaling == RopeScaling::kLlama3) AddRopeDivisors();
+    if (config_.ropes[0].scaling == RopeScaling::kLlama3) AddRopeDivisors();
     for (int i = 0; i < config_.layers; ++i) {
       const auto add = [&](std::string_view name, int permuted_heads) {
         Add(StrCat("blk.", i, ".", name), permuted_heads);

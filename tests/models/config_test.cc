@@ -39,7 +39,7 @@ TEST(ConfigTest, ReadsAPlainLlama) {
   EXPECT_EQ(config->activation, Activation::kSilu);
   EXPECT_FALSE(config->tied_head || config->qkv_bias || config->attention_out_bias ||
                config->mlp_bias);
-  EXPECT_EQ(config->rope.rotary_dim, 16);
+  EXPECT_EQ(config->ropes[0].rotary_dim, 16);
 }
 
 // LlamaConfig of transformers: what a key that is left out means.
@@ -50,7 +50,7 @@ TEST(ConfigTest, DefaultsAreThoseOfLlamaConfig) {
   EXPECT_EQ(config->kv_heads, 4);
   EXPECT_EQ(config->max_positions, 2048);
   EXPECT_EQ(config->rms_epsilon, 1e-6f);
-  EXPECT_EQ(config->rope.theta, 10000);
+  EXPECT_EQ(config->ropes[0].theta, 10000);
 }
 
 TEST(ConfigTest, ReadsBiasesAndTiedHeads) {

@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <functional>
 #include <optional>
 #include <sstream>
 
@@ -79,33 +80,48 @@ class DecoderTest : public testing::TestWithParam<const char*> {
     tolerance_ = std::max(1e-3, 20 * golden_["float32_vs_float64"].get<double>());
   }
 
-  void ExpectFloat32(std::unique_ptr<Device> device) {
-    auto runner = ModelRunner::Open(Folder(GetParam()), std::move(device), kMaxTokens);
-    ASSERT_TRUE(runner.ok()) << runner.status();
-    for (const Json& sequence : golden_["sequences"]) {
-      const auto ids = sequence["ids"].get<std::vector<Token>>();
-      (*runner)->Restart();
-      const std::vector<float> logits = (*runner)->Run(ids, static_cast<int>(ids.size()));
-      const float* want = values_.data() + sequence["logits"]["offset"].get<size_t>();
-      EXPECT_LE(Compare(logits, want).largest, tolerance_) << "length " << ids.size();
-      EXPECT_GE(
-          AgreeingSteps((*runner)->Greedy(ids, 16), sequence["greedy"].get<std::vector<Token>>()),
-          sequence["comparable_steps"].get<int>());
-    }
+  // As many positions as the goldens of `prompt` tokens need. LongRoPE chooses by them, as
+  // transformers does by the sequence: phi3-longrope's prompts of 17 end at its original 32.
+  static int Positions(size_t prompt) {
+    constexpr size_t kGreedy = 16;
+    return prompt + kGreedy - 1 <= 32 ? 32 : kMaxTokens;
   }
 
-  void ExpectPrecise(std::unique_ptr<Device> device) {
-    auto runner = ModelRunner::Open(Folder(GetParam()), std::move(device), kMaxTokens);
-    ASSERT_TRUE(runner.ok()) << runner.status();
+  using MakeDevice = std::function<std::unique_ptr<Device>()>;
+  using Check = std::function<void(ModelRunner&, const Json& sequence, const std::vector<float>&)>;
+  // Runs each sequence on a device of its own.
+  void ForEachSequence(const MakeDevice& make, const Check& check) {
     for (const Json& sequence : golden_["sequences"]) {
       const auto ids = sequence["ids"].get<std::vector<Token>>();
-      (*runner)->Restart();
-      const std::vector<float> logits = (*runner)->Run(ids, static_cast<int>(ids.size()));
-      const Difference d =
-          Compare(logits, values_.data() + sequence["logits"]["offset"].get<size_t>());
-      EXPECT_LE(d.rms, 0.15);
-      EXPECT_LE(d.largest, 1.0);
+      auto runner = ModelRunner::Open(Folder(GetParam()), make(), Positions(ids.size()));
+      ASSERT_TRUE(runner.ok()) << runner.status();
+      check(**runner, sequence, (*runner)->Run(ids, static_cast<int>(ids.size())));
     }
+  }
+  const float* Want(const Json& sequence) const {
+    return values_.data() + sequence["logits"]["offset"].get<size_t>();
+  }
+
+  void ExpectFloat32(const MakeDevice& make) {
+    ForEachSequence(make, [&](ModelRunner& runner, const Json& sequence,
+                              const std::vector<float>& logits) {
+      const auto ids = sequence["ids"].get<std::vector<Token>>();
+      EXPECT_LE(Compare(logits, Want(sequence)).largest, tolerance_) << "length " << ids.size();
+      runner.Restart();
+      EXPECT_GE(AgreeingSteps(runner.Greedy(ids, 16), sequence["greedy"].get<std::vector<Token>>()),
+                sequence["comparable_steps"].get<int>());
+    });
+  }
+
+  void ExpectPrecise(const MakeDevice& make) {
+    // There a router's near tie takes another expert.
+    const bool ties = std::string(GetParam()).starts_with("qwen3-moe");
+    ForEachSequence(make,
+                    [&](ModelRunner&, const Json& sequence, const std::vector<float>& logits) {
+                      const Difference d = Compare(logits, Want(sequence));
+                      EXPECT_LE(d.rms, ties ? 0.4 : 0.15);
+                      EXPECT_LE(d.largest, ties ? 4.0 : 1.0);
+                    });
   }
 
   Json golden_;
@@ -113,16 +129,32 @@ class DecoderTest : public testing::TestWithParam<const char*> {
   double tolerance_ = 0;
 };
 
-TEST_P(DecoderTest, CpuFloat32) { ExpectFloat32(Cpu(Numerics::kFloat32)); }
-TEST_P(DecoderTest, Reference) { ExpectFloat32(reference::MakeReferenceDevice()); }
-TEST_P(DecoderTest, GuardedDevice) { ExpectFloat32(MakeGuardedDevice(Cpu(Numerics::kFloat32))); }
+TEST_P(DecoderTest, CpuFloat32) {
+  ExpectFloat32([] { return Cpu(Numerics::kFloat32); });
+}
+TEST_P(DecoderTest, Reference) {
+  ExpectFloat32([] { return reference::MakeReferenceDevice(); });
+}
+TEST_P(DecoderTest, GuardedDevice) {
+  ExpectFloat32([] { return MakeGuardedDevice(Cpu(Numerics::kFloat32)); });
+}
 
-TEST_P(DecoderTest, HostSimt32Float32) { ExpectFloat32(Open("host-simt:32", Numerics::kFloat32)); }
-TEST_P(DecoderTest, HostSimt64Float32) { ExpectFloat32(Open("host-simt:64", Numerics::kFloat32)); }
+TEST_P(DecoderTest, HostSimt32Float32) {
+  ExpectFloat32([] { return Open("host-simt:32", Numerics::kFloat32); });
+}
+TEST_P(DecoderTest, HostSimt64Float32) {
+  ExpectFloat32([] { return Open("host-simt:64", Numerics::kFloat32); });
+}
 
-TEST_P(DecoderTest, CpuPrecise) { ExpectPrecise(Cpu(Numerics::kPrecise)); }
-TEST_P(DecoderTest, HostSimt32Precise) { ExpectPrecise(Open("host-simt:32", Numerics::kPrecise)); }
-TEST_P(DecoderTest, HostSimt64Precise) { ExpectPrecise(Open("host-simt:64", Numerics::kPrecise)); }
+TEST_P(DecoderTest, CpuPrecise) {
+  ExpectPrecise([] { return Cpu(Numerics::kPrecise); });
+}
+TEST_P(DecoderTest, HostSimt32Precise) {
+  ExpectPrecise([] { return Open("host-simt:32", Numerics::kPrecise); });
+}
+TEST_P(DecoderTest, HostSimt64Precise) {
+  ExpectPrecise([] { return Open("host-simt:64", Numerics::kPrecise); });
+}
 
 TEST_P(DecoderTest, ChunksGiveTheSameBits) {
   for (const char* name : {"cpu", "host-simt:32", "host-simt:64"}) {
@@ -165,7 +197,13 @@ TEST_P(DecoderTest, LayersInHostMemoryGiveTheSameBits) {
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, DecoderTest,
                          testing::Values("llama-gqa", "llama-tied-mqa", "llama-bias-sharded",
-                                         "llama-bf16", "llama-rope-llama3", "llama-rope-linear"),
+                                         "llama-bf16", "llama-rope-llama3", "llama-rope-linear",
+                                         "mistral-window8", "qwen2-tied", "qwen2-yarn", "qwen3",
+                                         "qwen3-moe", "gemma2", "gemma3", "phi3", "phi3-longrope",
+                                         "olmo2", "mixtral-sharded", "gpt-oss-bf16", "granite",
+                                         "smollm3", "smollm3-interval", "phi4-mini",
+                                         "llama3-head48", "mistral-head16", "gemma2-window16",
+                                         "gemma3-7layers", "gpt-oss-3layers", "qwen3-moe-sparse"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');

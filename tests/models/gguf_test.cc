@@ -111,7 +111,7 @@ TEST(GgufTest, TranslatesTheConfig) {
   EXPECT_EQ(parsed->rms_epsilon, 1e-5f);
   EXPECT_TRUE(parsed->tied_head);
   EXPECT_FALSE(parsed->qkv_bias);
-  EXPECT_EQ(parsed->rope.pairing, RopePairing::kAdjacent);
+  EXPECT_EQ(parsed->ropes[0].pairing, RopePairing::kAdjacent);
   // theta^(-2i/16) / divisor, theta = 10^4: 10^(-i/2).
   const std::vector<float> frequencies = RopeInverseFrequencies(*parsed);
   ASSERT_EQ(frequencies.size(), 8u);
@@ -158,8 +158,8 @@ TEST(GgufTest, TranslatesRopeScaling) {
   linear.AddF32("llama.rope.scaling.factor", 4);
   const auto config = ParseConfig(ConfigOf(linear));
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_EQ(config->rope.scaling, RopeScaling::kLinear);
-  EXPECT_EQ(config->rope.factor, 4);
+  EXPECT_EQ(config->ropes[0].scaling, RopeScaling::kLinear);
+  EXPECT_EQ(config->ropes[0].factor, 4);
 
   GgufWriter older = TinyLlama();
   older.AddF32("llama.rope.scale_linear", 2);
