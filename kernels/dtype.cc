@@ -22,6 +22,14 @@ constexpr std::array<DTypeInfo, kNumDTypes> kInfo = {{
     {"q5_k", 256, 176},  // with 256 fifth bits
     // 6-bit q and an int8 scale for each 16: value = d * scale * (q - 32).
     {"q6_k", 256, 210},
+    // Nibbles are indices of a table (codebooks.h).
+    {"iq4_nl", 32, 18},    // f16 scale, value = scale * table[q]
+    {"mxfp4", 32, 17},     // 8-bit exponent e, value = 2^(e - 128) * table[q]
+    {"iq4_xs", 256, 136},  // f16 d, a 6-bit scale for each 32: value = d * (scale - 32) * table[q]
+    // 3-bit q and a 6-bit scale for each 16: value = d * (scale - 32) * (q - 4).
+    {"q3_k", 256, 110},
+    // 2-bit q, a 4-bit scale and minimum for each 16: value = d * scale * q - dmin * minimum.
+    {"q2_k", 256, 84},
     {"f8_e4m3", 1, 1},
 }};
 

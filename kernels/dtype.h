@@ -22,13 +22,19 @@ enum class DType : uint8_t {
   kQ4_K,
   kQ5_K,
   kQ6_K,
+  kIQ4_NL,
+  kMXFP4,
+  kIQ4_XS,
+  kQ3_K,
+  kQ2_K,
   kF8_E4M3  // 8 bits, 4 of exponent (bias 7), 3 of mantissa, no infinity; the largest is 448
 };
-inline constexpr int kNumDTypes = 13;
+inline constexpr int kNumDTypes = 18;
 
 // A block is the smallest run of elements that is stored together in a file: 1 element for plain
 // types, 32 or 256 for the quantised ones (layouts: GGUF specification, ggml-common.h block_q8_0,
-// block_q4_0, block_q4_1, block_q5_0, block_q5_1, block_q4_K, block_q5_K, block_q6_K).
+// block_q4_0, block_q4_1, block_q5_0, block_q5_1, block_q4_K, block_q5_K, block_q6_K, block_iq4_nl,
+// block_mxfp4, block_iq4_xs, block_q3_K, block_q2_K).
 struct DTypeInfo {
   std::string_view name;  // "f32", "q4_1": what flags, errors and tables print
   int block_elements;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/dummy_weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -78,6 +79,51 @@ void FillKBlock(float scale, float centre, std::mt19937_64& random, std::byte* b
   Put(block + 12, nibbles | nibbles << 4);
 }
 
+// count: a multiple of 8.
+void FillBytes(std::mt19937_64& random, std::byte* at, int count) {
+  for (int i = 0; i < count; i += 8) Put(at + i, static_cast<uint64_t>(random()));
+}
+
+// Of iq4_nl, iq4_xs or mxfp4.
+void FillIndices(DType dtype, float deviation, std::mt19937_64& random, std::byte* block) {
+  constexpr float kIq4 = 67.4f, kFp4 = 5.85f;  // root mean squares of the tables
+  if (dtype == DType::kMXFP4) {                // the power of two below or above, in proportion
+    const float scale = deviation / kFp4;
+    const int exponent = std::ilogb(scale);
+    const float above = (scale * scale / std::ldexp(1.0f, 2 * exponent) - 1) / 3;
+    const bool is_above = static_cast<float>(random() >> 40) * 0x1p-24f < above;
+    Put(block, static_cast<uint8_t>(std::clamp(exponent + (is_above ? 1 : 0) + 128, 0, 254)));
+    return FillBytes(random, block + 1, 16);
+  }
+  if (dtype == DType::kIQ4_NL) {  // the table's mean is not 0
+    Put(block, F32ToF16(random() % 2 == 0 ? deviation / kIq4 : -deviation / kIq4));
+    return FillBytes(random, block + 2, 16);
+  }
+  // 8 scales of 6 bits with a root mean square of 18.5.
+  Put(block, F32ToF16(deviation / kIq4 / 18.5f));
+  Put(block + 2, static_cast<uint16_t>(random()));
+  Put(block + 4, static_cast<uint32_t>(random()));
+  FillBytes(random, block + 8, 128);
+}
+
+// Of q3_k or q2_k.
+void FillTwoBits(DType dtype, float deviation, std::mt19937_64& random, std::byte* block) {
+  if (dtype == DType::kQ3_K) {  // -4 to 3, 16 scales as those of iq4_xs
+    FillBytes(random, block, 104);
+    Put(block + 104, static_cast<uint32_t>(random()));
+    return Put(block + 108, F32ToF16(deviation / std::sqrt(5.5f) / 18.5f));
+  }
+  // 16 scales of 4 bits, and minimums that are the same and centre 0 to 3.
+  for (int i = 0; i < 16; ++i) {
+    const auto scale = static_cast<uint8_t>(random() & 15);
+    block[i] = static_cast<std::byte>(scale | scale << 4);
+  }
+  FillBytes(random, block + 16, 64);
+  const float d = deviation / std::sqrt(1.25f * 77.5f);  // variance of q, mean square of the scales
+  Put(block + 80, F32ToF16(d));
+  Put(block + 82, F32ToF16(1.5f * d));
+}
+
 // One block of random values whose standard deviation is `deviation`: uniform, so that every bit
 // pattern of a quantised block comes up.
 void FillBlock(DType dtype, float deviation, std::mt19937_64& random, std::byte* block) {
@@ -87,9 +133,7 @@ void FillBlock(DType dtype, float deviation, std::mt19937_64& random, std::byte*
   const auto uniform = [&] {
     return reach * (static_cast<float>(random() >> 40) * 0x1p-23f - 1.0f);
   };
-  const auto fill_bytes = [&](std::byte* at, int count) {
-    for (int i = 0; i < count; i += 8) Put(at + i, static_cast<uint64_t>(random()));
-  };
+  const auto fill_bytes = [&](std::byte* at, int count) { FillBytes(random, at, count); };
   switch (dtype) {
     case DType::kF32:
       return Put(block, uniform());
@@ -125,6 +169,13 @@ void FillBlock(DType dtype, float deviation, std::mt19937_64& random, std::byte*
     case DType::kQ6_K:  // 256 x 6 bits, 16 x int8 with a root mean square of 73.9, scale
       fill_bytes(block, 208);
       return Put(block + 208, F32ToF16(reach / 32 / 73.9f));
+    case DType::kIQ4_NL:
+    case DType::kMXFP4:
+    case DType::kIQ4_XS:
+      return FillIndices(dtype, deviation, random, block);
+    case DType::kQ3_K:
+    case DType::kQ2_K:
+      return FillTwoBits(dtype, deviation, random, block);
     case DType::kI32:
     case DType::kF8_E4M3:
       break;

@@ -6,13 +6,14 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/codebooks.h"
 #include "kernels/half.h"
 #include "models/iq_grids.h"
 
 namespace fairlead {
 namespace {
 
-constexpr int kElements = 256;  // of a block, but where its reader says another number
+constexpr int kElements = 256;  // of a block, but for NVFP4
 
 unsigned Byte(const std::byte* at, int i) { return std::to_integer<unsigned>(at[i]); }
 unsigned Nibble(const std::byte* at, int i) { return Byte(at, i / 2) >> 4 * (i % 2) & 15; }
@@ -27,20 +28,11 @@ int TwoBits(const std::byte* qs, int i) {
   return static_cast<int>(Byte(qs, i / 128 * 32 + i % 32) >> 2 * (i % 128 / 32) & 3);
 }
 
-// Element i of 32 where 16 bytes hold the first half in their low nibbles.
-unsigned HalvesNibble(const std::byte* qs, int i) {
-  return Byte(qs, i % 16) >> (i < 16 ? 0 : 4) & 15;
-}
-
 // Seven signs are stored; the eighth makes their number even.
 unsigned EightSigns(unsigned seven) {
   return seven | static_cast<unsigned>(std::popcount(seven) & 1) << 7;
 }
 
-constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                   1,    13,   25,  38,  53,  69,  89,  113};
-// E2m1, doubled.
-constexpr int8_t kFp4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 constexpr float kIq2Values[4] = {8, 25, 43};
 constexpr float kIq3XxsValues[8] = {4, 12, 20, 28, 36, 44, 52, 62};
 
@@ -99,29 +91,6 @@ void ReadTq2_0(const std::byte* block, IntegerBlock* out) {
   std::fill_n(out->scale, 16, int8_t{1});
 }
 
-// d, qs[16].
-void ReadIq4Nl(const std::byte* block, IntegerBlock* out) {
-  for (int i = 0; i < 32; ++i) out->q[i] = kIq4Values[HalvesNibble(block + 2, i)];
-  out->d = static_cast<uint16_t>(Word16(block, 0));
-  std::fill_n(out->scale, 16, int8_t{1});
-}
-
-// hmask[32], qs[64], scales[12], d: a bit of hmask that is 0 takes 4 away. The low 4 bits of the
-// scales are in 8 bytes, the high 2 in the last 4.
-void ReadQ3K(const std::byte* block, IntegerBlock* out) {
-  for (int i = 0; i < kElements; ++i) {
-    const bool high = Byte(block, i % 32) >> i / 32 & 1;
-    out->q[i] = static_cast<int8_t>(TwoBits(block + 32, i) - (high ? 0 : 4));
-  }
-  const std::byte* scales = block + 96;
-  for (int s = 0; s < 16; ++s) {
-    const unsigned low = Byte(scales, s % 8) >> (s < 8 ? 0 : 4) & 15;
-    const unsigned high = Byte(scales, 8 + s % 4) >> 2 * (s / 4) & 3;
-    out->scale[s] = static_cast<int8_t>(static_cast<int>(low | high << 4) - 32);
-  }
-  out->d = static_cast<uint16_t>(Word16(block + 108, 0));
-}
-
 // d, qs[64], qh[8], signs[32], scales[4]: a scale for 32 elements, an index for 4.
 void ReadIq3S(const std::byte* block, IntegerBlock* out) {
   const std::byte *qs = block + 2, *qh = block + 66, *signs = block + 74, *scales = block + 106;
@@ -134,18 +103,6 @@ void ReadIq3S(const std::byte* block, IntegerBlock* out) {
   }
   for (int s = 0; s < 16; ++s) out->scale[s] = static_cast<int8_t>(2 * Nibble(scales, s / 2) + 1);
   out->d = static_cast<uint16_t>(Word16(block, 0));
-}
-
-// scales[16], qs[64], d, dmin: scale and minimum of 16 elements in the nibbles of a byte.
-void DecodeQ2K(const std::byte* block, float* out) {
-  const float d = Half(block + 80), dmin = Half(block + 82);
-  for (int i = 0; i < kElements; ++i) {
-    const unsigned both = Byte(block, i / 16);
-    const float scale = d * static_cast<float>(both & 15);
-    const float minimum = dmin * static_cast<float>(both >> 4);
-    const float product = scale * static_cast<float>(TwoBits(block + 16, i));  // exact
-    out[i] = product - minimum;
-  }
 }
 
 // d, qs[32], qh[8] of 16 bits: for 32 elements a scale, a shift's sign and the high bits of four
@@ -218,25 +175,6 @@ void DecodeIq3Xxs(const std::byte* block, float* out) {
     const unsigned signs = EightSigns(word >> 7 * (i / 8 % 4) & 127);
     out[i] = signs >> i % 8 & 1 ? -value : value;
   }
-}
-
-// d, high bits of the scales in 16 bits, scales[4], qs[128]: a scale of 6 bits for 32 elements.
-void DecodeIq4Xs(const std::byte* block, float* out) {
-  const float d = Half(block);
-  for (int s = 0; s < kElements / 32; ++s) {
-    const unsigned bits = Nibble(block + 4, s) | (Word16(block + 2, 0) >> 2 * s & 3) << 4;
-    const float scale = d * static_cast<float>(static_cast<int>(bits) - 32);
-    for (int i = 0; i < 32; ++i) {
-      out[32 * s + i] = scale * kIq4Values[HalvesNibble(block + 8 + 16 * s, i)];
-    }
-  }
-}
-
-// e8m0 exponent, qs[16].
-void DecodeMxfp4(const std::byte* block, float* out) {
-  // 2^(e - 128), half of what e says as kFp4Values are doubled; exact also where it is subnormal.
-  const float scale = std::ldexp(1.0f, static_cast<int>(Byte(block, 0)) - 128);
-  for (int i = 0; i < 32; ++i) out[i] = scale * kFp4Values[HalvesNibble(block + 1, i)];
 }
 
 // d[4], qs[32]: a scale for 16 elements, which 8 bytes hold.

@@ -16,20 +16,15 @@ struct IntegerBlock {
 };
 void ReadTq1_0(const std::byte* block, IntegerBlock* out);
 void ReadTq2_0(const std::byte* block, IntegerBlock* out);
-void ReadIq4Nl(const std::byte* block, IntegerBlock* out);  // 32 elements
-void ReadQ3K(const std::byte* block, IntegerBlock* out);
 void ReadIq3S(const std::byte* block, IntegerBlock* out);
 
 // Blocks of other kinds as float32 values.
-void DecodeQ2K(const std::byte* block, float* out);
 void DecodeIq1S(const std::byte* block, float* out);
 void DecodeIq1M(const std::byte* block, float* out);
 void DecodeIq2Xxs(const std::byte* block, float* out);
 void DecodeIq2Xs(const std::byte* block, float* out);
 void DecodeIq2S(const std::byte* block, float* out);
 void DecodeIq3Xxs(const std::byte* block, float* out);
-void DecodeIq4Xs(const std::byte* block, float* out);
-void DecodeMxfp4(const std::byte* block, float* out);  // 32 elements
 void DecodeNvfp4(const std::byte* block, float* out);  // 64 elements
 
 }  // namespace fairlead

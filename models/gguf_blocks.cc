@@ -32,14 +32,6 @@ void WriteQ4_0(const IntegerBlock& from, int elements, std::byte* out) {
   }
 }
 
-// The scales are all 1.
-void WriteQ8_0(const IntegerBlock& from, int elements, std::byte* out) {
-  for (int k = 0; k < elements; k += 32, out += 34) {
-    Put(out, from.d);
-    std::memcpy(out + 2, from.q + k, 32);
-  }
-}
-
 // ql[128], qh[64], scales[16], d. In either half of 128 elements, l, l + 32, l + 64, l + 96 have
 // the low nibbles of ql[l], ql[l + 32], then the high ones, and two bits each of qh[l].
 void WriteQ6K(const IntegerBlock& from, int, std::byte* out) {
@@ -96,43 +88,36 @@ void DecodeValues(const std::byte* data, int64_t blocks, float* out) {
   for (int64_t b = 0; b < blocks; ++b, data += kBytes, out += kElements) kDecode(data, out);
 }
 
-template <int kElements, int kBytes, void (*kDecode)(const std::byte*, float*),
-          uint16_t (*kRound)(float)>
+template <int kElements, int kBytes, void (*kDecode)(const std::byte*, float*)>
 void MakeValues(const std::byte* data, int64_t blocks, std::byte* out) {
   float values[kMaxElements];
   for (int64_t b = 0; b < blocks; ++b, data += kBytes, out += 2 * kElements) {
     kDecode(data, values);
-    for (int i = 0; i < kElements; ++i) Put(out + 2 * i, kRound(values[i]));
+    for (int i = 0; i < kElements; ++i) Put(out + 2 * i, F32ToF16(values[i]));
   }
 }
 
-template <int kElements, int kBytes, void (*kDecode)(const std::byte*, float*),
-          uint16_t (*kRound)(float) = &F32ToF16>
+template <int kElements, int kBytes, void (*kDecode)(const std::byte*, float*)>
 constexpr GgufBlockFormat Values(uint32_t number, std::string_view name) {
   return {.ggml_type = number,
           .name = name,
           .block_elements = kElements,
           .block_bytes = kBytes,
-          .made = kRound == &F32ToF16 ? DType::kF16 : DType::kBF16,
+          .made = DType::kF16,
           .decode = &DecodeValues<kElements, kBytes, kDecode>,
-          .make = &MakeValues<kElements, kBytes, kDecode, kRound>};
+          .make = &MakeValues<kElements, kBytes, kDecode>};
 }
 
 constexpr std::array kFormats = {
-    Values<256, 84, &DecodeQ2K>(10, "Q2_K"),
-    Integers<256, 110, &ReadQ3K, DType::kQ6_K, &WriteQ6K>(11, "Q3_K"),
     Values<256, 66, &DecodeIq2Xxs>(16, "IQ2_XXS"),
     Values<256, 74, &DecodeIq2Xs>(17, "IQ2_XS"),
     Values<256, 98, &DecodeIq3Xxs>(18, "IQ3_XXS"),
     Values<256, 50, &DecodeIq1S>(19, "IQ1_S"),
-    Integers<32, 18, &ReadIq4Nl, DType::kQ8_0, &WriteQ8_0>(20, "IQ4_NL"),
     Integers<256, 110, &ReadIq3S, DType::kQ6_K, &WriteQ6K>(21, "IQ3_S"),
     Values<256, 82, &DecodeIq2S>(22, "IQ2_S"),
-    Values<256, 136, &DecodeIq4Xs>(23, "IQ4_XS"),
     Values<256, 56, &DecodeIq1M>(29, "IQ1_M"),
     Integers<256, 54, &ReadTq1_0, DType::kQ4_0, &WriteQ4_0>(34, "TQ1_0"),
     Integers<256, 66, &ReadTq2_0, DType::kQ4_0, &WriteQ4_0>(35, "TQ2_0"),
-    Values<32, 17, &DecodeMxfp4, &F32ToBF16>(39, "MXFP4"),
     Values<64, 36, &DecodeNvfp4>(40, "NVFP4"),
 };
 

@@ -4,9 +4,7 @@
 // bits lose at most 2^-11 of a value (bf16's 8 bits 2^-8); below 2^-14 at most 2^-25, which is
 // what the f16 scales of these blocks lose themselves; above 65504 it becomes infinity.
 //   TQ1_0, TQ2_0      q4_0, exact: d times -1, 0, 1 (2)
-//   IQ4_NL            q8_0, exact: d times one of 16 int8
-//   Q3_K, IQ3_S       q6_k, exact: d times a 6-bit scale of 16 elements times -15 to 15
-//   MXFP4             bf16, exact: -12 to 12 with 2 significant bits times a power of two
+//   IQ3_S             q6_k, exact: d times a 5-bit scale of 32 elements times -15 to 15
 //   NVFP4             f16, exact: 2 significant bits times an e4m3 scale, 2^-10 to 2688
 //   others            f16, rounded once
 // Layouts and arithmetic: ggml-common.h and ggml-quants.c (dequantize_row_*). Any thread; no state.

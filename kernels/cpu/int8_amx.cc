@@ -2,6 +2,7 @@
 // AMX tiles: 16 tokens by the 16 rows of a panel, 64 k an instruction, which takes 16 cycles. What
 // a span's sums still need is spread between the instructions of the next tile: no processor looks
 // far enough ahead to do so itself.
+#include "kernels/codebooks.h"
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/int8_matmul.h"
 

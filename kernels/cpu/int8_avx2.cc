@@ -3,6 +3,7 @@
 // allow all eight of a block (8 * 2 * 15 * 127 = 30480), 5 bits four, 6 bits two. 8-bit weights
 // would saturate as unsigned bytes: there the sign moves to the activation (2 * 128 * 127 = 32512).
 // Low terms, at most 8, always allow eight.
+#include "kernels/codebooks.h"
 #include "kernels/cpu/int8_matmul.h"
 
 #if defined(__x86_64__)
@@ -23,6 +24,15 @@ struct Isa {
     for (int i = 0; i < kPanelRows; i += 8) {
       const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(half + 2 * i));
       _mm256_storeu_ps(out + i, _mm256_cvtph_ps(bits));
+    }
+  }
+
+  static void LookUp(const uint8_t (&table)[16], uint32_t (*quads)[kPanelRows]) {
+    const __m256i values =
+        _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
+    auto* words = reinterpret_cast<__m256i*>(quads);
+    for (int i = 0; i < kInt8Block / 4 * kPanelRows / 8; ++i) {
+      _mm256_store_si256(words + i, _mm256_shuffle_epi8(values, _mm256_load_si256(words + i)));
     }
   }
 
@@ -92,7 +102,7 @@ struct Avx2Tile {
   static constexpr int kHalfQuads = kQuads / kInfo.halves;
   // Words whose 16-bit sums cannot overflow.
   static constexpr int kHighQuads =
-      kInfo.bits == 8 ? 1 : std::min(kHalfQuads, 8 >> (kInfo.bits - 4));
+      kInfo.bits == 8 ? 1 : std::min(kHalfQuads, 8 >> std::max(kInfo.bits - 4, 0));
   using Sums = __m256i[kTokens][kVecs];
 
   // sums += factor * (weights * activations) over the words [begin, begin + kCount).
@@ -176,7 +186,8 @@ struct Avx2Tile {
             offset = kInfo.offset *
                      (kInfo.halves == 2 ? a.half[2 * i + half] : a.half[2 * i] + a.half[2 * i + 1]);
           }
-          AddBlock(*s.tile, b, half, dot[t], offset, a.scale[i], a.sum[i], sums + t * kPanelRows);
+          AddBlock(*s.tile, b, half, dot[t], offset, a.scale[i], ActivationSum<kType>(a, i, half),
+                   sums + t * kPanelRows);
         }
       }
     }
@@ -192,8 +203,8 @@ struct Avx2Tile {
       const __m256i sum = _mm256_sub_epi32(dot[v], _mm256_set1_epi32(offset));
       __m256 total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, _mm256_load_ps(sums + 8 * v));
       if constexpr (kInfo.minimum) {
-        total =
-            _mm256_fmadd_ps(_mm256_load_ps(tile.minimum[b] + 8 * v), _mm256_set1_ps(x_sum), total);
+        total = _mm256_fmadd_ps(_mm256_load_ps(tile.minimum[b][half] + 8 * v),
+                                _mm256_set1_ps(x_sum), total);
       }
       _mm256_store_ps(sums + 8 * v, total);
     }

@@ -15,6 +15,14 @@ struct Isa {
     _mm512_storeu_ps(out, _mm512_cvtph_ps(bits));
   }
 
+  static void LookUp(const uint8_t (&table)[16], uint32_t (*quads)[kPanelRows]) {
+    const __m512i values =
+        _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
+    for (int q = 0; q < kInt8Block / 4; ++q) {
+      _mm512_store_si512(quads[q], _mm512_shuffle_epi8(values, _mm512_load_si512(quads[q])));
+    }
+  }
+
   static uint32_t LargestMagnitude(const float* x) {
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
     const __m512i low = _mm512_and_si512(_mm512_loadu_si512(x), magnitude);

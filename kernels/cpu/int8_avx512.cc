@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Highway lacks vpdpbusd here (1.0 has no u8 x i8 dot product), hence intrinsics.
+#include "kernels/codebooks.h"
 #include "kernels/cpu/int8_matmul.h"
 
 #if defined(__x86_64__)

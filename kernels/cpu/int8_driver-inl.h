@@ -143,6 +143,16 @@ void MultiplyWith(const CpuPackedWeight& weight, const Int8Activations& x, int64
         return &MultiplyType<Kernel, DType::kQ5_K>;
       case DType::kQ6_K:
         return &MultiplyType<Kernel, DType::kQ6_K>;
+      case DType::kIQ4_NL:
+        return &MultiplyType<Kernel, DType::kIQ4_NL>;
+      case DType::kMXFP4:
+        return &MultiplyType<Kernel, DType::kMXFP4>;
+      case DType::kIQ4_XS:
+        return &MultiplyType<Kernel, DType::kIQ4_XS>;
+      case DType::kQ3_K:
+        return &MultiplyType<Kernel, DType::kQ3_K>;
+      case DType::kQ2_K:
+        return &MultiplyType<Kernel, DType::kQ2_K>;
       default:
         return &MultiplyType<Kernel, DType::kQ8_0>;
     }

@@ -9,7 +9,7 @@
 //   q = x * (limit / max |x|), to the nearest integer, ties to even
 //   sum = fma(integer sum of w * q over each part of the block that has a weight scale d,
 //             d * dx, sum)                          for the blocks of 32 in ascending order
-//   sum = fma(minimum m, dx * (sum of q), sum)      after each, where the type has minimums
+//   sum = fma(minimum m, dx * (sum of q), sum)      after each part, where the type has minimums
 // with w the integers, d and m the f32 factors of the type (packed_weight.h): exact in f32 for all
 // of them. limit is 127 with one term (Numerics::kFast) and 2032 with two (kPrecise): there q = 16
 // high + low with |high| <= 127 and -8 <= low <= 7, so that both are operands of byte instructions.
@@ -29,8 +29,8 @@
 // 1/500 (8 bits, about a q8_0 block's own step where the blocks' scales are alike).
 //
 // A block or span with an activation that is not finite makes the row NaN, and by spans a factor of
-// the weight its output; activations below 2^-100 throughout count as zeros. All functions are
-// thread-safe and allocate nothing.
+// the weight its output; activations below 2^-100 throughout, and a span's weights (of mxfp4),
+// count as zeros. All functions are thread-safe and allocate nothing.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Arm with the dot product extension (Armv8.2 DotProd): sdot adds four products of signed bytes to
 // each of four rows.
+#include "kernels/codebooks.h"
 #include "kernels/cpu/int8_matmul.h"
 
 #if defined(__aarch64__)
@@ -21,6 +22,14 @@ struct Isa {
     for (int i = 0; i < kPanelRows; i += 4) {
       const uint16x4_t bits = vld1_u16(reinterpret_cast<const uint16_t*>(half) + i);
       vst1q_f32(out + i, vcvt_f32_f16(vreinterpret_f16_u16(bits)));
+    }
+  }
+
+  static void LookUp(const uint8_t (&table)[16], uint32_t (*quads)[kPanelRows]) {
+    const uint8x16_t values = vld1q_u8(table);
+    auto* bytes = reinterpret_cast<uint8_t*>(quads);
+    for (int i = 0; i < kInt8Block * kPanelRows; i += 16) {
+      vst1q_u8(bytes + i, vqtbl1q_u8(values, vld1q_u8(bytes + i)));
     }
   }
 
@@ -142,8 +151,8 @@ struct NeonTile {
             vmulq_n_f32(vld1q_f32(s.tile->scale[b][half] + 4 * v), s.x->scale[at[t]]);
         float32x4_t total = vfmaq_f32(vld1q_f32(sums + 4 * v), vcvtq_f32_s32(dots[t][v]), scale);
         if constexpr (kInfo.minimum) {
-          const float32x4_t minimum = vld1q_f32(s.tile->minimum[b] + 4 * v);
-          total = vfmaq_n_f32(total, minimum, s.x->sum[at[t]]);
+          const float32x4_t minimum = vld1q_f32(s.tile->minimum[b][half] + 4 * v);
+          total = vfmaq_n_f32(total, minimum, ActivationSum<kType>(*s.x, at[t], half));
         }
         vst1q_f32(sums + 4 * v, total);
       }

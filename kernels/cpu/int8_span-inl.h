@@ -13,10 +13,12 @@ struct SpanSource {
   static constexpr bool kSuper = IsSuperBlock(kType);
   static constexpr int kVector = 4 * kPanelRows;  // bytes of a word a row
   static constexpr int kHalves = 2 * kPanelRows;  // of an f16 a row
-  static constexpr int kFactors = kInfo.minimum ? 2 * kHalves : kHalves;
-  static constexpr int kScales = kSuper ? 16 * kPanelRows : 0;
+  static constexpr int kFactors = FactorBytes(kType) * kPanelRows;
+  static constexpr int kScales = PartScaleBytes(kType) * kPanelRows;
   static constexpr int kHigh = kFactors + kScales;  // where the fifth and sixth bits start
-  static constexpr int kHighVectors = kInfo.bits == 5 ? 1 : kInfo.bits == 6 ? 2 : 0;  // of 32 k
+  static constexpr int kBits = StoredBits(kType);
+  static constexpr bool kTwoBits = kBits < 4;  // stand together, or else four do
+  static constexpr int kHighVectors = kBits == 3 || kBits == 5 ? 1 : kBits == 6 ? 2 : 0;  // of 32 k
   static constexpr int kLow = kHigh + kHighVectors * kVector * (kSuper ? kSuperBlocks : 1);
 
   const std::byte* block;  // the first
@@ -40,15 +42,39 @@ struct SpanSource {
     return _mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(bytes)
                                         : _mm512_cvtepu8_epi32(bytes));
   }
+  // Four bits of each byte.
+  template <int kShift>
+  static __m512 Nibbles(const std::byte* at) {
+    const __m512i bytes =
+        _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+    return _mm512_cvtepi32_ps(
+        _mm512_and_si512(_mm512_srli_epi32(bytes, kShift), _mm512_set1_epi32(15)));
+  }
+  // As ExponentScales.
+  static __m512 Exponents(const std::byte* at) {
+    const __m512i bytes =
+        _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+    const __m512i bits =
+        _mm512_max_epu32(_mm512_slli_epi32(bytes, 23), _mm512_set1_epi32(0x00400000));
+    return _mm512_mul_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(0.5f));
+  }
   __m512 Scale(int b, int half) const {
+    if constexpr (kType == DType::kMXFP4) return Exponents(Block(b));
     const __m512 d = Half(Block(b));
     if constexpr (!kSuper) return d;
     const std::byte* scale = Block(b) + kFactors + (b * kInfo.halves + half) * kPanelRows;
-    return _mm512_mul_ps(d, Bytes(scale, kType == DType::kQ6_K));
+    if constexpr (kType == DType::kQ2_K) return _mm512_mul_ps(d, Nibbles<0>(scale));
+    constexpr bool kSigned =
+        kType == DType::kQ6_K || kType == DType::kQ3_K || kType == DType::kIQ4_XS;
+    return _mm512_mul_ps(d, Bytes(scale, kSigned));
   }
-  __m512 Minimum(int b) const {
+  __m512 Minimum(int b, int half) const {
     const __m512 m = Half(Block(b) + kHalves);
     if constexpr (!kSuper) return m;
+    if constexpr (kType == DType::kQ2_K) {
+      const std::byte* both = Block(b) + kFactors + (2 * b + half) * kPanelRows;
+      return _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(m, Nibbles<4>(both)));
+    }
     const std::byte* scale = Block(b) + kFactors + (kSuperBlocks + b) * kPanelRows;
     return _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(m, Bytes(scale, false)));
   }
@@ -56,22 +82,28 @@ struct SpanSource {
   // Four stored integers a row, as packed_weight.h numbers the quads.
   [[gnu::always_inline]] __m512i Quad(int b, int q) const {
     const std::byte* low = Block(b) + kLow;
-    if constexpr (kInfo.bits == 8) {
+    if constexpr (kBits == 8) {
       return _mm512_xor_si512(_mm512_loadu_si512(low + q * kVector),
                               _mm512_set1_epi32(static_cast<int>(0x80808080u)));
     }
-    const __m512i words = _mm512_loadu_si512(low + (Sub(b) * (kQuads / 2) + q / 2) * kVector);
-    const __m512i quad =
-        _mm512_and_si512(_mm512_srli_epi32(words, q % 2 * 4), _mm512_set1_epi32(0x0f0f0f0f));
+    constexpr int kLowBits = kTwoBits ? 2 : 4, kJoined = 8 / kLowBits;  // quads of a word
+    const __m512i words =
+        _mm512_loadu_si512(low + (Sub(b) * (kQuads / kJoined) + q / kJoined) * kVector);
+    const __m512i quad = _mm512_and_si512(_mm512_srli_epi32(words, q % kJoined * kLowBits),
+                                          _mm512_set1_epi32(kTwoBits ? 0x03030303 : 0x0f0f0f0f));
+    if constexpr (HasTable(kType)) {
+      const auto* table = reinterpret_cast<const __m128i*>(kIntegerTable<kType>.of);
+      return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128(table)), quad);
+    }
     if constexpr (kHighVectors == 0) return quad;
-    constexpr int kBits = kInfo.bits - 4;
+    constexpr int kHighBits = kBits - kLowBits;
     constexpr int kVectorQuads = kQuads / (kHighVectors + (kHighVectors == 0));
     const std::byte* high = Block(b) + kHigh;
     const __m512i bits = _mm512_srli_epi32(
         _mm512_loadu_si512(high + (Sub(b) * kHighVectors + q / kVectorQuads) * kVector),
-        q % kVectorQuads * kBits);
-    const __m512i mask = _mm512_set1_epi32(kBits == 1 ? 0x01010101 : 0x03030303);
-    return _mm512_or_si512(quad, _mm512_slli_epi32(_mm512_and_si512(bits, mask), 4));
+        q % kVectorQuads * kHighBits);
+    const __m512i mask = _mm512_set1_epi32(kHighBits == 1 ? 0x01010101 : 0x03030303);
+    return _mm512_or_si512(quad, _mm512_slli_epi32(_mm512_and_si512(bits, mask), kLowBits));
   }
 };
 
@@ -96,12 +128,17 @@ inline __m512i LargestWeight(const SpanSource<kType>& source, int b) {
   const auto bits = [&](__m512 value) {
     return _mm512_and_si512(_mm512_castps_si512(value), magnitude);
   };
-  const __m512 d = source.Scale(b, 0);
   if constexpr (kInfo.minimum) {
-    const __m512 m = source.Minimum(b);
-    const __m512 end = _mm512_fmadd_ps(_mm512_set1_ps((1 << kInfo.bits) - 1), d, m);
-    return _mm512_max_epu32(bits(m), bits(end));
+    __m512i largest = _mm512_setzero_si512();
+    for (int half = 0; half < kInfo.halves; ++half) {
+      const __m512 m = source.Minimum(b, half);
+      const __m512 end =
+          _mm512_fmadd_ps(_mm512_set1_ps((1 << kInfo.bits) - 1), source.Scale(b, half), m);
+      largest = _mm512_max_epu32(largest, _mm512_max_epu32(bits(m), bits(end)));
+    }
+    return largest;
   }
+  const __m512 d = source.Scale(b, 0);
   const __m512 offset = _mm512_set1_ps(kInfo.offset);
   const __m512i largest = bits(_mm512_mul_ps(d, offset));
   if constexpr (kInfo.halves == 1) return largest;
@@ -122,8 +159,8 @@ inline void MakeSpanFactors(const SpanSource<kType>& source, int count, SpanFact
       _mm512_mask_div_ps(_mm512_set1_ps(std::numeric_limits<float>::quiet_NaN()), finite,
                          _mm512_castsi512_ps(largest), _mm512_set1_ps(SpanWeightLimit(kInfo.bits)));
   _mm512_store_ps(out.unit, unit);
-  // A span of zeros: all integers 0.
-  const __mmask16 some = _mm512_test_epi32_mask(largest, largest);
+  // A span of zeros, or of weights below 2^-100: all integers 0.
+  const __mmask16 some = _mm512_cmpge_epu32_mask(largest, _mm512_set1_epi32((127 - 100) << 23));
   const __m512 inverse = _mm512_maskz_div_ps(some, _mm512_set1_ps(1.0f), unit);
   for (int b = 0; b < count; ++b) {
     __m512i base[2];
@@ -135,7 +172,7 @@ inline void MakeSpanFactors(const SpanSource<kType>& source, int count, SpanFact
       if constexpr (kInfo.minimum) {
         const __m512 centre = _mm512_set1_ps(1 << kCentreBits);
         middle = _mm512_cvtps_epi32(
-            _mm512_mul_ps(_mm512_fmadd_ps(centre, d, source.Minimum(b)), inverse));
+            _mm512_mul_ps(_mm512_fmadd_ps(centre, d, source.Minimum(b, half)), inverse));
       }
       base[half] = _mm512_sub_epi32(middle, _mm512_slli_epi32(slope, kCentreBits));
     }

@@ -111,14 +111,16 @@ struct VnniTile {
             total[t][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t][p]), scale, total[t][p]);
           }
         }
-      }
-      if constexpr (kInfo.minimum) {
+        if constexpr (kInfo.minimum) {
 #pragma GCC unroll 8
-        for (int t = 0; t < kTokens; ++t) {
-          const __m512 sum = _mm512_set1_ps(a.sum[at[t] + b * kInt8TokenGroup]);
+          for (int t = 0; t < kTokens; ++t) {
+            const __m512 x_sum =
+                _mm512_set1_ps(ActivationSum<kType>(a, at[t] + b * kInt8TokenGroup, half));
 #pragma GCC unroll 4
-          for (int p = 0; p < kPanels; ++p) {
-            total[t][p] = _mm512_fmadd_ps(_mm512_load_ps(s.tile[p].minimum[b]), sum, total[t][p]);
+            for (int p = 0; p < kPanels; ++p) {
+              const __m512 minimum = _mm512_load_ps(s.tile[p].minimum[b][half]);
+              total[t][p] = _mm512_fmadd_ps(minimum, x_sum, total[t][p]);
+            }
           }
         }
       }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weights in the layout the CPU kernels stream: panels of 16 output rows, so that a vector lane is
-// an output row and no sum crosses lanes. As many bytes as the file (q4_k, q5_k: 4 a row and block
-// more), plus zero rows up to a multiple of 16. One panel holds its K in blocks, elements in
-// natural order whatever the order of the file; "[16]" is one value a row:
+// an output row and no sum crosses lanes. As many bytes as the file (q4_k, q5_k, q3_k: 4 a row and
+// block more, iq4_xs: 2), plus zero rows up to a multiple of 16. One panel holds its K in blocks,
+// elements in natural order whatever the order of the file; "[16]" is one value a row:
 //   f32, f16, bf16   block = 1 k:   value[16]
 //   q8_0             block = 32 k:  f16 d[16]; 4 groups of 8 k: u32[16] whose bytes are the k
 //                                   0, 2, 4, 6 of the group (int8), u32[16] with the k 1, 3, 5, 7
@@ -16,6 +16,13 @@
 //                                   the nibbles
 //   q6_k             block = 256 k: f16 d[16]; i8 scale[16][16] for the sub-blocks of 16;
 //                                   u32 high[8][2][16], two for each 32 k; 32 groups of nibbles
+//   iq4_nl                          as q4_0
+//   mxfp4            block = 32 k:  u8 e[16]; 4 groups of nibbles
+//   iq4_xs           block = 256 k: f16 d[16]; i8 scale[8][16]; 32 groups of nibbles
+//   q3_k             block = 256 k: f16 d[16]; i8 scale[16][16] for the sub-blocks of 16; u32
+//                                   high[8][16], one for each 32 k; u32 low[16][16]
+//   q2_k             block = 256 k: f16 d[16], f16 dmin[16]; u8 both[16][16] for the sub-blocks of
+//                                   16: scale, and in the upper nibble min; u32 low[16][16]
 // Groups (PackWeightArgs::groups) stand one after another, each with the zero rows that fill up its
 // last panel.
 // Four elements of one row make a quad, a byte each: quad 2g of 32 k has the elements 0, 2, 4, 6 of
@@ -23,9 +30,14 @@
 // q8_0 have them. The higher bits of q stand so that they are masked out as quads too:
 //   q5_0, q5_1, q5_k bit 4 of quad i is          (high >> i & 0x01010101) << 4
 //   q6_k             bits 4 and 5 of quad i are  (high[i / 4] >> 2 * (i % 4) & 0x03030303) << 4
+// and those of 2 or 3 bits are
+//   q2_k, q3_k       quad i is                   low[i / 4] >> 2 * (i % 4) & 0x03030303
+//   q3_k             bit 2 of quad i is          (high >> i & 0x01010101) << 2
 // An element is d * q (q8_0), d * (q - 8) (q4_0), d * q + m (q4_1, q5_1), d * (q - 16) (q5_0),
-// (d * scale) * q - (dmin * min) (q4_k, q5_k), (d * scale) * (q - 32) (q6_k): the block formats of
-// the GGUF specification. All products are exact in f32, so the sum is the one rounding.
+// (d * scale) * q - (dmin * min) (q4_k, q5_k, q2_k), (d * scale) * (q - 32) (q6_k), d * table[q]
+// (iq4_nl), 2^(e - 128) * table[q] (mxfp4), (d * scale) * table[q] (iq4_xs; tables: codebooks.h),
+// (d * scale) * (q - 4) (q3_k): the block formats of the GGUF specification. All products are exact
+// in f32, so the sum is the one rounding.
 #pragma once
 
 #include <cstddef>
@@ -42,10 +54,19 @@ namespace fairlead {
 
 inline constexpr int kPanelRows = 16;
 
-// Bytes of one row's block in a panel: the file's, and where 6-bit scales become bytes, 4 more.
+// Bytes of one row's block in a panel: the file's, and where 6-bit scales become bytes, a few more.
 inline size_t PackedBlockBytes(DType dtype) {
-  const bool wider = dtype == DType::kQ4_K || dtype == DType::kQ5_K;
-  return static_cast<size_t>(Info(dtype).block_bytes) + (wider ? 4 : 0);
+  const auto file = static_cast<size_t>(Info(dtype).block_bytes);
+  switch (dtype) {
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+    case DType::kQ3_K:
+      return file + 4;
+    case DType::kIQ4_XS:
+      return file + 2;
+    default:
+      return file;
+  }
 }
 
 class MatmulScratch;

@@ -2,16 +2,18 @@
 #include "kernels/cpu/panel.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/check.h"
+#include "kernels/codebooks.h"
 #include "kernels/half.h"
 
 namespace fairlead {
 namespace {
 
 constexpr int kBlock = 32;        // elements of a plain quantised block, or of a sub-block
-constexpr int kSuperBlock = 256;  // elements of a q4_k, q5_k or q6_k block
+constexpr int kSuperBlock = 256;  // elements of the other quantised blocks
 constexpr int kGroups = kBlock / 8;
 constexpr size_t kWords = 4 * kPanelRows;  // bytes of one u32 a row
 
@@ -74,12 +76,13 @@ void StoreNibbles(const Bytes32& q, std::byte* out) {
   for (int g = 0; g < kGroups; ++g) Store(out + g * kWords, JoinNibbles(q[g]));
 }
 
-// The `bits` bits from bit 4 on of the elements of groups [begin, end), as quads side by side.
-uint32_t HighBits(const Bytes32& q, int begin, int end, int bits) {
+// The `bits` bits from bit `first` on of the elements of groups [begin, end), as quads side by
+// side.
+uint32_t QuadBits(const Bytes32& q, int begin, int end, int first, int bits) {
   const uint64_t mask = Repeat(static_cast<uint8_t>((1 << bits) - 1));
   uint32_t word = 0;
   for (int g = begin, shift = 0; g < end; ++g, shift += 2 * bits) {
-    const uint64_t high = q[g] >> 4 & mask;
+    const uint64_t high = q[g] >> first & mask;
     word |= EvenBytes(high) << shift | OddBytes(high) << (shift + bits);
   }
   return word;
@@ -122,7 +125,7 @@ void PackQ5Block(const std::byte* from, int lane, std::byte* out) {
   Bytes32 q;
   UnpackNibbles(from + 4, q);
   for (int g = 0; g < kGroups; ++g) q[g] |= SpreadBits(Load<uint8_t>(from + g)) << 4;
-  Store(out, HighBits(q, 0, kGroups, 1));
+  Store(out, QuadBits(q, 0, kGroups, 4, 1));
   StoreNibbles(q, out + kWords);
 }
 
@@ -159,7 +162,7 @@ void PackKBlock(const std::byte* from, int lane, std::byte* out) {
       q[g] = Load<uint64_t>(file_nibbles + s / 2 * 32 + 8 * g) >> 4 * (s % 2) & Repeat(0x0f);
       if (kFifthBits) q[g] |= (Load<uint64_t>(file_high + 8 * g) >> s & Repeat(1)) << 4;
     }
-    if (kFifthBits) Store(high + s * kWords, HighBits(q, 0, kGroups, 1));
+    if (kFifthBits) Store(high + s * kWords, QuadBits(q, 0, kGroups, 4, 1));
     StoreNibbles(q, nibbles + s * kGroups * kWords);
   }
 }
@@ -183,9 +186,78 @@ void PackQ6KBlock(const std::byte* from, int lane, std::byte* out) {
       q[g] = Load<uint64_t>(low) >> 4 * (r / 2) & Repeat(0x0f);
       q[g] |= (Load<uint64_t>(file_high + 32 * half + 8 * g) >> 2 * r & Repeat(3)) << 4;
     }
-    Store(high + 2 * s * kWords, HighBits(q, 0, 2, 2));
-    Store(high + (2 * s + 1) * kWords, HighBits(q, 2, 4, 2));
+    Store(high + 2 * s * kWords, QuadBits(q, 0, 2, 4, 2));
+    Store(high + (2 * s + 1) * kWords, QuadBits(q, 2, 4, 4, 2));
     StoreNibbles(q, nibbles + s * kGroups * kWords);
+  }
+}
+
+// An exponent, nibbles.
+void PackMxfp4Block(const std::byte* from, int lane, std::byte* out) {
+  out[lane] = from[0];
+  Bytes32 q;
+  UnpackNibbles(from + 1, q);
+  StoreNibbles(q, out + kPanelRows + 4 * lane);
+}
+
+// d, the high bits of the scales (16 bits), their low nibbles (4 bytes), nibbles as in q4_0.
+void PackIq4XsBlock(const std::byte* from, int lane, std::byte* out) {
+  std::memcpy(out + 2 * lane, from, 2);
+  std::byte* scales = out + 2 * kPanelRows + lane;
+  std::byte* nibbles = out + 10 * kPanelRows + 4 * lane;
+  for (int s = 0; s < 8; ++s) {
+    const int low = Load<uint8_t>(from + 4 + s / 2) >> 4 * (s % 2) & 15;
+    const int high = Load<uint16_t>(from + 2) >> 2 * s & 3;
+    scales[s * kPanelRows] = static_cast<std::byte>((low | high << 4) - 32);
+    Bytes32 q;
+    UnpackNibbles(from + 8 + 16 * s, q);
+    StoreNibbles(q, nibbles + s * kGroups * kWords);
+  }
+}
+
+// Of 32 elements of 2 bits, `s` of 8: of q2_k and q3_k, in either half of 128 elements bits 2 r and
+// 2 r + 1 of byte i belong to element 32 r + i.
+void UnpackTwoBits(const std::byte* from, int s, Bytes32& q) {
+  for (int g = 0; g < kGroups; ++g) {
+    q[g] = Load<uint64_t>(from + 32 * (s / 4) + 8 * g) >> 2 * (s % 4) & Repeat(3);
+  }
+}
+
+void StoreTwoBits(const Bytes32& q, std::byte* out) {
+  Store(out, QuadBits(q, 0, 2, 0, 2));
+  Store(out + kWords, QuadBits(q, 2, 4, 0, 2));
+}
+
+// Third bits (32 bytes: bit s of byte i belongs to element 32 s + i), two bits (64 bytes), 16
+// scales of 6 bits (low nibbles in 8 bytes, the others in 4), d.
+void PackQ3KBlock(const std::byte* from, int lane, std::byte* out) {
+  std::memcpy(out + 2 * lane, from + 108, 2);
+  std::byte* scales = out + 2 * kPanelRows + lane;
+  std::byte* high = out + 18 * kPanelRows + 4 * lane;
+  std::byte* low = high + 8 * kWords;
+  for (int s = 0; s < 16; ++s) {
+    const int nibble = Load<uint8_t>(from + 96 + s % 8) >> (s < 8 ? 0 : 4) & 15;
+    const int upper = Load<uint8_t>(from + 104 + s % 4) >> 2 * (s / 4) & 3;
+    scales[s * kPanelRows] = static_cast<std::byte>((nibble | upper << 4) - 32);
+  }
+  for (int s = 0; s < 8; ++s) {
+    Bytes32 q;
+    UnpackTwoBits(from + 32, s, q);
+    StoreTwoBits(q, low + 2 * s * kWords);
+    for (int g = 0; g < kGroups; ++g) q[g] = Load<uint64_t>(from + 8 * g) >> s & Repeat(1);
+    Store(high + s * kWords, QuadBits(q, 0, kGroups, 0, 1));
+  }
+}
+
+// 16 bytes with a scale and a minimum each, two bits (64 bytes), d, dmin.
+void PackQ2KBlock(const std::byte* from, int lane, std::byte* out) {
+  std::memcpy(out + 2 * lane, from + 80, 2);
+  std::memcpy(out + 2 * (kPanelRows + lane), from + 82, 2);
+  for (int s = 0; s < 16; ++s) out[(4 + s) * kPanelRows + lane] = from[s];
+  for (int s = 0; s < 8; ++s) {
+    Bytes32 q;
+    UnpackTwoBits(from + 16, s, q);
+    StoreTwoBits(q, out + 20 * kPanelRows + 4 * lane + 2 * s * kWords);
   }
 }
 
@@ -284,6 +356,56 @@ void ReadQ6KBlock(const std::byte* block, int lane, float* out) {
   }
 }
 
+// 2^(e - 128), also where that is subnormal.
+float LoadE8M0(const std::byte* from) { return std::ldexp(1.0f, Load<uint8_t>(from) - 128); }
+
+void ReadIndexBlock(float d, const int8_t (&table)[16], const std::byte* groups, int lane,
+                    float* out) {
+  for (int k = 0; k < kBlock; ++k) {
+    out[k] = d * table[LowBits(groups + k / 8 * kWords, lane, k % 8)];
+  }
+}
+
+void ReadIq4XsBlock(const std::byte* block, int lane, float* out) {
+  const float d = LoadF16(block + 2 * lane);
+  const std::byte* groups = block + 10 * kPanelRows;
+  for (int s = 0; s < 8; ++s) {
+    const float scale = d * Load<int8_t>(block + (2 + s) * kPanelRows + lane);
+    ReadIndexBlock(scale, kIq4Values, groups + s * kGroups * kWords, lane, out + s * kBlock);
+  }
+}
+
+// The two low bits of element k of 32.
+uint32_t TwoBits(const std::byte* low, int lane, int k) {
+  const int quad = k / 8 * 2 + k % 2, byte = k % 8 / 2;
+  return Load<uint32_t>(low + quad / 4 * kWords + 4 * lane) >> (8 * byte + 2 * (quad % 4)) & 3u;
+}
+
+void ReadQ3KBlock(const std::byte* block, int lane, float* out) {
+  const float d = LoadF16(block + 2 * lane);
+  const std::byte* high = block + 18 * kPanelRows;
+  const std::byte* low = high + 8 * kWords;
+  for (int k = 0; k < kSuperBlock; ++k) {
+    const int s = k / kBlock;
+    const uint32_t q = TwoBits(low + 2 * s * kWords, lane, k % kBlock) |
+                       FifthBit(high + s * kWords, lane, k % kBlock) >> 2;
+    const float scale = d * Load<int8_t>(block + (2 + k / 16) * kPanelRows + lane);
+    out[k] = scale * (static_cast<float>(q) - 4.0f);
+  }
+}
+
+void ReadQ2KBlock(const std::byte* block, int lane, float* out) {
+  const float d = LoadF16(block + 2 * lane), dmin = LoadF16(block + 2 * (kPanelRows + lane));
+  const std::byte* low = block + 20 * kPanelRows;
+  for (int k = 0; k < kSuperBlock; ++k) {
+    const auto both = Load<uint8_t>(block + (4 + k / 16) * kPanelRows + lane);
+    const float scale = d * static_cast<float>(both & 15);
+    const float minimum = dmin * static_cast<float>(both >> 4);
+    const uint32_t q = TwoBits(low + k / kBlock * 2 * kWords, lane, k % kBlock);
+    out[k] = scale * static_cast<float>(q) - minimum;
+  }
+}
+
 }  // namespace
 
 void PackPanel(DType dtype, const std::byte* const (&rows)[kPanelRows], int64_t cols,
@@ -311,6 +433,16 @@ void PackPanel(DType dtype, const std::byte* const (&rows)[kPanelRows], int64_t 
       return PackBlocks(dtype, rows, cols, out, PackKBlock<true>);
     case DType::kQ6_K:
       return PackBlocks(dtype, rows, cols, out, PackQ6KBlock);
+    case DType::kIQ4_NL:
+      return PackBlocks(dtype, rows, cols, out, PackQ4Block<1>);
+    case DType::kMXFP4:
+      return PackBlocks(dtype, rows, cols, out, PackMxfp4Block);
+    case DType::kIQ4_XS:
+      return PackBlocks(dtype, rows, cols, out, PackIq4XsBlock);
+    case DType::kQ3_K:
+      return PackBlocks(dtype, rows, cols, out, PackQ3KBlock);
+    case DType::kQ2_K:
+      return PackBlocks(dtype, rows, cols, out, PackQ2KBlock);
     case DType::kF8_E4M3:
       FAIRLEAD_CHECK_MSG(false, Info(dtype).name);
   }
@@ -341,6 +473,17 @@ void DequantizePanelBlock(DType dtype, const std::byte* block, int lane, float* 
       return ReadKBlock(dtype == DType::kQ5_K, block, lane, out);
     case DType::kQ6_K:
       return ReadQ6KBlock(block, lane, out);
+    case DType::kIQ4_NL:
+      return ReadIndexBlock(LoadF16(block + 2 * lane), kIq4Values, block + 2 * kPanelRows, lane,
+                            out);
+    case DType::kMXFP4:
+      return ReadIndexBlock(LoadE8M0(block + lane), kFp4Values, block + kPanelRows, lane, out);
+    case DType::kIQ4_XS:
+      return ReadIq4XsBlock(block, lane, out);
+    case DType::kQ3_K:
+      return ReadQ3KBlock(block, lane, out);
+    case DType::kQ2_K:
+      return ReadQ2KBlock(block, lane, out);
     case DType::kF8_E4M3:
       FAIRLEAD_CHECK_MSG(false, Info(dtype).name);
   }

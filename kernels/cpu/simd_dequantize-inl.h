@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "hwy/highway.h"
+#include "kernels/codebooks.h"
 #include "kernels/cpu/packed_weight.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -33,7 +34,7 @@ constexpr DI32 di32;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(d));
 constexpr int kVecs = kPanelRows / kLanes;  // vectors of one panel's row of lanes
 constexpr int kBlock = 32;                  // k of a quantised block, or of a sub-block
-constexpr int kSuperBlock = 256;            // k of a block of q4_k, q5_k and q6_k
+constexpr int kSuperBlock = 256;            // k of a block of the others
 constexpr int kWordBytes = 4 * kPanelRows;  // one u32 a row
 constexpr int kGroupRows = 8 * kPanelRows;  // floats of a tile's group of 8 k
 
@@ -283,6 +284,134 @@ HWY_INLINE void DequantizeTileQ6K(const std::byte* block, int64_t count, float* 
   }
 }
 
+// Signed byte kByte of each word.
+template <int kByte>
+HWY_INLINE V SignedByte(Words words) {
+  if constexpr (kByte < 3) words = hn::ShiftLeft<24 - 8 * kByte>(words);
+  return hn::ConvertTo(d, hn::ShiftRight<24>(hn::BitCast(di32, words)));
+}
+
+using DU8 = hn::Repartition<uint8_t, DU32>;
+using Table = hn::Vec<DU8>;
+
+HWY_INLINE Table LoadTable(const int8_t (&values)[16]) {
+  return hn::LoadDup128(DU8(), reinterpret_cast<const uint8_t*>(values));
+}
+
+// The 4 elements of a quad of indices, every other one of the tile's.
+HWY_INLINE void StoreIndexQuad(Words quad, Table table, V scale, float* HWY_RESTRICT out) {
+  const auto values = hn::BitCast(du32, hn::TableLookupBytes(table, hn::BitCast(DU8(), quad)));
+  hn::Store(hn::Mul(SignedByte<0>(values), scale), d, out);
+  hn::Store(hn::Mul(SignedByte<1>(values), scale), d, out + 2 * kPanelRows);
+  hn::Store(hn::Mul(SignedByte<2>(values), scale), d, out + 4 * kPanelRows);
+  hn::Store(hn::Mul(SignedByte<3>(values), scale), d, out + 6 * kPanelRows);
+}
+
+// 32 k of indices.
+HWY_INLINE void DequantizeIndices(const std::byte* groups, Table table, V scale,
+                                  float* HWY_RESTRICT out) {
+  const auto mask = hn::Set(du32, 0x0f0f0f0fu);
+  for (int g = 0; g < 4; ++g, groups += kWordBytes, out += kGroupRows) {
+    const auto nibbles = LoadWords(groups);
+    StoreIndexQuad(hn::And(nibbles, mask), table, scale, out);
+    StoreIndexQuad(hn::And(hn::ShiftRight<4>(nibbles), mask), table, scale, out + kPanelRows);
+  }
+}
+
+// 2^(e - 128): half of 2^(e - 127), which is subnormal where e is 0.
+HWY_INLINE V LoadE8M0(const std::byte* from) {
+  const hn::Rebind<uint8_t, D> d8;
+  const auto e = hn::PromoteTo(du32, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(from)));
+  const auto bits = hn::Max(hn::ShiftLeft<23>(e), hn::Set(du32, 0x00400000u));
+  return hn::Mul(hn::BitCast(d, bits), hn::Set(d, 0.5f));
+}
+
+// iq4_nl and mxfp4.
+template <DType kType>
+HWY_INLINE void DequantizeTileIndices(const std::byte* block, int64_t count,
+                                      float* HWY_RESTRICT out) {
+  constexpr bool kFp4 = kType == DType::kMXFP4;
+  const Table table = LoadTable(kFp4 ? kFp4Values : kIq4Values);
+  for (int64_t k = 0; k < count; k += kBlock, out += kBlock * kPanelRows) {
+    const std::byte* groups = block + (kFp4 ? 1 : 2) * kPanelRows;
+    for (int v = 0; v < kVecs; ++v) {
+      const V scale = kFp4 ? LoadE8M0(block + v * kLanes) : LoadHalf(block + 2 * v * kLanes);
+      DequantizeIndices(groups + 4 * v * kLanes, table, scale, out + v * kLanes);
+    }
+    block = groups + 4 * kWordBytes;
+  }
+}
+
+HWY_INLINE void DequantizeTileIq4Xs(const std::byte* block, int64_t count,
+                                    float* HWY_RESTRICT out) {
+  const Table table = LoadTable(kIq4Values);
+  for (int64_t k = 0; k < count; k += kSuperBlock) {
+    const std::byte* bytes = block + 2 * kPanelRows;
+    const std::byte* groups = bytes + 8 * kPanelRows;
+    for (int s = 0; s < 8; ++s, out += kBlock * kPanelRows) {
+      for (int v = 0; v < kVecs; ++v) {
+        const V scale = hn::Mul(LoadHalf(block + 2 * v * kLanes),
+                                LoadBytes<int8_t>(bytes + s * kPanelRows + v * kLanes));
+        DequantizeIndices(groups + s * 4 * kWordBytes + 4 * v * kLanes, table, scale,
+                          out + v * kLanes);
+      }
+    }
+    block = groups + kSuperBlock / 8 * kWordBytes;
+  }
+}
+
+// q2_k and q3_k: 16 k after another have a scale.
+template <DType kType>
+HWY_INLINE void DequantizeTileTwoBits(const std::byte* block, int64_t count,
+                                      float* HWY_RESTRICT out) {
+  constexpr bool kThird = kType == DType::kQ3_K;
+  const auto two = hn::Set(du32, 0x03030303u), one = hn::Set(du32, 0x01010101u);
+  for (int64_t k = 0; k < count; k += kSuperBlock) {
+    const std::byte* bytes = block + (kThird ? 2 : 4) * kPanelRows;
+    const std::byte* high = bytes + 16 * kPanelRows;
+    const std::byte* low = high + (kThird ? 8 * kWordBytes : 0);
+    for (int s = 0; s < 16; ++s, out += 2 * kGroupRows) {
+      for (int v = 0; v < kVecs; ++v) {
+        const V d16 = LoadHalf(block + 2 * v * kLanes);
+        const std::byte* byte = bytes + s * kPanelRows + v * kLanes;
+        V scale, minimum;
+        if constexpr (kThird) {
+          scale = hn::Mul(d16, LoadBytes<int8_t>(byte));
+          minimum = hn::Mul(scale, hn::Set(d, -4.0f));
+        } else {
+          const hn::Rebind<uint8_t, D> d8;
+          const auto both =
+              hn::PromoteTo(du32, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(byte)));
+          const auto upper = hn::BitCast(di32, hn::ShiftRight<4>(both));
+          const auto lower = hn::BitCast(di32, hn::And(both, hn::Set(du32, 15u)));
+          scale = hn::Mul(d16, hn::ConvertTo(d, lower));
+          minimum = hn::Mul(hn::Neg(LoadHalf(block + 2 * (kPanelRows + v * kLanes))),
+                            hn::ConvertTo(d, upper));
+        }
+        const QuadScales scales(scale, minimum);
+        const int at = 4 * v * kLanes;
+        auto words = LoadWords(low + s * kWordBytes + at);
+        auto third = hn::Zero(du32);
+        if constexpr (kThird) {
+          third = LoadWords(high + s / 2 * kWordBytes + at);
+          if (s % 2 == 1) third = hn::ShiftRight<4>(third);
+        }
+        HWY_UNROLL(4)
+        for (int q = 0; q < 4; ++q) {
+          auto quad = hn::And(words, two);
+          words = hn::ShiftRight<2>(words);
+          if constexpr (kThird) {
+            quad = hn::Or(quad, hn::ShiftLeft<2>(hn::And(third, one)));
+            third = hn::ShiftRight<1>(third);
+          }
+          scales.Store(quad, out + v * kLanes + q / 2 * kGroupRows + q % 2 * kPanelRows);
+        }
+      }
+    }
+    block = low + 16 * kWordBytes;
+  }
+}
+
 template <DType kType>
 HWY_INLINE void DequantizeTilePlain(const std::byte* block, int64_t count,
                                     float* HWY_RESTRICT out) {
@@ -325,6 +454,21 @@ HWY_INLINE const float* DequantizeTile(DType dtype, const std::byte* block, int6
       return tile;
     case DType::kQ6_K:
       DequantizeTileQ6K(block, count, tile);
+      return tile;
+    case DType::kIQ4_NL:
+      DequantizeTileIndices<DType::kIQ4_NL>(block, count, tile);
+      return tile;
+    case DType::kMXFP4:
+      DequantizeTileIndices<DType::kMXFP4>(block, count, tile);
+      return tile;
+    case DType::kIQ4_XS:
+      DequantizeTileIq4Xs(block, count, tile);
+      return tile;
+    case DType::kQ3_K:
+      DequantizeTileTwoBits<DType::kQ3_K>(block, count, tile);
+      return tile;
+    case DType::kQ2_K:
+      DequantizeTileTwoBits<DType::kQ2_K>(block, count, tile);
       return tile;
     case DType::kF32:
     case DType::kI32:

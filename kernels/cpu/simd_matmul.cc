@@ -306,6 +306,11 @@ void MultiplyVectors(const CpuPackedWeight& weight, const float* x, int tokens, 
     case DType::kQ4_K:
     case DType::kQ5_K:
     case DType::kQ6_K:
+    case DType::kIQ4_NL:
+    case DType::kMXFP4:
+    case DType::kIQ4_XS:
+    case DType::kQ3_K:
+    case DType::kQ2_K:
     case DType::kF8_E4M3:
       FAIRLEAD_CHECK_MSG(false, Info(weight.dtype()).name);
   }
@@ -453,6 +458,11 @@ int VectorTokens(DType dtype) {
     case DType::kQ4_K:
     case DType::kQ5_K:
     case DType::kQ6_K:
+    case DType::kIQ4_NL:
+    case DType::kMXFP4:
+    case DType::kIQ4_XS:
+    case DType::kQ3_K:
+    case DType::kQ2_K:
       return 0;
     default:
       return kVectorTokens;

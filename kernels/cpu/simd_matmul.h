@@ -34,7 +34,8 @@ bool SimdHasFma();
 // Panels that the tile kernel multiplies at once: the granularity at which to split N.
 int SimdTilePanels();
 // Up to this many tokens take the vector kernel, which dequantises in registers; more share a
-// dequantised tile. 0 for the dtypes that have tiles only: q5_0, q5_1, q4_k, q5_k, q6_k.
+// dequantised tile. 0 for the dtypes that have tiles only: all quantised ones but q8_0, q4_0 and
+// q4_1.
 int SimdVectorTokens(DType dtype);
 // Panels that the vector kernel multiplies at once: the granularity at which to split N.
 int SimdVectorPanels(int tokens);

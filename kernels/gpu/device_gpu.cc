@@ -34,7 +34,8 @@ DeviceInfo MakeInfo(std::string_view name, int index, Numerics numerics, DType k
           .memory_bytes = gpu.memory_bytes,
           .weight_dtypes = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
                             DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,
-                            DType::kQ6_K},
+                            DType::kQ6_K, DType::kIQ4_NL, DType::kMXFP4, DType::kIQ4_XS,
+                            DType::kQ3_K, DType::kQ2_K},
           .streams_weights = true,
           .graphs = true,
           .asynchronous = true};

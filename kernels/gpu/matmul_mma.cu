@@ -487,7 +487,7 @@ GPU_KERNEL void GPU_THREADS(kManyThreads) MatmulTiles(MmaCall call) {
 
 int64_t Parts(int64_t all, int64_t part) { return (all + part - 1) / part; }
 
-int Elements(DType dtype) { return 128 / kGpuFormats[static_cast<size_t>(dtype)].value_bits; }
+int Elements(DType dtype) { return GpuChunkElements(kGpuFormats[static_cast<size_t>(dtype)]); }
 
 int64_t PaddedCols(DType dtype, int64_t cols) {
   const int64_t group = kGroupChunks * Elements(dtype);

@@ -26,6 +26,8 @@
 //   float PairLow(uint32_t), PairHigh(uint32_t)
 //   uint32_t PairSub(a, b), PairFma(a, b, c)
 //   uint32_t RaisedPair(uint32_t bytes, int i)   1024 + each of bytes 2 i, 2 i + 1; i is constant
+// And of bytes:
+//   uint32_t LookUpBytes<Table>(uint32_t indices)   of each byte, 0 to 15, the byte of Table::Word
 //
 // GPU_UNROLL before a loop: fragments stay in registers only where indices are constants.
 // GPU_KERNEL void GPU_THREADS(n) Name(...): of a block, for the compiler to share out registers.

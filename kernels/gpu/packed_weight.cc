@@ -31,7 +31,7 @@ Offsets OffsetsOf(DType dtype, int64_t rows, int64_t cols) {
   const size_t chunks = static_cast<size_t>(padded * GpuChunks(dtype, cols));
   const size_t blocks = static_cast<size_t>(padded * (cols / Info(dtype).block_elements));
   Offsets at;
-  at.high = aligned(chunks * 16);
+  at.high = aligned(chunks * GpuChunkBytes(format));
   at.sub_scales = at.high + aligned(chunks * 4 * format.high_words);
   at.scales = at.sub_scales + aligned(chunks * format.sub_scale_bytes);
   at.powers = at.scales + aligned(blocks * format.scale_bytes);
@@ -77,6 +77,19 @@ void UnpackQ6K(const std::byte* block, uint8_t* q) {
   }
 }
 
+// Two bits each as qh of q6_k has them.
+void UnpackTwoBits(const std::byte* from, uint8_t* q) {
+  for (int i = 0; i < 256; ++i) {
+    q[i] = static_cast<uint8_t>(Byte(from, i / 128 * 32 + i % 32) >> 2 * (i % 128 / 32) & 3);
+  }
+}
+
+// hmask[32], qs[64], scales[12], d: bit s of hmask[l] is element 32 s + l's.
+void UnpackQ3K(const std::byte* block, uint8_t* q) {
+  UnpackTwoBits(block + 32, q);
+  for (int i = 0; i < 256; ++i) q[i] |= (Byte(block, i % 32) >> i / 32 & 1) << 2;
+}
+
 void UnpackIntegers(DType dtype, const std::byte* block, uint8_t* q) {
   switch (dtype) {
     case DType::kQ8_0:
@@ -97,6 +110,17 @@ void UnpackIntegers(DType dtype, const std::byte* block, uint8_t* q) {
       return UnpackK(block, dtype == DType::kQ5_K, q);
     case DType::kQ6_K:
       return UnpackQ6K(block, q);
+    case DType::kIQ4_NL:
+      return UnpackNibbles(block + 2, q);
+    case DType::kMXFP4:
+      return UnpackNibbles(block + 1, q);
+    case DType::kIQ4_XS:  // d, high bits of the scales, scales[4], qs[128]
+      for (int s = 0; s < 8; ++s) UnpackNibbles(block + 8 + 16 * s, q + 32 * s);
+      return;
+    case DType::kQ3_K:
+      return UnpackQ3K(block, q);
+    case DType::kQ2_K:  // scales[16], qs[64], d, dmin
+      return UnpackTwoBits(block + 16, q);
     default:
       FAIRLEAD_CHECK_MSG(false, Info(dtype).name);
   }
@@ -106,21 +130,21 @@ void UnpackIntegers(DType dtype, const std::byte* block, uint8_t* q) {
 
 // A chunk's quads as words of `values` (8 or 4 bits of each q) and `high` (the bits above 4).
 void PackQuads(const GpuFormat& format, const uint8_t* q, std::byte* values, std::byte* high) {
-  const int quads = 32 / format.value_bits;
+  const int quads = GpuChunkElements(format) / 4;
   const int quads_a_word = 8 / format.value_bits;
+  const uint32_t low_mask = (0xffu >> (8 - format.value_bits)) * 0x01010101u;
   const int high_quads_a_word = format.high_words > 0 ? quads / format.high_words : 1;
   uint32_t value_words[4] = {}, high_words[2] = {};
   for (int i = 0; i < quads; ++i) {
     uint32_t quad = 0;
     for (int b = 0; b < 4; ++b) quad |= uint32_t{q[4 * i + b]} << 8 * b;
-    const uint32_t low = format.value_bits == 8 ? quad : quad & 0x0f0f0f0fu;
-    value_words[i / quads_a_word] |= low << format.value_bits * (i % quads_a_word);
+    value_words[i / quads_a_word] |= (quad & low_mask) << format.value_bits * (i % quads_a_word);
     if (format.high_words > 0) {
-      high_words[i / high_quads_a_word] |= (quad >> 4 & 0x0f0f0f0fu)
+      high_words[i / high_quads_a_word] |= (quad >> format.value_bits & 0x0f0f0f0fu)
                                            << format.high_words * (i % high_quads_a_word);
     }
   }
-  std::memcpy(values, value_words, 16);
+  std::memcpy(values, value_words, GpuChunkBytes(format));
   if (format.high_words > 0) std::memcpy(high, high_words, 4 * format.high_words);
 }
 
@@ -133,15 +157,33 @@ uint16_t KSubScale(const std::byte* packed, int s) {
   return static_cast<uint16_t>(scale | minimum << 8);
 }
 
+// The scale of sub-block s: of 32 elements of iq4_xs, of 16 of q3_k.
+int Iq4XsSubScale(const std::byte* block, int s) {
+  const unsigned low = Byte(block + 4, s / 2) >> 4 * (s % 2) & 15;
+  const unsigned high = (Byte(block, 2) | Byte(block, 3) << 8) >> 2 * s & 3;
+  return static_cast<int>(low | high << 4) - 32;
+}
+int Q3KSubScale(const std::byte* block, int s) {
+  const unsigned low = Byte(block + 96, s % 8) >> (s < 8 ? 0 : 4) & 15;
+  const unsigned high = Byte(block + 104, s % 4) >> 2 * (s / 4) & 3;
+  return static_cast<int>(low | high << 4) - 32;
+}
+
 float HalfAt(const std::byte* bytes) {
   uint16_t half;
   std::memcpy(&half, bytes, 2);
   return F16ToF32(half);
 }
 
+// Where a block's scales stand that go to the plane of scales.
+int ScalesAt(DType dtype) {
+  return dtype == DType::kQ6_K ? 208 : dtype == DType::kQ3_K ? 108 : dtype == DType::kQ2_K ? 80 : 0;
+}
+
 // The largest |q * scale| + |minimum| that the block's dtype and scales allow.
 float BlockMagnitude(DType dtype, const std::byte* block) {
-  const float d = std::fabs(HalfAt(dtype == DType::kQ6_K ? block + 208 : block));
+  if (dtype == DType::kMXFP4) return std::ldexp(12.0f, static_cast<int>(Byte(block, 0)) - 128);
+  const float d = std::fabs(HalfAt(block + ScalesAt(dtype)));
   float largest = 0.0f;
   switch (dtype) {
     case DType::kQ8_0:
@@ -168,6 +210,28 @@ float BlockMagnitude(DType dtype, const std::byte* block) {
       for (int s = 0; s < 16; ++s) {
         const auto scale = std::to_integer<int8_t>(block[192 + s]);
         largest = std::max(largest, 32 * d * std::fabs(static_cast<float>(scale)));
+      }
+      return largest;
+    case DType::kIQ4_NL:
+      return 127 * d;
+    case DType::kIQ4_XS:
+      for (int s = 0; s < 8; ++s) {
+        const int scale = std::abs(Iq4XsSubScale(block, s));
+        largest = std::max(largest, 127 * d * static_cast<float>(scale));
+      }
+      return largest;
+    case DType::kQ3_K:
+      for (int s = 0; s < 16; ++s) {
+        const int scale = std::abs(Q3KSubScale(block, s));
+        largest = std::max(largest, 4 * d * static_cast<float>(scale));
+      }
+      return largest;
+    case DType::kQ2_K:
+      for (int s = 0; s < 16; ++s) {
+        const unsigned both = Byte(block, s);
+        largest =
+            std::max(largest, 3 * d * static_cast<float>(both & 15) +
+                                  std::fabs(HalfAt(block + 82)) * static_cast<float>(both >> 4));
       }
       return largest;
     default:
@@ -202,7 +266,9 @@ struct RowPlaces {
   Offsets at;
   int row, chunks, blocks;
 
-  std::byte* values(int chunk) const { return out + GpuChunkIndex(row, chunk, chunks) * 16; }
+  std::byte* values(int chunk) const {
+    return out + GpuChunkIndex(row, chunk, chunks) * GpuChunkBytes(format);
+  }
   std::byte* high(int chunk) const {
     return out + at.high + GpuChunkIndex(row, chunk, chunks) * 4 * format.high_words;
   }
@@ -219,7 +285,7 @@ struct RowPlaces {
 
 void PackZeros(const RowPlaces& to) {
   for (int chunk = 0; chunk < to.chunks; ++chunk) {
-    std::memset(to.values(chunk), 0, 16);
+    std::memset(to.values(chunk), 0, GpuChunkBytes(to.format));
     std::memset(to.high(chunk), 0, 4 * to.format.high_words);
     std::memset(to.sub_scales(chunk), 0, to.format.sub_scale_bytes);
   }
@@ -230,7 +296,7 @@ void PackZeros(const RowPlaces& to) {
 }
 
 void PackPlainRow(const std::byte* from, int64_t cols, const RowPlaces& to) {
-  const int elements = 128 / to.format.value_bits;
+  const int elements = GpuChunkElements(to.format);
   float magnitude = 0.0f;
   for (int64_t k = 0; k < cols; ++k) {
     magnitude = std::max(magnitude, PlainMagnitude(to.dtype, from + RowBytes(to.dtype, k)));
@@ -244,21 +310,40 @@ void PackPlainRow(const std::byte* from, int64_t cols, const RowPlaces& to) {
   }
 }
 
+// What the plane of sub_scales has for the 32 elements from 32 s on.
+uint16_t SubScales(DType dtype, const std::byte* block, int s) {
+  const auto two_bytes = [](int first, int second) {
+    return static_cast<uint16_t>((first & 0xff) | (second & 0xff) << 8);
+  };
+  switch (dtype) {
+    case DType::kQ6_K:
+      return two_bytes(static_cast<int>(Byte(block, 192 + 2 * s)),
+                       static_cast<int>(Byte(block, 193 + 2 * s)));
+    case DType::kIQ4_XS:
+      return two_bytes(Iq4XsSubScale(block, s), 0);
+    case DType::kQ3_K:
+      return two_bytes(Q3KSubScale(block, 2 * s), Q3KSubScale(block, 2 * s + 1));
+    case DType::kQ2_K:
+      return two_bytes(static_cast<int>(Byte(block, 2 * s)),
+                       static_cast<int>(Byte(block, 2 * s + 1)));
+    default:
+      return KSubScale(block + 4, s);
+  }
+}
+
 // The scales of a block; its chunks are `first` and those that follow.
 void PackScales(const std::byte* block, int b, int first, const RowPlaces& to) {
-  const bool q6_k = to.dtype == DType::kQ6_K;
-  std::memcpy(to.scales(b), q6_k ? block + 208 : block, to.format.scale_bytes);
+  std::memcpy(to.scales(b), block + ScalesAt(to.dtype), to.format.scale_bytes);
   if (to.format.sub_scale_bytes == 0) return;
   for (int s = 0; s < 8; ++s) {
-    const uint16_t k_scale = KSubScale(block + 4, s);
-    std::memcpy(to.sub_scales(first + s),
-                q6_k ? static_cast<const void*>(block + 192 + 2 * s) : &k_scale, 2);
+    const uint16_t scales = SubScales(to.dtype, block, s);
+    std::memcpy(to.sub_scales(first + s), &scales, to.format.sub_scale_bytes);
   }
 }
 
 void PackQuantizedRow(const std::byte* from, const RowPlaces& to) {
   const DTypeInfo& info = Info(to.dtype);
-  const int elements = 128 / to.format.value_bits;
+  const int elements = GpuChunkElements(to.format);
   uint8_t q[kMaxBlock];
   float magnitude = 0.0f;
   int chunk = 0;
@@ -303,7 +388,7 @@ int64_t GpuRows(int64_t weight_rows, int groups) {
 }
 
 int64_t GpuChunks(DType dtype, int64_t cols) {
-  const int elements = 128 / kGpuFormats[static_cast<size_t>(dtype)].value_bits;
+  const int elements = GpuChunkElements(kGpuFormats[static_cast<size_t>(dtype)]);
   return (cols + elements - 1) / elements;
 }
 
@@ -357,7 +442,8 @@ std::array<GpuSlice, 5> GpuSlices(DType dtype, int64_t rows, int64_t cols, int64
     return GpuSlice{from, to + static_cast<size_t>(begin) * row_bytes,
                     static_cast<size_t>(PaddedRows(end - begin)) * row_bytes};
   };
-  return {slice(0, 0, chunks * 16), slice(part.high, whole.high, chunks * 4 * format.high_words),
+  return {slice(0, 0, chunks * GpuChunkBytes(format)),
+          slice(part.high, whole.high, chunks * 4 * format.high_words),
           slice(part.sub_scales, whole.sub_scales, chunks * format.sub_scale_bytes),
           slice(part.scales, whole.scales, blocks * format.scale_bytes),
           slice(part.powers, whole.powers, sizeof(float))};

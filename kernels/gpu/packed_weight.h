@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weights in the layout the GPU kernels stream. A row is cut into chunks whose values fill 16
-// bytes: 4 elements (f32), 8 (f16, bf16), 16 (q8_0) or 32 (4 to 6 bits). Planes, each an array:
-// - values, 16 bytes a chunk: the elements of a plain dtype in order, or the low 8 or 4 bits of q.
-// - high, the bits of q above 4: a u32 a chunk (q5_0, q5_1, q5_k), two (q6_k).
+// bytes: 4 elements (f32), 8 (f16, bf16), 16 (q8_0) or 32 (4 to 6 bits); or 8 bytes: 32 (q2_k,
+// q3_k). Planes, each an array:
+// - values, 16 or 8 bytes a chunk: the elements of a plain dtype in order, or the low 8, 4 or 2
+//   bits of q.
+// - high, the bits of q above these: a u32 a chunk (q5_0, q5_1, q5_k, q3_k), two (q6_k).
 // - sub_scales, a u16 a chunk: the low byte is the scale, the high one the minimum (q4_k, q5_k), or
-//   an int8 scale each for the first and second 16 elements (q6_k).
-// - scales, of a block of the file: f16 d, and after it f16 m or dmin where the dtype has it.
+//   a byte each for the first and second 16 elements: an int8 scale (q6_k, q3_k), or the scale and,
+//   in the upper nibble, the minimum (q2_k). An int8 a chunk: its scale (iq4_xs).
+// - scales, of a block of the file: f16 d, and after it f16 m or dmin where the dtype has it; the
+//   exponent (mxfp4).
 // - powers, an f32 a row: the power of two that brings the largest |q * scale| + |minimum| of the
 //   row into [2^14, 2^15), so that its elements, times it, fit f16 (1 for a row of zeros, or with
 //   elements that are not finite; 2^-126 to 2^126).
@@ -14,16 +18,19 @@
 // filled up with rows of zeros, so that every group begins with a tile. In a tile, groups of 4
 // chunks (the last may have fewer), in a group its rows, in a row its chunks; and for `scales` the
 // blocks, in a block its rows. So the 16 rows by 4 chunks that a warp multiplies at once are 1024
-// contiguous bytes of `values`, and rows of any length waste nothing.
+// (or 512) contiguous bytes of `values`, and rows of any length waste nothing.
 //
 // q is unsigned, as in the file; that of q8_0 is 128 more. Four elements make a quad, a byte each:
 // quad i of a chunk, its elements 4 i to 4 i + 3, is
-//   q8_0    values[i]
-//   others  values[i / 2] >> 4 * (i % 2) & 0x0f0f0f0f, with
+//   q8_0        values[i]
+//   q2_k, q3_k  values[i / 4] >> 2 * (i % 4) & 0x03030303
+//   others      values[i / 2] >> 4 * (i % 2) & 0x0f0f0f0f, with
 //   q5_0, q5_1, q5_k  (high >> i & 0x01010101) << 4
 //   q6_k              (high[i / 4] >> 2 * (i % 4) & 0x03030303) << 4
+//   q3_k              (high >> i & 0x01010101) << 2
+// and of iq4_nl, mxfp4, iq4_xs the indices of a table (codebooks.h).
 // The last chunk of a plain row is filled up with zeros. As many bytes as the file, and where 6-bit
-// scales become bytes (q4_k, q5_k), 4 more a block.
+// scales become bytes (q4_k, q5_k, q3_k), 4 more a block (iq4_xs: 2).
 //
 // Packing: any thread. A weight owns its device memory and is immutable.
 #pragma once
@@ -42,7 +49,7 @@ namespace fairlead {
 
 // What a dtype has in each plane.
 struct GpuFormat {
-  int value_bits;       // of an element; a chunk has 128 / value_bits
+  int value_bits;       // of an element
   int high_words;       // u32 a chunk
   int sub_scale_bytes;  // a chunk
   int scale_bytes;      // a block
@@ -61,8 +68,21 @@ inline constexpr std::array<GpuFormat, kNumDTypes> kGpuFormats = {{
     {4, 0, 2, 4},   // q4_k
     {4, 1, 2, 4},   // q5_k
     {4, 2, 2, 2},   // q6_k
+    {4, 0, 0, 2},   // iq4_nl
+    {4, 0, 0, 1},   // mxfp4
+    {4, 0, 1, 2},   // iq4_xs
+    {2, 1, 2, 2},   // q3_k
+    {2, 0, 2, 4},   // q2_k
     {},             // f8_e4m3: of the KV cache
 }};
+
+// Elements of a chunk, and bytes of its values.
+constexpr int GpuChunkElements(const GpuFormat& format) {
+  return format.value_bits < 4 ? 32 : 128 / format.value_bits;
+}
+constexpr int GpuChunkBytes(const GpuFormat& format) {
+  return GpuChunkElements(format) * format.value_bits / 8;
+}
 
 inline constexpr int kTileRows = 16;
 inline constexpr int kGroupChunks = 4;

@@ -68,10 +68,10 @@ Weight MakeWeight(DType dtype, int64_t rows, int64_t cols, int seed) {
       tame(block + unit - 1, 0x80, 0x3f);
       continue;
     }
-    tame(block + (dtype == DType::kQ6_K ? 208 : 0) + 1, 0x87, 0x38);
-    const bool two = dtype == DType::kQ4_1 || dtype == DType::kQ5_1 || dtype == DType::kQ4_K ||
-                     dtype == DType::kQ5_K;
-    if (two) tame(block + 3, 0x87, 0x38);
+    const reference::ScalePlaces scales = reference::ScalesAt(dtype);
+    if (scales.d >= 0) tame(block + scales.d + 1, 0x87, 0x38);
+    if (scales.minimum >= 0) tame(block + scales.minimum + 1, 0x87, 0x38);
+    if (dtype == DType::kMXFP4) tame(block, 0x07, 0x7c);
   }
   return weight;
 }
@@ -153,7 +153,7 @@ struct Magnitudes {
 // the terms' absolute values (and a little); so the error is at most (chain + kWarp + 2) * 2^-24
 // times that.
 double Float32Bound(const Weight& weight, const Magnitudes& sums) {
-  const int elements = 128 / kGpuFormats[static_cast<size_t>(weight.dtype)].value_bits;
+  const int elements = GpuChunkElements(kGpuFormats[static_cast<size_t>(weight.dtype)]);
   const int64_t turns = (GpuChunks(weight.dtype, weight.cols) + kWarp - 1) / kWarp;
   return 1.001 * 0x1p-24 * static_cast<double>(turns * elements + kWarp + 2) *
          (sums.terms + sums.rest);
@@ -523,7 +523,8 @@ TEST_P(GpuMatmulTest, EmbedsTheFilesElements) {
 INSTANTIATE_TEST_SUITE_P(DTypes, GpuMatmulTest,
                          testing::Values(DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0,
                                          DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
-                                         DType::kQ4_K, DType::kQ5_K, DType::kQ6_K),
+                                         DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL,
+                                         DType::kMXFP4, DType::kIQ4_XS, DType::kQ3_K, DType::kQ2_K),
                          [](const auto& info) { return std::string(Info(info.param).name); });
 
 TEST(GpuEmbedTest, EveryValueOf16Bits) {
@@ -542,12 +543,17 @@ TEST(GpuEmbedTest, EveryValueOf16Bits) {
 // Scales of every kind: zeros of both signs, subnormals, the largest.
 TEST(GpuEmbedTest, UnusualScales) {
   for (const DType dtype : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
-                            DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+                            DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL, DType::kMXFP4,
+                            DType::kIQ4_XS, DType::kQ3_K, DType::kQ2_K}) {
     Weight weight = MakeWeight(dtype, 8, Info(dtype).block_elements, 13);
     const uint16_t scales[8] = {0, 0x8000, 1, 0x8001, 0x03ff, 0x7bff, 0xfbff, 0x7c00};
     for (int row = 0; row < 8; ++row) {
       std::byte* block = weight.bytes.data() + row * Info(dtype).block_bytes;
-      std::memcpy(block + (dtype == DType::kQ6_K ? 208 : 0), &scales[row], 2);
+      if (dtype == DType::kMXFP4) {  // subnormal and the largest
+        block[0] = std::byte{std::array<uint8_t, 8>{0, 1, 2, 3, 127, 128, 252, 255}[row]};
+        continue;
+      }
+      std::memcpy(block + reference::ScalesAt(dtype).d, &scales[row], 2);
     }
     // The last, infinity, gives NaN where q is 0: a NaN's sign is not the same everywhere.
     ExpectEmbedding(weight, {0, 1, 2, 3, 4, 5, 6}, 0);
@@ -557,7 +563,8 @@ TEST(GpuEmbedTest, UnusualScales) {
 // Rows packed apart and put where they belong are those packed at once.
 TEST(GpuPackedWeightTest, PacksInPieces) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kQ8_0, DType::kQ4_1, DType::kQ5_0,
-                            DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+                            DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL, DType::kMXFP4,
+                            DType::kIQ4_XS, DType::kQ3_K, DType::kQ2_K}) {
     const Weight weight = MakeWeight(dtype, 41, IsQuantized(dtype) ? 256 : 258, 14);
     const std::vector<WeightPart> parts = {
         {weight.bytes.data(), 20}, {weight.bytes.data() + 20 * RowBytes(dtype, weight.cols), 21}};

@@ -22,6 +22,10 @@ from kernel_resources import NO_SPILLS, demangle  # noqa: E402
 # from global memory. Counted as they stand in the code, a loop's once. The first line that matches counts.
 Expected = collections.namedtuple("Expected", "name tensor wide what")
 EXPECTED = (
+    # Chunks of 2-bit dtypes are read with 8 bytes a lane.
+    Expected(r"MatmulSlices<Integers<2, .*, true, (true|false)>", 2, 1, "activations"),
+    Expected(r"MatmulMany<Integers<2, .*>", 0, 1, "activations"),
+    Expected(r"EmbedRows<Integers<2, .*>", 0, 0, ""),
     Expected(r"MatmulSlices<.*, true, (true|false)>", 2, 9, "8 chunks of weights under way, and activations"),
     Expected(r"MatmulSlices<.*, false, (true|false)>", 2, 4, "4 or 8 chunks of weights under way"),
     Expected(r"MatmulTiles<.*>", 4, 6, "chunks of weights, rounded activations"),

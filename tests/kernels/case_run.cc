@@ -92,6 +92,19 @@ static void RandomBlock(CaseRandom& random, DType dtype, float scale, std::byte*
       return put(2, reach * centre / 32);
     case DType::kQ6_K:  // the 8-bit scales are 64 on average, either sign
       return put(208, reach / 32 / 64);
+    case DType::kIQ4_NL:
+      return put(0, reach / 128);
+    case DType::kMXFP4:  // around the power of two that 12 times it reaches
+      block[0] =
+          static_cast<std::byte>(128 + std::ilogb(std::fabs(reach) / 12) + random.Int(-1, 1));
+      return;
+    case DType::kIQ4_XS:  // the 6-bit scales are 16 on average, either sign
+      return put(0, reach / 128 / 16);
+    case DType::kQ3_K:
+      return put(108, reach / 4 / 16);
+    case DType::kQ2_K:  // the 4-bit scales and minimums are 8 on average
+      put(80, reach / 2 / 8);
+      return put(82, reach * centre / 8);
     default:
       FAIRLEAD_CHECK_MSG(false, Info(dtype).name);
   }

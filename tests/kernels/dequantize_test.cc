@@ -81,7 +81,10 @@ INSTANTIATE_TEST_SUITE_P(
                     GoldenType{"Q8_0", DType::kQ8_0}, GoldenType{"Q4_0", DType::kQ4_0},
                     GoldenType{"Q4_1", DType::kQ4_1}, GoldenType{"Q5_0", DType::kQ5_0},
                     GoldenType{"Q5_1", DType::kQ5_1}, GoldenType{"Q4_K", DType::kQ4_K},
-                    GoldenType{"Q5_K", DType::kQ5_K}, GoldenType{"Q6_K", DType::kQ6_K}),
+                    GoldenType{"Q5_K", DType::kQ5_K}, GoldenType{"Q6_K", DType::kQ6_K},
+                    GoldenType{"IQ4_NL", DType::kIQ4_NL}, GoldenType{"MXFP4", DType::kMXFP4},
+                    GoldenType{"IQ4_XS", DType::kIQ4_XS}, GoldenType{"Q3_K", DType::kQ3_K},
+                    GoldenType{"Q2_K", DType::kQ2_K}),
     [](const auto& info) { return info.param.name; });
 
 TEST(Half, EveryValueSurvivesTheRoundTrip) {

@@ -82,7 +82,8 @@ std::vector<Shape> Shapes(const std::string& device) {
   std::vector<Shape> shapes;
   for (const DType d :
        {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1,
-        DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+        DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL,
+        DType::kMXFP4, DType::kIQ4_XS, DType::kQ3_K, DType::kQ2_K}) {
     shapes.push_back({d, 1, 8, 12, 35, 256});
     shapes.push_back({d, 4, 2, 7, 17, 512, true});
     shapes.push_back({d, 23, 2, 5, 19, 256});

@@ -22,8 +22,10 @@
 namespace fairlead {
 namespace {
 
-constexpr DType kTypes[] = {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
-                            DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+constexpr DType kTypes[] = {DType::kQ8_0,   DType::kQ4_0,  DType::kQ4_1,   DType::kQ5_0,
+                            DType::kQ5_1,   DType::kQ4_K,  DType::kQ5_K,   DType::kQ6_K,
+                            DType::kIQ4_NL, DType::kMXFP4, DType::kIQ4_XS, DType::kQ3_K,
+                            DType::kQ2_K};
 constexpr float kSentinel = 12345.0f;
 
 enum class Values { kRandom, kExtreme, kMixed };
@@ -46,9 +48,15 @@ std::vector<std::byte> WeightBytes(DType dtype, int64_t elements, Values values,
     constexpr float kMixedScales[] = {0, 0x1p-24f, 0x1p-14f, 0.003f, 1, 100};
     const float d = values == Values::kMixed ? kMixedScales[random() % 6]
                                              : 0.001f * static_cast<float>(1 + random() % 9);
-    set_half(block + (dtype == DType::kQ6_K ? 208 : 0), random() % 2 == 0 ? d : -d);
-    if (dtype == DType::kQ4_1 || dtype == DType::kQ5_1) set_half(block + 2, -7 * d);
-    if (dtype == DType::kQ4_K || dtype == DType::kQ5_K) set_half(block + 2, 4 * d);
+    const reference::ScalePlaces at = reference::ScalesAt(dtype);
+    if (dtype == DType::kMXFP4) {
+      const int exponent = d == 0 ? 0 : 128 + std::ilogb(d);
+      bytes[block] = static_cast<std::byte>(exponent);
+      continue;
+    }
+    set_half(block + at.d, random() % 2 == 0 ? d : -d);
+    const bool fits_first = dtype == DType::kQ4_1 || dtype == DType::kQ5_1;
+    if (at.minimum >= 0) set_half(block + at.minimum, fits_first ? -7 * d : 4 * d);
   }
   return bytes;
 }
@@ -222,8 +230,10 @@ struct ScaleBound {
   }
 
   static inline const std::map<DType, double> kCentres = {
-      {DType::kQ8_0, 128}, {DType::kQ4_0, 8}, {DType::kQ4_1, 8},  {DType::kQ5_0, 16},
-      {DType::kQ5_1, 16},  {DType::kQ4_K, 8}, {DType::kQ5_K, 16}, {DType::kQ6_K, 32}};
+      {DType::kQ8_0, 128},   {DType::kQ4_0, 8},   {DType::kQ4_1, 8},     {DType::kQ5_0, 16},
+      {DType::kQ5_1, 16},    {DType::kQ4_K, 8},   {DType::kQ5_K, 16},    {DType::kQ6_K, 32},
+      {DType::kIQ4_NL, 128}, {DType::kMXFP4, 16}, {DType::kIQ4_XS, 128}, {DType::kQ3_K, 4},
+      {DType::kQ2_K, 2}};
 };
 
 TEST_P(Int8Matmul, IsNearTheProductInDouble) {
@@ -290,9 +300,13 @@ TEST_P(Int8Matmul, FactorsThatAreNotFiniteAreTheSameForAnyNumberOfTokens) {
   std::mt19937 random(12);
   constexpr int64_t kCols = 512, kRows = 20, kTokens = 18;
   auto bytes = WeightBytes(GetParam(), kRows * kCols, Values::kRandom, random);
-  const size_t at = GetParam() == DType::kQ6_K ? 208 : 0;
+  std::byte* const row = bytes.data() + 3 * RowBytes(GetParam(), kCols);
   const uint16_t infinite = 0x7c00;
-  std::memcpy(bytes.data() + 3 * RowBytes(GetParam(), kCols) + at, &infinite, sizeof(infinite));
+  if (GetParam() == DType::kMXFP4) {
+    row[0] = std::byte{0xff};
+  } else {
+    std::memcpy(row + reference::ScalesAt(GetParam()).d, &infinite, sizeof(infinite));
+  }
   Product product(GetParam(), kCols, bytes);
   const std::vector<float> x = Activations(kTokens * kCols, Values::kRandom, random);
   for (const Int8Kernels* kernels : AllKernels()) {

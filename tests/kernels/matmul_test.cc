@@ -63,11 +63,16 @@ Weight MakeWeight(DType dtype, int64_t rows, int64_t cols, Random& random) {
     }
     for (int i = 0; i < unit; ++i) block[i] = random.Byte();
     const uint16_t bits = dtype == DType::kBF16 ? F32ToBF16(first) : F32ToF16(first);
-    std::memcpy(block + (dtype == DType::kQ6_K ? 208 : 0), &bits, 2);
+    const reference::ScalePlaces places = reference::ScalesAt(dtype);
+    if (dtype == DType::kMXFP4) {
+      block[0] = static_cast<std::byte>(128 + std::to_integer<int>(block[0]) % 8 - 4);
+    } else {
+      std::memcpy(block + places.d, &bits, 2);
+    }
     const bool fits_first = dtype == DType::kQ4_1 || dtype == DType::kQ5_1;
-    if (fits_first || dtype == DType::kQ4_K || dtype == DType::kQ5_K) {
+    if (places.minimum >= 0) {
       const uint16_t minimum = F32ToF16((fits_first ? -8 : 8) * first + random.Normal());
-      std::memcpy(block + 2, &minimum, 2);
+      std::memcpy(block + places.minimum, &minimum, 2);
     }
   }
   return weight;
@@ -298,9 +303,10 @@ TEST_P(CpuMatmulTest, EmbedReadsTheWeightsThatMatmulMultipliesWith) {
   });
 }
 
-constexpr DType kWeightTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0,
-                                  DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
-                                  DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+constexpr DType kWeightTypes[] = {DType::kF32,   DType::kF16,    DType::kBF16, DType::kQ8_0,
+                                  DType::kQ4_0,  DType::kQ4_1,   DType::kQ5_0, DType::kQ5_1,
+                                  DType::kQ4_K,  DType::kQ5_K,   DType::kQ6_K, DType::kIQ4_NL,
+                                  DType::kMXFP4, DType::kIQ4_XS, DType::kQ3_K, DType::kQ2_K};
 
 INSTANTIATE_TEST_SUITE_P(DTypes, CpuMatmulTest, testing::ValuesIn(kWeightTypes),
                          [](const testing::TestParamInfo<DType>& param) {

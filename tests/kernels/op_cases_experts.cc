@@ -12,9 +12,10 @@
 namespace fairlead {
 namespace {
 
-constexpr DType kWeightTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0,
-                                  DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
-                                  DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+constexpr DType kWeightTypes[] = {DType::kF32,   DType::kF16,    DType::kBF16, DType::kQ8_0,
+                                  DType::kQ4_0,  DType::kQ4_1,   DType::kQ5_0, DType::kQ5_1,
+                                  DType::kQ4_K,  DType::kQ5_K,   DType::kQ6_K, DType::kIQ4_NL,
+                                  DType::kMXFP4, DType::kIQ4_XS, DType::kQ3_K, DType::kQ2_K};
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 

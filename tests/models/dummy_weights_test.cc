@@ -61,7 +61,8 @@ TEST(DummyWeights, EveryDtypeHasTheDeviationItPromises) {
   config.replace(config.find("128"), 3, "512");
   for (const DType dtype :
        {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1,
-        DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+        DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL,
+        DType::kMXFP4, DType::kIQ4_XS, DType::kQ3_K, DType::kQ2_K}) {
     const auto weights = MakeDummyWeights(Folder(config), dtype, 1);
     ASSERT_TRUE(weights.ok()) << weights.status();
     const WeightInfo* tensor = (*weights)->Find("model.layers.0.mlp.down_proj.weight");

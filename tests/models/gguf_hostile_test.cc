@@ -276,7 +276,8 @@ TEST(GgufHostileTest, UnknownDtypesAreNamed) {
       WithTensor(tensor), absl::StatusCode::kUnimplemented,
       AllOf(
           HasSubstr("tensor \"blk.0.ffn_up.weight\": dtype Q8_K (15) is not supported"),
-          HasSubstr("known: F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, I32, BF16, "),
+          HasSubstr("known: F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, "
+                    "IQ4_NL, IQ4_XS, I32, BF16, MXFP4, "),
           HasSubstr("IQ1_S")));
   tensor.type = 12345;
   ExpectRefused(WithTensor(tensor), absl::StatusCode::kUnimplemented,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A GGUF file whose matrices have seven block formats, q, k, v and gate, up different ones, against
-// transformers in float64 on the values that the gguf package reads
+// GGUF files whose matrices have seven block formats each, q, k, v and gate, up different ones,
+// against transformers in float64 on the values that the gguf package reads
 // (tests/golden/make/make_gguf_mixed.py).
 #include <gtest/gtest.h>
 
@@ -27,10 +27,10 @@ std::unique_ptr<Device> Cpu(Numerics numerics) {
   return *std::move(device);
 }
 
-class MixedDTypesTest : public testing::Test {
+class MixedDTypesTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    const auto golden = ParseJson(ReadWholeFile(kFolder + "tiny-mixed.json"));
+    const auto golden = ParseJson(ReadWholeFile(kFolder + GetParam() + ".json"));
     ASSERT_TRUE(golden.ok()) << golden.status();
     ids_ = (*golden)["ids"].get<std::vector<Token>>();
     for (const Json& row : (*golden)["logits"]) {
@@ -42,7 +42,7 @@ class MixedDTypesTest : public testing::Test {
 
   // All at once, and the same bits in two chunks and token by token.
   std::vector<float> Logits(std::unique_ptr<Device> device) {
-    auto runner = ModelRunner::Open(kFolder + "tiny-mixed.gguf", std::move(device), 64);
+    auto runner = ModelRunner::Open(kFolder + GetParam() + ".gguf", std::move(device), 64);
     EXPECT_TRUE(runner.ok()) << runner.status();
     if (!runner.ok()) return {};
     const std::vector<float> all = (*runner)->Run(ids_, static_cast<int>(ids_.size()));
@@ -73,29 +73,43 @@ class MixedDTypesTest : public testing::Test {
   std::vector<float> want_;
 };
 
-TEST_F(MixedDTypesTest, TheFileHasWhatItIsFor) {
-  const auto source = OpenWeights(kFolder + "tiny-mixed.gguf");
+TEST_P(MixedDTypesTest, TheFileHasWhatItIsFor) {
+  const auto source = OpenWeights(kFolder + GetParam() + ".gguf");
   ASSERT_TRUE(source.ok()) << source.status();
   std::set<std::string> names;
-  for (const WeightInfo& tensor : (*source)->tensors()) names.emplace(Info(tensor.dtype).name);
-  EXPECT_EQ(names, (std::set<std::string>{"f32", "q4_k", "q5_0", "q5_1", "q5_k", "q6_k", "q8_0"}));
+  for (const WeightInfo& tensor : (*source)->tensors()) {
+    names.emplace(tensor.make ? tensor.file_dtype : Info(tensor.dtype).name);
+  }
+  const std::set<std::string> mixed = {"f32", "q4_k", "q5_0", "q5_1", "q5_k", "q6_k", "q8_0"};
+  const std::set<std::string> tables = {"f32",    "q2_k",  "q3_k",  "iq4_nl",
+                                        "iq4_xs", "mxfp4", "IQ3_S", "IQ2_XS"};
+  EXPECT_EQ(names, GetParam() == std::string("tiny-mixed") ? mixed : tables);
 }
 
 // The tolerance of golden/models: float32 against transformers.
-TEST_F(MixedDTypesTest, CpuFloat32) {
+TEST_P(MixedDTypesTest, CpuFloat32) {
   EXPECT_LE(LargestDifference(Logits(Cpu(Numerics::kFloat32))), 1e-3);
 }
-TEST_F(MixedDTypesTest, Reference) {
+TEST_P(MixedDTypesTest, Reference) {
   EXPECT_LE(LargestDifference(Logits(reference::MakeReferenceDevice())), 1e-3);
 }
 
+TEST_P(MixedDTypesTest, HostSimt) {
+  auto device = OpenDevice("host-simt:32", {.numerics = Numerics::kFloat32});
+  ASSERT_TRUE(device.ok()) << device.status();
+  EXPECT_LE(LargestDifference(Logits(*std::move(device))), 1e-3);
+}
+
 // Logits deviate by 1. precise rounds the cache to 11 bits, fast may round activations to 8.
-TEST_F(MixedDTypesTest, CpuPrecise) {
+TEST_P(MixedDTypesTest, CpuPrecise) {
   EXPECT_LE(LargestDifference(Logits(Cpu(Numerics::kPrecise))), 0.02);
 }
-TEST_F(MixedDTypesTest, CpuFast) {
+TEST_P(MixedDTypesTest, CpuFast) {
   EXPECT_LE(LargestDifference(Logits(Cpu(Numerics::kFast))), 0.2);
 }
+
+INSTANTIATE_TEST_SUITE_P(Files, MixedDTypesTest, testing::Values("tiny-mixed", "tiny-tables"),
+                         [](const auto& info) { return std::string(info.param).substr(5); });
 
 }  // namespace
 }  // namespace fairlead

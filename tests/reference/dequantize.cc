@@ -63,6 +63,39 @@ Parts Q6KElement(const std::byte* block, int64_t i) {
   return {F16ToF32(Load16(block + 208)) * static_cast<float>(scale), low + 16 * high, 32, 0.0f};
 }
 
+// d, qs[16] or an exponent e, qs[16]; the values of indices as ggml-common.h has them.
+constexpr int kIq4[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+constexpr int kFp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+// block_iq4_xs: d, high bits of the scales in 16 bits, low ones in 4 bytes, qs[128].
+Parts Iq4XsElement(const std::byte* block, int64_t i) {
+  const int64_t s = i / 32;
+  const int low = Byte(block + 4, s / 2) >> 4 * (s % 2) & 15, high = Load16(block + 2) >> 2 * s & 3;
+  return {F16ToF32(Load16(block)) * static_cast<float>((low | high << 4) - 32),
+          kIq4[Nibble(block + 8 + 16 * s, i % 32)], 0, 0.0f};
+}
+
+// block_q3_K: hmask[32], qs[64], scales[12], d. Two bits of l, l + 32, l + 64, l + 96 in qs[l], in
+// either half of 128; bit s of hmask[l] is element 32 s + l's third. The 16 scales have their low
+// nibbles in 8 bytes, two bits each in 4 more.
+Parts Q3KElement(const std::byte* block, int64_t i) {
+  const int low = Byte(block + 32, i / 128 * 32 + i % 32) >> 2 * (i % 128 / 32) & 3;
+  const int q = low + (Byte(block, i % 32) >> i / 32 & 1) * 4;
+  const int64_t s = i / 16;
+  const std::byte* scales = block + 96;
+  const int scale = (Byte(scales, s % 8) >> (s < 8 ? 0 : 4) & 15) |
+                    (Byte(scales, 8 + s % 4) >> 2 * (s / 4) & 3) << 4;
+  return {F16ToF32(Load16(block + 108)) * static_cast<float>(scale - 32), q, 4, 0.0f};
+}
+
+// block_q2_K: scales[16], of 16 elements each, the minimum in the high nibble, qs[64], d, dmin.
+Parts Q2KElement(const std::byte* block, int64_t i) {
+  const int q = Byte(block + 16, i / 128 * 32 + i % 32) >> 2 * (i % 128 / 32) & 3;
+  const int both = Byte(block, i / 16);
+  return {F16ToF32(Load16(block + 80)) * static_cast<float>(both & 15), q, 0,
+          -F16ToF32(Load16(block + 82)) * static_cast<float>(both >> 4)};
+}
+
 Parts QuantizedElement(DType dtype, const std::byte* data, int64_t index) {
   const int64_t elements = Info(dtype).block_elements;
   const std::byte* block = data + index / elements * Info(dtype).block_bytes;
@@ -85,6 +118,16 @@ Parts QuantizedElement(DType dtype, const std::byte* data, int64_t index) {
       return KElement(block, i, dtype == DType::kQ5_K);
     case DType::kQ6_K:
       return Q6KElement(block, i);
+    case DType::kIQ4_NL:
+      return {scale, kIq4[Nibble(block + 2, i)], 0, 0.0f};
+    case DType::kMXFP4:
+      return {std::ldexp(1.0f, Byte(block, 0) - 128), kFp4[Nibble(block + 1, i)], 0, 0.0f};
+    case DType::kIQ4_XS:
+      return Iq4XsElement(block, i);
+    case DType::kQ3_K:
+      return Q3KElement(block, i);
+    case DType::kQ2_K:
+      return Q2KElement(block, i);
     default:
       FAIRLEAD_CHECK_MSG(false, Info(dtype).name);
   }
@@ -92,6 +135,26 @@ Parts QuantizedElement(DType dtype, const std::byte* data, int64_t index) {
 }
 
 }  // namespace
+
+ScalePlaces ScalesAt(DType dtype) {
+  switch (dtype) {
+    case DType::kQ4_1:
+    case DType::kQ5_1:
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+      return {0, 2};
+    case DType::kQ6_K:
+      return {208, -1};
+    case DType::kQ3_K:
+      return {108, -1};
+    case DType::kQ2_K:
+      return {80, 82};
+    case DType::kMXFP4:
+      return {-1, -1};
+    default:
+      return {0, -1};
+  }
+}
 
 float DequantizeElement(DType dtype, const std::byte* data, int64_t index) {
   switch (dtype) {
@@ -108,7 +171,8 @@ float DequantizeElement(DType dtype, const std::byte* data, int64_t index) {
       const Parts p = QuantizedElement(dtype, data, index);
       const float value = p.scale * static_cast<float>(p.q - p.zero);
       const bool has_minimum = dtype == DType::kQ4_1 || dtype == DType::kQ5_1 ||
-                               dtype == DType::kQ4_K || dtype == DType::kQ5_K;
+                               dtype == DType::kQ4_K || dtype == DType::kQ5_K ||
+                               dtype == DType::kQ2_K;
       return has_minimum ? value + p.minimum : value;  // adding 0 would lose the sign of -0
     }
   }

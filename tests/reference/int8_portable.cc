@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/codebooks.h"
 #include "kernels/half.h"
 
 namespace fairlead {
@@ -18,6 +19,11 @@ struct Isa {
       std::memcpy(&bits, half + 2 * r, sizeof(bits));
       out[r] = F16ToF32(bits);
     }
+  }
+
+  static void LookUp(const uint8_t (&table)[16], uint32_t (*quads)[kPanelRows]) {
+    auto* bytes = reinterpret_cast<uint8_t*>(quads);
+    for (int i = 0; i < kInt8Block * kPanelRows; ++i) bytes[i] = table[bytes[i]];
   }
 
   static uint32_t LargestMagnitude(const float* x) {
@@ -87,10 +93,11 @@ struct PortableKernel {
         const float scale = s.tile->scale[b][half][r] * a.scale[at];
         sums[r] = std::fma(static_cast<float>(dot[r]), scale, sums[r]);
       }
-    }
-    if constexpr (kInfo.minimum) {
-      for (int r = 0; r < kPanelRows; ++r) {
-        sums[r] = std::fma(s.tile->minimum[b][r], a.sum[at], sums[r]);
+      if constexpr (kInfo.minimum) {
+        const float x_sum = ActivationSum<kType>(a, at, half);
+        for (int r = 0; r < kPanelRows; ++r) {
+          sums[r] = std::fma(s.tile->minimum[b][half][r], x_sum, sums[r]);
+        }
       }
     }
   }

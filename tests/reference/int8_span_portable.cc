@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/check.h"
+#include "kernels/codebooks.h"
 #include "kernels/half.h"
 #include "tests/reference/int8_portable.h"
 
@@ -19,6 +20,11 @@ struct Isa {
       std::memcpy(&bits, half + 2 * r, sizeof(bits));
       out[r] = F16ToF32(bits);
     }
+  }
+
+  static void LookUp(const uint8_t (&table)[16], uint32_t (*quads)[kPanelRows]) {
+    auto* bytes = reinterpret_cast<uint8_t*>(quads);
+    for (int i = 0; i < kInt8Block * kPanelRows; ++i) bytes[i] = table[bytes[i]];
   }
 };
 
@@ -72,7 +78,7 @@ float SpanWeights(const PanelTile& tile, int count, int r, std::vector<int64_t>&
       const float d = tile.scale[b][half][r];
       finite = finite && std::isfinite(d);
       if (kInfo.minimum) {
-        const float m = tile.minimum[b][r];
+        const float m = tile.minimum[b][half][r];
         finite = finite && std::isfinite(m);
         largest = std::max({largest, std::abs(m), std::abs(std::fma(top, d, m))});
       } else {
@@ -83,11 +89,11 @@ float SpanWeights(const PanelTile& tile, int count, int r, std::vector<int64_t>&
   weights.assign(count * kInt8Block, 0);
   if (!finite) return std::numeric_limits<float>::quiet_NaN();
   const float unit = largest / SpanWeightLimit(kInfo.bits);
-  const float inverse = largest == 0 ? 0.0f : 1.0f / unit;
+  const float inverse = largest < 0x1p-100f ? 0.0f : 1.0f / unit;
   for (int k = 0; k < count * kInt8Block; ++k) {
     const int b = k / kInt8Block, quad = k % kInt8Block / 4, half = quad * kInfo.halves / kQuads;
     const float d = tile.scale[b][half][r];
-    const float m = kInfo.minimum ? std::fma(centre, d, tile.minimum[b][r]) : 0.0f;
+    const float m = kInfo.minimum ? std::fma(centre, d, tile.minimum[b][half][r]) : 0.0f;
     const int64_t stored = tile.quads[b][quad][r] >> 8 * (k % 4) & 0xff;
     weights[k] = std::lrint(d * inverse) * (stored - std::lrint(centre)) + std::lrint(m * inverse);
     FAIRLEAD_CHECK(std::abs(weights[k]) <= 32767);

@@ -37,9 +37,10 @@ class ReferenceDevice : public Device {
     info_.activation_dtype = DType::kF32;
     info_.kv_dtype = options.kv_dtype;
     info_.memory_bytes = options.memory_bytes;
-    info_.weight_dtypes = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0,
-                           DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
-                           DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+    info_.weight_dtypes = {DType::kF32,   DType::kF16,    DType::kBF16, DType::kQ8_0,
+                           DType::kQ4_0,  DType::kQ4_1,   DType::kQ5_0, DType::kQ5_1,
+                           DType::kQ4_K,  DType::kQ5_K,   DType::kQ6_K, DType::kIQ4_NL,
+                           DType::kMXFP4, DType::kIQ4_XS, DType::kQ3_K, DType::kQ2_K};
   }
 
   const DeviceInfo& info() const override { return info_; }

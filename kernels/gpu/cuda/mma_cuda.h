@@ -86,5 +86,14 @@ GPU_DEVICE uint32_t PairFma(uint32_t a, uint32_t b, uint32_t c) {
 GPU_DEVICE uint32_t RaisedPair(uint32_t bytes, int i) {
   return __byte_perm(bytes, 0x64646464u, i == 0 ? 0x4140u : 0x4342u);
 }
+template <typename Table>
+GPU_DEVICE uint32_t LookUpBytes(uint32_t indices) {
+  // Selectors of three bits, one after another; where the fourth is set, all of a byte of `upper`.
+  const uint32_t selectors = __byte_perm(indices | indices >> 4, 0, 0x4420u) & 0x7777u;
+  const uint32_t upper = (indices >> 3 & 0x01010101u) * 0xffu;
+  const uint32_t low = __byte_perm(Table::Word(0), Table::Word(1), selectors);
+  const uint32_t high = __byte_perm(Table::Word(2), Table::Word(3), selectors);
+  return (low & ~upper) | (high & upper);
+}
 
 }  // namespace fairlead::FAIRLEAD_GPU

@@ -105,5 +105,13 @@ GPU_DEVICE uint32_t PairFma(uint32_t a, uint32_t b, uint32_t c) {
 GPU_DEVICE uint32_t RaisedPair(uint32_t bytes, int i) {
   return __builtin_amdgcn_perm(0x64646464u, bytes, i == 0 ? 0x04010400u : 0x04030402u);
 }
+template <typename Table>
+GPU_DEVICE uint32_t LookUpBytes(uint32_t indices) {
+  const uint32_t selectors = indices & 0x07070707u;
+  const uint32_t upper = (indices >> 3 & 0x01010101u) * 0xffu;
+  const uint32_t low = __builtin_amdgcn_perm(Table::Word(1), Table::Word(0), selectors);
+  const uint32_t high = __builtin_amdgcn_perm(Table::Word(3), Table::Word(2), selectors);
+  return (low & ~upper) | (high & upper);
+}
 
 }  // namespace fairlead::FAIRLEAD_GPU

@@ -129,5 +129,14 @@ GPU_DEVICE uint32_t RaisedPair(uint32_t bytes, int i) {
   bytes >>= 16 * i;
   return 0x64006400u | (bytes & 0xffu) | (bytes & 0xff00u) << 8;
 }
+template <typename Table>
+GPU_DEVICE uint32_t LookUpBytes(uint32_t indices) {
+  uint32_t bytes = 0;
+  for (int b = 0; b < 32; b += 8) {
+    const uint32_t index = indices >> b & 15u;
+    bytes |= (Table::Word(index / 4) >> 8 * (index % 4) & 0xffu) << b;
+  }
+  return bytes;
+}
 
 }  // namespace fairlead::FAIRLEAD_GPU
