@@ -76,8 +76,18 @@ absl::StatusOr<const WeightInfo*> ParameterLoader::Require(const std::string& na
                                                            std::vector<int64_t> dim) const {
   const WeightInfo* info = source_.Find(name);
   if (info == nullptr) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(source_.path(), ": tensor ", name, " is missing"));
+    const auto skipped = source_.skipped();
+    const auto found =
+        std::find_if(skipped.begin(), skipped.end(),
+                     [&](const SkippedTensor& tensor) { return tensor.name == name; });
+    if (found == skipped.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(source_.path(), ": tensor ", name, " is missing"));
+    }
+    return absl::UnimplementedError(
+        absl::StrCat(source_.path(), ": tensor ", name, " has dtype ", found->dtype,
+                     ", which is known as a part of quantised weights alone; the config has no "
+                     "quantization_config that describes it"));
   }
   if (info->dim != dim) {
     return absl::InvalidArgumentError(absl::StrCat(source_.path(), ": tensor ", info->file_name,

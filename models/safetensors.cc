@@ -18,6 +18,7 @@
 #include "models/json.h"
 #include "models/mapped_weights.h"
 #include "models/mmap_file.h"
+#include "models/quantized_tensors.h"
 
 namespace fairlead {
 namespace {
@@ -47,6 +48,9 @@ constexpr std::array kFileTypes = {
     FileType{"U16", 2, {}},
     FileType{"U8", 1, {}},
     FileType{"BOOL", 1, {}},
+    FileType{"F8_E4M3", 1, {}},
+    FileType{"F8_E5M2", 1, {}},
+    FileType{"F8_E8M0", 1, {}},
 };
 
 absl::StatusOr<FileType> FindFileType(const std::string& name) {
@@ -266,7 +270,11 @@ absl::StatusOr<SafetensorsTable> ParseSafetensors(absl::Span<const std::byte> fi
     // into the header.
     extents.push_back({entry->begin, entry->end, header->find(name).key()});
     if (!entry->type.dtype) {
-      table.skipped.push_back({name, std::string(entry->type.name)});
+      table.skipped.push_back({.name = name,
+                               .dtype = std::string(entry->type.name),
+                               .dim = std::move(entry->shape),
+                               .data = data.data() + entry->begin,
+                               .bytes = entry->end - entry->begin});
       continue;
     }
     table.tensors.push_back({.name = name,
@@ -307,6 +315,7 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenSafetensorsFolder(const std::s
     const absl::Status added = AddShard(StrCat(path, "/", shard), contents, tensors);
     if (!added.ok()) return added;
   }
+  if (absl::Status status = ResolveQuantizedTensors(contents); !status.ok()) return status;
   return MakeMappedWeights(std::move(contents));
 }
 

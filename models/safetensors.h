@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Hugging Face folders: config.json with model.safetensors, or with shards and
 // model.safetensors.index.json. Format: u64 header length, header (JSON: name -> dtype, shape,
-// data_offsets), data; see huggingface/safetensors README. See weights.h for errors and threads.
+// data_offsets), data; see huggingface/safetensors README. What a "quantization_config" describes
+// appears as plain weights, see quantized_tensors.h. See weights.h for errors and threads.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +18,7 @@ namespace fairlead {
 
 struct SafetensorsTable {
   std::vector<WeightInfo> tensors;     // in the order of their data
-  std::vector<SkippedTensor> skipped;  // integer and boolean dtypes other than I32
+  std::vector<SkippedTensor> skipped;  // dtypes that no op takes
 };
 
 // Checks one whole .safetensors file that is in memory; the table points into `file`. The tensors

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <map>
 #include <random>
 #include <set>
 #include <system_error>
@@ -29,6 +30,8 @@ constexpr char kSuffix[] = ".weights";
 constexpr size_t kSamples = 16;  // of a file; each may cost a read of its own
 constexpr size_t kSampleBytes = 4096;
 constexpr size_t kLongestStem = 64;
+// A tenth of a second's work, at most. Larger ones are alone of their form: an embedding table.
+constexpr size_t kMostMadeBytes = size_t{64} << 20;
 // More threads do not read faster, and the start has other work for them.
 constexpr unsigned kMostThreads = 4;
 // A cache must not be what fills a disk. On small ones a twentieth is left.
@@ -78,10 +81,31 @@ uint64_t LayoutFingerprint(const WeightSource& source, Device& device) {
   return hash;
 }
 
+// Of tensors that are made from another form when they are read: which they are, and what is made
+// of the smallest of each form, since another version may make other bytes of it.
+uint64_t FormsFingerprint(const WeightSource& source) {
+  std::map<std::string, const WeightInfo*> smallest;
+  uint64_t hash = 0;
+  for (const WeightInfo& tensor : source.tensors()) {
+    if (!tensor.make) continue;
+    const std::string form = StrCat(tensor.file_dtype, " as ", Info(tensor.dtype).name);
+    const std::string text = StrCat(tensor.name, " ", form);
+    hash = XXH3_64bits_withSeed(text.data(), text.size(), hash);
+    const WeightInfo*& least = smallest[form];
+    if (least == nullptr || tensor.bytes < least->bytes) least = &tensor;
+  }
+  for (const auto& [form, tensor] : smallest) {
+    if (tensor->bytes > kMostMadeBytes) continue;
+    const WeightBytes made(*tensor);
+    hash = XXH3_64bits_withSeed(made.data(), tensor->bytes, hash);
+  }
+  return hash;
+}
+
 std::string IdentityOf(const WeightSource& source, Device& device) {
-  std::string text =
-      StrCat("device ", device.info().name, " ", NumericsName(device.info().numerics), " layout ",
-             Hex(LayoutFingerprint(source, device)), "\n");
+  std::string text = StrCat(
+      "device ", device.info().name, " ", NumericsName(device.info().numerics), " layout ",
+      Hex(LayoutFingerprint(source, device)), " forms ", Hex(FormsFingerprint(source)), "\n");
   for (const MmapFile& file : source.files()) {
     const FileStamp& stamp = file.stamp();
     StrAppend(&text, "file ", stamp.bytes, " bytes inode ", stamp.inode, " mtime ", stamp.mtime_ns,

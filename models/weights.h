@@ -47,11 +47,14 @@ class WeightBytes {
   const std::byte* data_;
 };
 
-// A tensor that only needs not to be in the way: integers and booleans that no model asks for
-// (position_ids as I64).
+// A tensor of a dtype that no op takes: integers and booleans that no model asks for (position_ids
+// as I64), or a part of a quantised weight.
 struct SkippedTensor {
   std::string name;
   std::string dtype;  // as the file calls it
+  std::vector<int64_t> dim = {};
+  const std::byte* data = nullptr;
+  size_t bytes = 0;
 };
 
 enum class WeightFormat { kGguf, kSafetensors };

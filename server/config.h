@@ -43,6 +43,7 @@ struct RuntimeConfig {
   std::string graphs = "on";
   std::string async_scheduling = "on";
   int block_tokens = 16;
+  std::string weight_dtype = "auto";
   std::string load_format = "auto";
   std::string dummy_dtype = "q4_0";
   std::string weight_cache = DefaultWeightCache();  // a folder, or "off"

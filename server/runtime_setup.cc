@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "kernels/check.h"
 #include "kernels/strings.h"
+#include "models/convert_weights.h"
 #include "models/dummy_weights.h"
 #include "models/registry.h"
 #include "server/kv_plan.h"
@@ -224,13 +225,24 @@ int64_t CountParameters(const WeightSource& source) {
   return total;
 }
 
-absl::StatusOr<std::unique_ptr<WeightSource>> OpenModel(const RuntimeConfig& config) {
+namespace {
+
+absl::StatusOr<std::unique_ptr<WeightSource>> OpenAsItIs(const RuntimeConfig& config) {
   if (config.load_format != "dummy") return OpenWeights(config.model);
   constexpr uint64_t kSeed = 0;
   const std::optional<DType> dtype = ParseDType(config.dummy_dtype);
   FAIRLEAD_CHECK(dtype.has_value());  // the flag's choices
   spdlog::warn("--load-format dummy: the weights are random numbers, and so are the answers");
   return MakeDummyWeights(config.model, *dtype, kSeed);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WeightSource>> OpenModel(const RuntimeConfig& config) {
+  auto source = OpenAsItIs(config);
+  const std::optional<DType> dtype = ParseDType(config.weight_dtype);  // auto is none
+  if (!source.ok() || !dtype) return source;
+  return ConvertWeights(*std::move(source), *dtype);
 }
 
 absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(

@@ -24,6 +24,7 @@ struct InspectOptions {
   bool json = false;
   int context = 0;  // 0: the model's
   int concurrency = 1;
+  std::string weight_dtype = "auto";
 };
 
 Json DtypeCounts(const WeightSource& source) {
@@ -36,6 +37,17 @@ Json DtypeCounts(const WeightSource& source) {
   Json json = Json::object();
   for (const auto& [name, count] : counts)
     json[name] = {{"tensors", count.first}, {"bytes", count.second}};
+  return json;
+}
+
+// Of tensors that are made from another form: as the file has them, and as what they are computed.
+Json FormCounts(const WeightSource& source) {
+  std::map<std::string, int64_t> counts;
+  for (const WeightInfo& tensor : source.tensors()) {
+    if (tensor.make) ++counts[StrCat(tensor.file_dtype, " as ", Info(tensor.dtype).name)];
+  }
+  Json json = Json::object();
+  for (const auto& [form, count] : counts) json[form] = count;
   return json;
 }
 
@@ -118,7 +130,10 @@ void NoteUnusual(const WeightSource& source, const ModelConfig& config, Json& un
 }
 
 absl::StatusOr<Json> Inspect(const InspectOptions& options) {
-  auto opened = OpenWeights(options.model);
+  RuntimeConfig runtime;
+  runtime.model = options.model;
+  runtime.weight_dtype = options.weight_dtype;
+  auto opened = OpenModel(runtime);
   if (!opened.ok()) return opened.status();
   const WeightSource& source = **opened;
   Json unusual = Json::array();
@@ -133,6 +148,7 @@ absl::StatusOr<Json> Inspect(const InspectOptions& options) {
                  {"parameters", CountParameters(source)},
                  {"tensors", source.tensors().size()},
                  {"dtypes", DtypeCounts(source)},
+                 {"converted", FormCounts(source)},
                  {"shape", nullptr},
                  {"memory", nullptr}};
   if (config.ok()) {
@@ -193,6 +209,11 @@ void AddInspectCommand(CLI::App& app, Command& chosen) {
   command.add_option("--concurrency", options->concurrency, "requests of that length at once")
       ->check(CLI::Range(1, 1 << 20))
       ->type_name("N");
+  command
+      .add_option("--weight-dtype", options->weight_dtype,
+                  "as if the matrices were converted to it, as serve --weight-dtype")
+      ->check(CLI::IsMember({"auto", "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"}))
+      ->type_name("T");
   command.callback([options, &chosen] { chosen = [options] { return RunInspect(*options); }; });
 }
 

@@ -96,8 +96,6 @@ constexpr auto kWrong = absl::StatusCode::kInvalidArgument;
 INSTANTIATE_TEST_SUITE_P(
     Features, ConfigRefusal,
     ::testing::Values(
-        Refusal{R"({"quantization_config":{"quant_method":"awq"}})", kUnknown,
-                "\"quantization_config\" is {\"quant_method\":\"awq\"}"},
         Refusal{R"({"sliding_window":8})", kUnknown,
                 "\"sliding_window\" is 8, below max_position_embeddings (256)"},
         Refusal{R"({"sliding_window":8,"layer_types":["sliding_attention"]})", kUnknown,

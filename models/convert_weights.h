@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrices of a checkpoint in another dtype (--weight-dtype): converted when they are read, so that
+// a bf16 model of 8 bits a weight needs no file of its own.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/dtype.h"
+#include "models/weights.h"
+
+namespace fairlead {
+
+// `source` with its matrices in `dtype`: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0, the latter
+// as ggml's reference quantises (quantize_row_*_ref in ggml-quants.c). Matrices are what is named
+// ".weight" and has two dimensions, in GGUF files also more (stacked experts), routers of experts
+// apart; everything else stays as it is. kInvalidArgument names a tensor whose rows are no multiple
+// of the dtype's block, or which is quantised already and would lose by it: only a dtype with more
+// bits for a weight, or its own, is allowed then. kUnimplemented: a quantised dtype that cannot be
+// read back.
+absl::StatusOr<std::unique_ptr<WeightSource>> ConvertWeights(std::unique_ptr<WeightSource> source,
+                                                             DType dtype);
+
+}  // namespace fairlead

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/quantized_matrix.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "kernels/half.h"
+
+namespace fairlead {
+namespace {
+
+constexpr int kBlock = 32;  // elements of a q4_0, q5_0 or q8_0 block
+// GPTQ and AWQ store neighbouring rows side by side: so many rows are made together that a cache
+// line is used up while it is there.
+constexpr int64_t kTileRows = 128;
+
+template <typename T>
+T Load(const std::byte* base, int64_t index) {
+  T value;
+  std::memcpy(&value, base + index * static_cast<int64_t>(sizeof(T)), sizeof(T));
+  return value;
+}
+
+template <typename T>
+void Store(std::byte* at, T value) {
+  std::memcpy(at, &value, sizeof(value));
+}
+
+// Where in its word the row of a kAwq layout is.
+int AwqShift(int64_t row) {
+  const int place = static_cast<int>(row % 8);
+  return 4 * (place % 2 * 4 + place / 2);
+}
+
+float ScaleValue(const std::byte* scales, ScaleType type, int64_t index) {
+  switch (type) {
+    case ScaleType::kF32:
+      return Load<float>(scales, index);
+    case ScaleType::kF16:
+      return F16ToF32(Load<uint16_t>(scales, index));
+    case ScaleType::kBF16:
+      return BF16ToF32(Load<uint16_t>(scales, index));
+    case ScaleType::kE8M0:
+      break;
+  }
+  const auto exponent = Load<uint8_t>(scales, index);  // of two, less 127
+  if (exponent == 0xff) return std::numeric_limits<float>::quiet_NaN();
+  return exponent == 0 ? 0x1p-127f : std::bit_cast<float>(uint32_t{exponent} << 23);
+}
+
+// The codes of `count` columns from `col` on, a multiple of 32; FP8 ones as their bytes.
+void ReadCodes(const QuantizedMatrix& m, int64_t row, int64_t col, int count, int* out) {
+  const int per_word = 32 / m.bits;
+  const uint32_t mask = (1u << m.bits) - 1;
+  switch (m.code_layout) {
+    case CodeLayout::kPackedRows: {
+      const int64_t words = (m.cols + per_word - 1) / per_word;
+      for (int i = 0; i < count; ++i) {
+        const auto word = Load<uint32_t>(m.codes, row * words + (col + i) / per_word);
+        out[i] = static_cast<int>(word >> m.bits * (i % per_word) & mask);
+      }
+      return;
+    }
+    case CodeLayout::kPackedColumns:
+      for (int i = 0; i < count; ++i) {
+        const auto word = Load<uint32_t>(m.codes, (col + i) / per_word * m.rows + row);
+        out[i] = static_cast<int>(word >> m.bits * (i % per_word) & mask);
+      }
+      return;
+    case CodeLayout::kAwq:
+      for (int i = 0; i < count; ++i) {
+        const auto word = Load<uint32_t>(m.codes, (col + i) * (m.rows / 8) + row / 8);
+        out[i] = static_cast<int>(word >> AwqShift(row) & 15);
+      }
+      return;
+    case CodeLayout::kInt8:
+      for (int i = 0; i < count; ++i) out[i] = Load<int8_t>(m.codes, row * m.cols + col + i);
+      return;
+    case CodeLayout::kF8E4M3:
+      for (int i = 0; i < count; ++i) out[i] = Load<uint8_t>(m.codes, row * m.cols + col + i);
+      return;
+  }
+}
+
+// Open Compute Project, 8-bit floating point specification.
+float F8E4M3Value(uint8_t bits) {
+  const float sign = bits & 0x80 ? -1.0f : 1.0f;
+  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+  if (exponent == 15 && mantissa == 7) return std::numeric_limits<float>::quiet_NaN();
+  if (exponent == 0) return sign * static_cast<float>(mantissa) * 0x1p-9f;
+  return sign * std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
+}
+
+std::array<float, 256> F8E4M3Values() {
+  std::array<float, 256> values;
+  for (int i = 0; i < 256; ++i) values[i] = F8E4M3Value(static_cast<uint8_t>(i));
+  return values;
+}
+const std::array<float, 256> kF8E4M3Values = F8E4M3Values();
+
+void StoreFloat(DType dtype, float value, std::byte* row, int64_t col) {
+  switch (dtype) {
+    case DType::kF32:
+      return Store(row + 4 * col, value);
+    case DType::kF16:
+      return Store(row + 2 * col, F32ToF16(value));
+    default:
+      return Store(row + 2 * col, F32ToBF16(value));
+  }
+}
+
+void MakeFloats(const QuantizedMatrix& m, DType dtype, int64_t row, int64_t col, int count,
+                std::byte* out_row) {
+  int codes[kBlock];
+  ReadCodes(m, row, col, count, codes);
+  int64_t group = -1;
+  float scale = 0;
+  int zero = 0;
+  for (int i = 0; i < count; ++i) {
+    if (const int64_t own = m.Group(col + i); own != group) {
+      group = own;
+      scale = m.Scale(row, group);
+      zero = m.Zero(row, group);
+    }
+    const float code = m.code_layout == CodeLayout::kF8E4M3 ? kF8E4M3Values[codes[i]]
+                                                            : static_cast<float>(codes[i] - zero);
+    StoreFloat(dtype, code * scale, out_row, col + i);
+  }
+}
+
+void MakeBlock(const QuantizedMatrix& m, DType dtype, int64_t row, int64_t col,
+               std::byte* out_row) {
+  int codes[kBlock];
+  ReadCodes(m, row, col, kBlock, codes);
+  const int64_t group = m.Group(col);
+  const int zero = m.Zero(row, group);
+  for (int& code : codes) code -= zero;
+  std::byte* block = out_row + col / kBlock * Info(dtype).block_bytes;
+  Store(block, F32ToF16(m.Scale(row, group)));
+  if (dtype == DType::kQ8_0) {
+    for (int i = 0; i < kBlock; ++i) Store(block + 2 + i, static_cast<int8_t>(codes[i]));
+    return;
+  }
+  // Nibbles: the first 16 elements low, the others high. q5_0 has the fifth bits before them.
+  const bool five = dtype == DType::kQ5_0;
+  uint32_t fifth = 0;
+  for (int i = 0; i < kBlock; ++i) {
+    codes[i] += five ? 16 : 8;
+    fifth |= static_cast<uint32_t>(codes[i] >> 4 & 1) << i;
+  }
+  if (five) Store(block + 2, fifth);
+  std::byte* nibbles = block + (five ? 6 : 2);
+  for (int i = 0; i < kBlock / 2; ++i) {
+    Store(nibbles + i, static_cast<uint8_t>((codes[i] & 15) | (codes[i + kBlock / 2] & 15) << 4));
+  }
+}
+
+// Whether each block of 32 inputs has one scale.
+bool FitsBlocks(const QuantizedMatrix& m) {
+  if (m.cols % kBlock != 0) return false;
+  if (!m.group_of) return m.block_cols % kBlock == 0 || m.block_cols >= m.cols;
+  const std::vector<int32_t>& groups = *m.group_of;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    if (groups[i] != groups[i / kBlock * kBlock]) return false;
+  }
+  return true;
+}
+
+// Calls visit(row, group) for each block until it returns false; whether it never did.
+template <typename Visit>
+bool AllBlocks(const QuantizedMatrix& m, Visit visit) {
+  for (int64_t row = 0; row < m.rows; row += m.block_rows) {
+    for (int64_t group = 0; group < m.groups; ++group) {
+      if (!visit(row, group)) return false;
+    }
+  }
+  return true;
+}
+
+bool HalfHoldsScales(const QuantizedMatrix& m) {
+  if (m.scale_type == ScaleType::kF16) return true;
+  return AllBlocks(m, [&](int64_t row, int64_t group) {
+    const float scale = m.Scale(row, group);
+    return F16ToF32(F32ToF16(scale)) == scale;
+  });
+}
+
+}  // namespace
+
+float QuantizedMatrix::Scale(int64_t row, int64_t group) const {
+  return ScaleValue(scales, scale_type,
+                    row / block_rows * scale_row_step + group * scale_group_step);
+}
+
+int QuantizedMatrix::Zero(int64_t row, int64_t group) const {
+  const int per_word = 32 / bits;
+  const uint32_t mask = (1u << bits) - 1;
+  const int shift = bits * static_cast<int>(row % per_word);
+  switch (zero_layout) {
+    case ZeroLayout::kNone:
+      break;
+    case ZeroLayout::kPackedRows:
+      return static_cast<int>(Load<uint32_t>(zeros, row / per_word * groups + group) >> shift &
+                              mask);
+    case ZeroLayout::kPackedColumns: {
+      const auto word = Load<uint32_t>(zeros, group * (rows / per_word) + row / per_word);
+      return static_cast<int>((word + zero_word_offset) >> shift & mask);
+    }
+    case ZeroLayout::kAwq:
+      return static_cast<int>(Load<uint32_t>(zeros, group * (rows / 8) + row / 8) >> AwqShift(row) &
+                              15);
+    case ZeroLayout::kInt8:
+      return zero_point +
+             Load<int8_t>(zeros, row / block_rows * scale_row_step + group * scale_group_step);
+  }
+  return zero_point;
+}
+
+DType ChooseDType(const QuantizedMatrix& m, DType otherwise) {
+  if (m.code_layout == CodeLayout::kF8E4M3 || !FitsBlocks(m) || !HalfHoldsScales(m))
+    return otherwise;
+  const int middle = m.code_layout == CodeLayout::kInt8 ? 0 : 1 << (m.bits - 1);
+  const auto zeros_from_to = [&](int low, int high) {
+    return AllBlocks(m, [&](int64_t row, int64_t group) {
+      const int zero = m.Zero(row, group);
+      return low <= zero && zero <= high;
+    });
+  };
+  // Packed zero points of one block of rows differ from row to row; block_rows is 1 there.
+  if (zeros_from_to(middle, middle)) return m.bits == 4 ? DType::kQ4_0 : DType::kQ8_0;
+  return m.bits == 4 && zeros_from_to(0, 15) ? DType::kQ5_0 : otherwise;
+}
+
+void MakeValues(const QuantizedMatrix& m, DType dtype, std::byte* out) {
+  const size_t row_bytes = RowBytes(dtype, m.cols);
+  for (int64_t tile = 0; tile < m.rows; tile += kTileRows) {
+    const int64_t end = std::min(m.rows, tile + kTileRows);
+    for (int64_t col = 0; col < m.cols; col += kBlock) {
+      const int count = static_cast<int>(std::min<int64_t>(kBlock, m.cols - col));
+      for (int64_t row = tile; row < end; ++row) {
+        std::byte* out_row = out + static_cast<size_t>(row) * row_bytes;
+        if (IsQuantized(dtype)) {
+          MakeBlock(m, dtype, row, col, out_row);
+        } else {
+          MakeFloats(m, dtype, row, col, count, out_row);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace fairlead
