@@ -195,6 +195,12 @@ TEST_P(DecoderTest, LayersInHostMemoryGiveTheSameBits) {
   }
 }
 
+std::string TestName(const testing::TestParamInfo<const char*>& info) {
+  std::string name = info.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
 INSTANTIATE_TEST_SUITE_P(Checkpoints, DecoderTest,
                          testing::Values("llama-gqa", "llama-tied-mqa", "llama-bias-sharded",
                                          "llama-bf16", "llama-rope-llama3", "llama-rope-linear",
@@ -204,11 +210,15 @@ INSTANTIATE_TEST_SUITE_P(Checkpoints, DecoderTest,
                                          "smollm3", "smollm3-interval", "phi4-mini",
                                          "llama3-head48", "mistral-head16", "gemma2-window16",
                                          "gemma3-7layers", "gpt-oss-3layers", "qwen3-moe-sparse"),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         TestName);
+
+// Written by the formats' own packages: golden/make/make_quantized.py.
+INSTANTIATE_TEST_SUITE_P(Quantized, DecoderTest,
+                         testing::Values("fp8-block", "fp8-tensor", "gptq-int4", "gptq-int4-asym",
+                                         "gptq-int4-act-order", "gptq-int8", "awq-int4", "ct-int4",
+                                         "ct-int4-asym", "ct-int8-packed", "ct-int8",
+                                         "ct-fp8-block", "ct-mixed"),
+                         TestName);
 
 TEST(DecoderLoadTest, EveryFailedAllocationIsAStatus) {
   const std::unique_ptr<Device> cpu = Cpu(Numerics::kFloat32);
