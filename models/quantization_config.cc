@@ -22,8 +22,9 @@ using Keys = std::initializer_list<std::string_view>;
 bool IsOff(const Json& value) {
   if (value.is_null()) return true;
   if (value.is_boolean()) return !value.get<bool>();
+  if (value.is_number()) return value.get<double>() == 0;
   if (value.is_string()) return value.get_ref<const std::string&>().empty();
-  return value.is_structured() && value.empty();
+  return std::all_of(value.begin(), value.end(), IsOff);
 }
 
 // Keys that we read, and keys that say how the checkpoint was made or how another program should
@@ -299,12 +300,11 @@ std::optional<QuantScheme> ReadGroup(const Json& json, const std::string& where,
 
 absl::StatusOr<std::vector<QuantScheme>> ReadCompressedTensors(const Json& json) {
   ConfigReader reader(json, kWhere);
-  RefuseUnknownKeys(
-      json, kWhere,
-      {"quant_method", "config_groups", "format", "ignore", "sparsity_config", "transform_config"},
-      {"global_compression_ratio", "kv_cache_scheme", "quantization_status", "run_compressed",
-       "version"},
-      reader);
+  RefuseUnknownKeys(json, kWhere,
+                    {"quant_method", "config_groups", "format", "ignore", "sparsity_config"},
+                    {"global_compression_ratio", "kv_cache_scheme", "quantization_status",
+                     "run_compressed", "version"},
+                    reader);
   CheckNames(kWhere, "ignore", reader);
   std::vector<QuantScheme> schemes;
   if (const Json* sparsity = reader.Find("sparsity_config"); sparsity != nullptr) {
@@ -337,9 +337,9 @@ absl::StatusOr<std::vector<QuantScheme>> ReadCompressedTensors(const Json& json)
 absl::StatusOr<bool> MatchesPattern(std::string_view pattern, std::string_view name) {
   absl::StatusOr<Regex> regex = Regex::Compile(StrCat("\\A(?:", pattern, ")"));
   if (!regex.ok()) {
-    return absl::Status(regex.status().code(),
-                        StrCat("quantization_config target ", ShortDump(Json(pattern)), ": ",
-                               std::string(regex.status().message())));
+    return absl::Status(regex.status().code(), StrCat("quantization_config target ",
+                                                      ShortDump(Json(StrCat("re:", pattern))), ": ",
+                                                      std::string(regex.status().message())));
   }
   std::vector<TextSpan> match;
   Regex::Search(*regex, name.size()).FindAll(name, &match);

@@ -149,6 +149,10 @@ class Resolver {
     return names;
   }
 
+  absl::Status InFile(const absl::Status& status) const {
+    return absl::Status(status.code(), StrCat(contents_.path, ": ", std::string(status.message())));
+  }
+
   absl::Status Error(std::string_view tensor, std::string_view what) const {
     return absl::InvalidArgumentError(
         StrCat(contents_.path, ": tensor ", Quoted(tensor), " ", what));
@@ -176,7 +180,7 @@ class Resolver {
     const std::string module = ModuleOf(name);
     if (module.empty()) return absl::OkStatus();
     const absl::StatusOr<const QuantScheme*> found = FindScheme(config_, module);
-    if (!found.ok()) return found.status();
+    if (!found.ok()) return InFile(found.status());
     if (*found == nullptr)
       return Error(name, "is quantised, but is no target of quantization_config's groups");
     const QuantScheme& scheme = **found;
@@ -199,11 +203,12 @@ class Resolver {
         break;
     }
     if (!status.ok()) return status;
-    Add(module, name, matrix);
+    Add(module, name, scheme, matrix);
     return absl::OkStatus();
   }
 
-  void Add(const std::string& module, const std::string& name, const QuantizedMatrix& matrix) {
+  void Add(const std::string& module, const std::string& name, const QuantScheme& scheme,
+           const QuantizedMatrix& matrix) {
     const DType dtype = ChooseDType(matrix, Otherwise(matrix.scale_type));
     made_.push_back({.name = module + ".weight",
                      .file_name = name,
@@ -212,7 +217,7 @@ class Resolver {
                      .data = nullptr,
                      .bytes = RowBytes(dtype, matrix.cols) * static_cast<size_t>(matrix.rows),
                      .make = [matrix, dtype](std::byte* out) { MakeValues(matrix, dtype, out); },
-                     .file_dtype = Describe(matrix)});
+                     .file_dtype = Describe(matrix, scheme)});
   }
 
   DType Otherwise(ScaleType scales) const {
@@ -221,16 +226,16 @@ class Resolver {
     return scales == ScaleType::kBF16 ? DType::kBF16 : model_dtype_;
   }
 
-  std::string Describe(const QuantizedMatrix& m) const {
+  std::string Describe(const QuantizedMatrix& m, const QuantScheme& scheme) const {
     std::string text = StrCat(config_.method, m.code_layout == CodeLayout::kF8E4M3 ? " e4m3 "
                                               : m.bits == 4                        ? " int4 "
                                                                                    : " int8 ");
-    if (m.block_rows > 1 && m.block_rows < m.rows) {
+    if (scheme.block_rows == 1 && scheme.block_cols > 0) {
+      StrAppend(&text, "g", scheme.block_cols);
+    } else if (m.block_rows == scheme.block_rows && m.block_cols == scheme.block_cols) {
       StrAppend(&text, m.block_rows, "x", m.block_cols);
-    } else if (m.groups > 1) {
-      StrAppend(&text, "g", m.block_cols);
     } else {
-      StrAppend(&text, m.scale_row_step == 0 ? "per tensor" : "per channel");
+      StrAppend(&text, m.block_rows >= m.rows ? "per tensor" : "per channel");
     }
     return m.group_of ? text + " act-order" : text;
   }

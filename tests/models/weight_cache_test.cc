@@ -8,6 +8,7 @@
 
 #include <future>
 
+#include "models/convert_weights.h"
 #include "tests/models/checkpoint_bytes.h"
 #include "tests/models/model_runner.h"
 #include "tests/reference/reference_device.h"
@@ -118,6 +119,21 @@ TEST_F(WeightCacheTest, AChangedModelIsNoticedWhateverItsTimeSays) {
   const Start again = Run();
   EXPECT_TRUE(again.status.ok()) << again.status;
   EXPECT_EQ(again.logits, changed.logits);
+}
+
+// The files are the same ones; what is made of them is not.
+TEST_F(WeightCacheTest, ConvertedWeightsAreNotThoseOfTheFile) {
+  Run();
+  const auto device = Cpu();
+  const auto status = [&](std::optional<DType> dtype) {
+    auto source = OpenWeights(model_);
+    if (dtype) source = ConvertWeights(*std::move(source), *dtype);
+    EXPECT_TRUE(source.ok()) << source.status();
+    return WeightCache(options_, **source, *device).status();
+  };
+  EXPECT_TRUE(status(std::nullopt).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(status(DType::kF32))) << status(DType::kF32);
+  EXPECT_TRUE(absl::IsFailedPrecondition(status(DType::kBF16)));
 }
 
 TEST_F(WeightCacheTest, ADamagedFileIsReplaced) {
