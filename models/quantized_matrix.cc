@@ -52,37 +52,45 @@ float ScaleValue(const std::byte* scales, ScaleType type, int64_t index) {
   return exponent == 0 ? 0x1p-127f : std::bit_cast<float>(uint32_t{exponent} << 23);
 }
 
+// `count` codes from words that are `step` words apart.
+void UnpackWords(const std::byte* words, int64_t step, int bits, int count, int* out) {
+  const int per_word = 32 / bits;
+  const uint32_t mask = (1u << bits) - 1;
+  for (int i = 0; i < count; i += per_word, words += 4 * step) {
+    auto word = Load<uint32_t>(words, 0);
+    const int end = std::min(count, i + per_word);
+    for (int j = i; j < end; ++j, word >>= bits) out[j] = static_cast<int>(word & mask);
+  }
+}
+
 // The codes of `count` columns from `col` on, a multiple of 32; FP8 ones as their bytes.
 void ReadCodes(const QuantizedMatrix& m, int64_t row, int64_t col, int count, int* out) {
   const int per_word = 32 / m.bits;
-  const uint32_t mask = (1u << m.bits) - 1;
   switch (m.code_layout) {
     case CodeLayout::kPackedRows: {
       const int64_t words = (m.cols + per_word - 1) / per_word;
-      for (int i = 0; i < count; ++i) {
-        const auto word = Load<uint32_t>(m.codes, row * words + (col + i) / per_word);
-        out[i] = static_cast<int>(word >> m.bits * (i % per_word) & mask);
-      }
-      return;
+      return UnpackWords(m.codes + 4 * (row * words + col / per_word), 1, m.bits, count, out);
     }
     case CodeLayout::kPackedColumns:
-      for (int i = 0; i < count; ++i) {
-        const auto word = Load<uint32_t>(m.codes, (col + i) / per_word * m.rows + row);
-        out[i] = static_cast<int>(word >> m.bits * (i % per_word) & mask);
-      }
+      return UnpackWords(m.codes + 4 * (col / per_word * m.rows + row), m.rows, m.bits, count, out);
+    case CodeLayout::kAwq: {
+      const int64_t step = m.rows / 8;
+      const std::byte* word = m.codes + 4 * (col * step + row / 8);
+      const int shift = AwqShift(row);
+      for (int i = 0; i < count; ++i, word += 4 * step)
+        out[i] = static_cast<int>(Load<uint32_t>(word, 0) >> shift & 15);
       return;
-    case CodeLayout::kAwq:
-      for (int i = 0; i < count; ++i) {
-        const auto word = Load<uint32_t>(m.codes, (col + i) * (m.rows / 8) + row / 8);
-        out[i] = static_cast<int>(word >> AwqShift(row) & 15);
-      }
+    }
+    case CodeLayout::kInt8: {
+      const std::byte* codes = m.codes + row * m.cols + col;
+      for (int i = 0; i < count; ++i) out[i] = Load<int8_t>(codes, i);
       return;
-    case CodeLayout::kInt8:
-      for (int i = 0; i < count; ++i) out[i] = Load<int8_t>(m.codes, row * m.cols + col + i);
+    }
+    case CodeLayout::kF8E4M3: {
+      const std::byte* codes = m.codes + row * m.cols + col;
+      for (int i = 0; i < count; ++i) out[i] = Load<uint8_t>(codes, i);
       return;
-    case CodeLayout::kF8E4M3:
-      for (int i = 0; i < count; ++i) out[i] = Load<uint8_t>(m.codes, row * m.cols + col + i);
-      return;
+    }
   }
 }
 
@@ -102,34 +110,38 @@ std::array<float, 256> F8E4M3Values() {
 }
 const std::array<float, 256> kF8E4M3Values = F8E4M3Values();
 
-void StoreFloat(DType dtype, float value, std::byte* row, int64_t col) {
-  switch (dtype) {
-    case DType::kF32:
-      return Store(row + 4 * col, value);
-    case DType::kF16:
-      return Store(row + 2 * col, F32ToF16(value));
-    default:
-      return Store(row + 2 * col, F32ToBF16(value));
+void StoreFloats(DType dtype, const float* values, int count, std::byte* out) {
+  if (dtype == DType::kF32) {
+    std::memcpy(out, values, sizeof(float) * static_cast<size_t>(count));
+  } else if (dtype == DType::kF16) {
+    for (int i = 0; i < count; ++i) Store(out + 2 * i, F32ToF16(values[i]));
+  } else {
+    for (int i = 0; i < count; ++i) Store(out + 2 * i, F32ToBF16(values[i]));
   }
 }
 
 void MakeFloats(const QuantizedMatrix& m, DType dtype, int64_t row, int64_t col, int count,
                 std::byte* out_row) {
   int codes[kBlock];
+  float values[kBlock];
   ReadCodes(m, row, col, count, codes);
-  int64_t group = -1;
-  float scale = 0;
-  int zero = 0;
-  for (int i = 0; i < count; ++i) {
-    if (const int64_t own = m.Group(col + i); own != group) {
-      group = own;
-      scale = m.Scale(row, group);
-      zero = m.Zero(row, group);
+  for (int i = 0; i < count;) {
+    const int64_t group = m.Group(col + i);
+    const float scale = m.Scale(row, group);
+    const int zero = m.Zero(row, group);
+    int end = count;  // of the run with one scale
+    if (m.group_of) {
+      end = i + 1;
+    } else if (const int64_t left = (group + 1) * m.block_cols - (col + i); left < count - i) {
+      end = i + static_cast<int>(left);
     }
-    const float code = m.code_layout == CodeLayout::kF8E4M3 ? kF8E4M3Values[codes[i]]
-                                                            : static_cast<float>(codes[i] - zero);
-    StoreFloat(dtype, code * scale, out_row, col + i);
+    if (m.code_layout == CodeLayout::kF8E4M3) {
+      for (; i < end; ++i) values[i] = kF8E4M3Values[codes[i]] * scale;
+    } else {
+      for (; i < end; ++i) values[i] = static_cast<float>(codes[i] - zero) * scale;
+    }
   }
+  StoreFloats(dtype, values, count, out_row + RowBytes(dtype, col));
 }
 
 void MakeBlock(const QuantizedMatrix& m, DType dtype, int64_t row, int64_t col,
@@ -147,13 +159,14 @@ void MakeBlock(const QuantizedMatrix& m, DType dtype, int64_t row, int64_t col,
   }
   // Nibbles: the first 16 elements low, the others high. q5_0 has the fifth bits before them.
   const bool five = dtype == DType::kQ5_0;
-  uint32_t fifth = 0;
-  for (int i = 0; i < kBlock; ++i) {
-    codes[i] += five ? 16 : 8;
-    fifth |= static_cast<uint32_t>(codes[i] >> 4 & 1) << i;
+  for (int& code : codes) code += five ? 16 : 8;
+  std::byte* nibbles = block + 2;
+  if (five) {
+    uint32_t fifth = 0;
+    for (int i = 0; i < kBlock; ++i) fifth |= static_cast<uint32_t>(codes[i] >> 4 & 1) << i;
+    Store(nibbles, fifth);
+    nibbles += sizeof(fifth);
   }
-  if (five) Store(block + 2, fifth);
-  std::byte* nibbles = block + (five ? 6 : 2);
   for (int i = 0; i < kBlock / 2; ++i) {
     Store(nibbles + i, static_cast<uint8_t>((codes[i] & 15) | (codes[i + kBlock / 2] & 15) << 4));
   }
