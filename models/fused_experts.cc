@@ -55,13 +55,37 @@ struct Transposed {
   }
 };
 
+// Rows first, first + step ... of [experts, rows, blocks, 16] nibbles and [experts, rows, blocks]
+// exponents, as blocks of kMXFP4. The file's byte j holds the elements 2j and 2j + 1 of a block,
+// ours j and j + 16 (dtype.h).
+struct Interleaved {
+  static constexpr int64_t kNibbleBytes = 16;
+
+  const std::byte* nibbles;
+  const std::byte* exponents;
+  int64_t experts, rows, blocks, first, step;
+
+  void operator()(std::byte* out) const {
+    for (int64_t row = first; row < experts * rows; row += step) {
+      for (int64_t block = row * blocks; block < (row + 1) * blocks; ++block) {
+        *out++ = exponents[block];
+        const std::byte* pair = nibbles + block * kNibbleBytes;
+        for (int64_t j = 0; j < kNibbleBytes; ++j) {
+          const int shift = j % 2 == 0 ? 0 : 4;
+          const std::byte low = pair[j / 2] >> shift;
+          const std::byte high = pair[kNibbleBytes / 2 + j / 2] >> shift;
+          *out++ = (low & std::byte{15}) | (high << 4);
+        }
+      }
+    }
+  }
+};
+
 class Splitter {
  public:
   explicit Splitter(const WeightSource& source) : source_(source) {}
 
   absl::StatusOr<std::unique_ptr<WeightSource>> Run() {
-    constexpr std::string_view kGateUp = ".mlp.experts.gate_up_proj";
-    constexpr std::string_view kDown = ".mlp.experts.down_proj";
     for (const WeightInfo& tensor : source_.tensors()) {
       for (const std::string_view kind : {kGateUp, kDown}) {
         const bool bias = tensor.name.ends_with(StrCat(kind, "_bias"));
@@ -72,10 +96,64 @@ class Splitter {
         if (!status.ok()) return status;
       }
     }
+    if (absl::Status status = AddBlocks(); !status.ok()) return status;
     return std::make_unique<SplitWeights>(source_, std::move(tensors_));
   }
 
  private:
+  static constexpr std::string_view kGateUp = ".mlp.experts.gate_up_proj";
+  static constexpr std::string_view kDown = ".mlp.experts.down_proj";
+
+  absl::Status AddBlocks() {
+    for (const SkippedTensor& nibbles : source_.skipped()) {
+      for (const std::string_view kind : {kGateUp, kDown}) {
+        if (!nibbles.name.ends_with(StrCat(kind, "_blocks"))) continue;
+        const std::string scales =
+            StrCat(nibbles.name.substr(0, nibbles.name.size() - 6), "scales");
+        const std::string prefix = nibbles.name.substr(0, nibbles.name.rfind(".experts.") + 9);
+        absl::Status status;
+        if (kind == kDown) {
+          status = AddBlocks(nibbles, scales, prefix + "down_proj", 0, 1);
+        } else {
+          status = AddBlocks(nibbles, scales, prefix + "gate_proj", 0, 2);
+          status.Update(AddBlocks(nibbles, scales, prefix + "up_proj", 1, 2));
+        }
+        if (!status.ok()) return status;
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status AddBlocks(const SkippedTensor& nibbles, const std::string& scales_name,
+                         const std::string& module, int64_t first, int64_t step) {
+    const SkippedTensor* scales = nullptr;
+    for (const SkippedTensor& each : source_.skipped()) {
+      if (each.name == scales_name) scales = &each;
+    }
+    if (scales == nullptr) {
+      return absl::InvalidArgumentError(
+          StrCat(source_.path(), ": tensor ", nibbles.name, " has no ", scales_name));
+    }
+    std::vector<int64_t> dim = scales->dim;
+    dim.push_back(Interleaved::kNibbleBytes);
+    const bool bytes = nibbles.dtype == "U8" && scales->dtype == "U8";
+    if (!bytes || dim.size() != 4 || nibbles.dim != dim || dim[1] % step != 0) {
+      return absl::InvalidArgumentError(
+          StrCat(source_.path(), ": tensors ", nibbles.name, " and ", scales_name,
+                 " must be U8 [experts, n, k / 32, 16] and [experts, n, k / 32]",
+                 step > 1 ? ", n even" : ""));
+    }
+    WeightInfo made;
+    made.name = module + ".weight";
+    made.file_name = nibbles.name;
+    made.dtype = DType::kMXFP4;
+    made.dim = {dim[0], dim[1] / step, dim[2] * Info(made.dtype).block_elements};
+    made.bytes = (nibbles.bytes + scales->bytes) / static_cast<size_t>(step);
+    made.make = Interleaved{nibbles.data, scales->data, dim[0], dim[1], dim[2], first, step};
+    tensors_.push_back(std::move(made));
+    return absl::OkStatus();
+  }
+
   absl::Status Halves(const WeightInfo& tensor, const std::string& prefix, bool bias) {
     absl::Status status = Add(tensor, prefix + "gate_proj", bias, 0, 2);
     status.Update(Add(tensor, prefix + "up_proj", bias, 1, 2));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // gpt-oss's experts as Hugging Face folders have them: gate and up in one tensor whose columns (or
-// biases) take turns, everything as [experts, k, n]. Any thread.
+// biases) take turns, everything as [experts, k, n], or in MXFP4 as U8 `_blocks` and `_scales` of
+// [experts, n, k / 32, 16] and [experts, n, k / 32]. Any thread.
 #pragma once
 
 #include <memory>

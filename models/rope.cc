@@ -276,6 +276,10 @@ absl::StatusOr<RopeConfig> ParseRope(const Json& config, int head_dim) {
   if (*scaling != nullptr) ReadScaling(**scaling, rope, reader);
   if (!reader.ok()) return reader.status();
   rope.theta = ReadShared("rope_theta", 1, kMaxTheta, 10000, *scaling, reader);
+  if (rope.scaling == RopeScaling::kYarn && rope.theta <= 1) {
+    reader.Fail(absl::InvalidArgumentError(
+        StrCat("config key \"rope_theta\" is ", rope.theta, "; YaRN needs one above 1")));
+  }
   rope.rotary_dim = ReadRotaryDim(head_dim, *scaling, reader);
   rope.pairing = ReadPairing(reader);
   ReadDivisors(rope, reader);

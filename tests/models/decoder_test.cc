@@ -7,34 +7,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <fstream>
-#include <functional>
+#include <algorithm>
 #include <optional>
-#include <sstream>
 
-#include "absl/strings/str_cat.h"
-#include "models/json.h"
 #include "tests/fault_device.h"
 #include "tests/guarded_device.h"
+#include "tests/models/golden_checkpoint.h"
 #include "tests/models/model_runner.h"
 #include "tests/reference/reference_device.h"
 
 namespace fairlead {
 namespace {
 
-constexpr int kMaxTokens = 64;
-
-std::string Folder(const std::string& name) {
-  return absl::StrCat(FAIRLEAD_GOLDEN_DIR, "/models/", name);
-}
-
-std::string ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
+constexpr int kMaxTokens = GoldenCheckpoint::kMaxTokens;
 
 std::unique_ptr<Device> Open(std::string_view name, Numerics numerics) {
   auto device = OpenDevice(name, {.threads = 2, .numerics = numerics});
@@ -44,89 +29,19 @@ std::unique_ptr<Device> Open(std::string_view name, Numerics numerics) {
 
 std::unique_ptr<Device> Cpu(Numerics numerics) { return Open("cpu", numerics); }
 
-struct Difference {
-  double largest = 0, rms = 0;
-};
-
-Difference Compare(const std::vector<float>& got, const float* want) {
-  Difference difference;
-  double sum = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    const double d = std::abs(static_cast<double>(got[i]) - want[i]);
-    // A NaN anywhere must not pass as a small difference.
-    if (!(d <= difference.largest)) difference.largest = d;
-    sum += d * d;
-  }
-  difference.rms = std::sqrt(sum / got.size());
-  return difference;
-}
-
-// How far two greedy runs agree, as far as they can be compared.
-int AgreeingSteps(const std::vector<Token>& got, const std::vector<Token>& want) {
-  size_t i = 0;
-  while (i < got.size() && i < want.size() && got[i] == want[i]) ++i;
-  return static_cast<int>(i);
-}
-
 class DecoderTest : public testing::TestWithParam<const char*> {
  protected:
+  using MakeDevice = GoldenCheckpoint::MakeDevice;
   void SetUp() override {
-    auto golden = ParseJson(ReadFile(Folder(GetParam()) + "/golden.json"));
-    ASSERT_TRUE(golden.ok()) << golden.status();
-    golden_ = *std::move(golden);
-    const std::string bytes = ReadFile(Folder(GetParam()) + "/golden.f32");
-    values_.resize(bytes.size() / sizeof(float));
-    std::memcpy(values_.data(), bytes.data(), bytes.size());
-    tolerance_ = std::max(1e-3, 20 * golden_["float32_vs_float64"].get<double>());
+    auto checkpoint = GoldenCheckpoint::Read(GetParam());
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    checkpoint_ = *std::move(checkpoint);
   }
+  std::string Folder() const { return GoldenCheckpoint::Folder(GetParam()); }
+  void ExpectFloat32(const MakeDevice& make) const { checkpoint_.ExpectFloat32(Folder(), make); }
+  void ExpectPrecise(const MakeDevice& make) const { checkpoint_.ExpectPrecise(Folder(), make); }
 
-  // As many positions as the goldens of `prompt` tokens need. LongRoPE chooses by them, as
-  // transformers does by the sequence: phi3-longrope's prompts of 17 end at its original 32.
-  static int Positions(size_t prompt) {
-    constexpr size_t kGreedy = 16;
-    return prompt + kGreedy - 1 <= 32 ? 32 : kMaxTokens;
-  }
-
-  using MakeDevice = std::function<std::unique_ptr<Device>()>;
-  using Check = std::function<void(ModelRunner&, const Json& sequence, const std::vector<float>&)>;
-  // Runs each sequence on a device of its own.
-  void ForEachSequence(const MakeDevice& make, const Check& check) {
-    for (const Json& sequence : golden_["sequences"]) {
-      const auto ids = sequence["ids"].get<std::vector<Token>>();
-      auto runner = ModelRunner::Open(Folder(GetParam()), make(), Positions(ids.size()));
-      ASSERT_TRUE(runner.ok()) << runner.status();
-      check(**runner, sequence, (*runner)->Run(ids, static_cast<int>(ids.size())));
-    }
-  }
-  const float* Want(const Json& sequence) const {
-    return values_.data() + sequence["logits"]["offset"].get<size_t>();
-  }
-
-  void ExpectFloat32(const MakeDevice& make) {
-    ForEachSequence(make, [&](ModelRunner& runner, const Json& sequence,
-                              const std::vector<float>& logits) {
-      const auto ids = sequence["ids"].get<std::vector<Token>>();
-      EXPECT_LE(Compare(logits, Want(sequence)).largest, tolerance_) << "length " << ids.size();
-      runner.Restart();
-      EXPECT_GE(AgreeingSteps(runner.Greedy(ids, 16), sequence["greedy"].get<std::vector<Token>>()),
-                sequence["comparable_steps"].get<int>());
-    });
-  }
-
-  void ExpectPrecise(const MakeDevice& make) {
-    // There a router's near tie takes another expert.
-    const bool ties = std::string(GetParam()).starts_with("qwen3-moe");
-    ForEachSequence(make,
-                    [&](ModelRunner&, const Json& sequence, const std::vector<float>& logits) {
-                      const Difference d = Compare(logits, Want(sequence));
-                      EXPECT_LE(d.rms, ties ? 0.4 : 0.15);
-                      EXPECT_LE(d.largest, ties ? 4.0 : 1.0);
-                    });
-  }
-
-  Json golden_;
-  std::vector<float> values_;
-  double tolerance_ = 0;
+  GoldenCheckpoint checkpoint_;
 };
 
 TEST_P(DecoderTest, CpuFloat32) {
@@ -158,9 +73,9 @@ TEST_P(DecoderTest, HostSimt64Precise) {
 
 TEST_P(DecoderTest, ChunksGiveTheSameBits) {
   for (const char* name : {"cpu", "host-simt:32", "host-simt:64"}) {
-    auto runner = ModelRunner::Open(Folder(GetParam()), Open(name, Numerics::kPrecise), kMaxTokens);
+    auto runner = ModelRunner::Open(Folder(), Open(name, Numerics::kPrecise), kMaxTokens);
     ASSERT_TRUE(runner.ok()) << runner.status();
-    const auto ids = golden_["sequences"][2]["ids"].get<std::vector<Token>>();
+    const auto ids = checkpoint_.golden()["sequences"][2]["ids"].get<std::vector<Token>>();
     const std::vector<float> whole = (*runner)->Run(ids, 1);
     for (const size_t chunk : {1, 7, 16}) {
       (*runner)->Restart();
@@ -177,13 +92,13 @@ TEST_P(DecoderTest, LayersInHostMemoryGiveTheSameBits) {
   for (const char* name : {"host-simt:32", "host-simt:64"}) {
     std::vector<float> resident;
     for (const std::optional<int> layers : {std::optional<int>(), {1}, {0}}) {
-      auto runner = ModelRunner::Open(Folder(GetParam()), Open(name, Numerics::kPrecise),
-                                      kMaxTokens, {}, {.resident = layers});
+      auto runner = ModelRunner::Open(Folder(), Open(name, Numerics::kPrecise), kMaxTokens, {},
+                                      {.resident = layers});
       ASSERT_TRUE(runner.ok()) << runner.status();
       const Model& model = (*runner)->model();
       EXPECT_EQ(model.resident_layers(), layers.value_or(model.config().layers));
       EXPECT_EQ(model.host_weight_bytes() > 0, layers.has_value());
-      const auto ids = golden_["sequences"][2]["ids"].get<std::vector<Token>>();
+      const auto ids = checkpoint_.golden()["sequences"][2]["ids"].get<std::vector<Token>>();
       std::vector<float> logits = (*runner)->Run(ids, static_cast<int>(ids.size()));
       for (int step = 0; step < 3; ++step) {
         const std::vector<float> next = (*runner)->Run(absl::MakeConstSpan(ids).first(1), 1);
@@ -201,16 +116,15 @@ std::string TestName(const testing::TestParamInfo<const char*>& info) {
   return name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Checkpoints, DecoderTest,
-                         testing::Values("llama-gqa", "llama-tied-mqa", "llama-bias-sharded",
-                                         "llama-bf16", "llama-rope-llama3", "llama-rope-linear",
-                                         "mistral-window8", "qwen2-tied", "qwen2-yarn", "qwen3",
-                                         "qwen3-moe", "gemma2", "gemma3", "phi3", "phi3-longrope",
-                                         "olmo2", "mixtral-sharded", "gpt-oss-bf16", "granite",
-                                         "smollm3", "smollm3-interval", "phi4-mini",
-                                         "llama3-head48", "mistral-head16", "gemma2-window16",
-                                         "gemma3-7layers", "gpt-oss-3layers", "qwen3-moe-sparse"),
-                         TestName);
+INSTANTIATE_TEST_SUITE_P(
+    Checkpoints, DecoderTest,
+    testing::Values("llama-gqa", "llama-tied-mqa", "llama-bias-sharded", "llama-bf16",
+                    "llama-rope-llama3", "llama-rope-linear", "mistral-window8", "qwen2-tied",
+                    "qwen2-yarn", "qwen3", "qwen3-moe", "gemma2", "gemma3", "phi3", "phi3-longrope",
+                    "olmo2", "mixtral-sharded", "gpt-oss-bf16", "gpt-oss-mxfp4", "granite",
+                    "smollm3", "smollm3-interval", "phi4-mini", "llama3-head48", "mistral-head16",
+                    "gemma2-window16", "gemma3-7layers", "gpt-oss-3layers", "qwen3-moe-sparse"),
+    TestName);
 
 // Written by the formats' own packages: golden/make/make_quantized.py.
 INSTANTIATE_TEST_SUITE_P(Quantized, DecoderTest,
@@ -223,7 +137,7 @@ INSTANTIATE_TEST_SUITE_P(Quantized, DecoderTest,
 TEST(DecoderLoadTest, EveryFailedAllocationIsAStatus) {
   const std::unique_ptr<Device> cpu = Cpu(Numerics::kFloat32);
   FaultDevice device(*cpu);
-  auto source = OpenWeights(Folder("llama-gqa"));
+  auto source = OpenWeights(GoldenCheckpoint::Folder("llama-gqa"));
   ASSERT_TRUE(source.ok()) << source.status();
   device.FailAt(-1);
   ASSERT_TRUE(LoadModel(**source, device, kMaxTokens).ok());
@@ -249,7 +163,7 @@ class SmallDevice : public FaultDevice {
 
 TEST(DecoderLoadTest, AsManyLayersStayOnTheDeviceAsFit) {
   const std::unique_ptr<Device> simt = Open("host-simt:32", Numerics::kPrecise);
-  auto source = OpenWeights(Folder("llama-gqa"));
+  auto source = OpenWeights(GoldenCheckpoint::Folder("llama-gqa"));
   ASSERT_TRUE(source.ok()) << source.status();
   const auto whole = LoadModel(**source, *simt, kMaxTokens);
   ASSERT_TRUE(whole.ok()) << whole.status();
@@ -276,7 +190,8 @@ TEST(DecoderLoadTest, AsManyLayersStayOnTheDeviceAsFit) {
 }
 
 TEST(DecoderLoadTest, UnknownPathIsNotFound) {
-  EXPECT_EQ(ModelRunner::Open(Folder("no-such-model"), Cpu(Numerics::kFloat32), kMaxTokens)
+  EXPECT_EQ(ModelRunner::Open(GoldenCheckpoint::Folder("no-such-model"), Cpu(Numerics::kFloat32),
+                              kMaxTokens)
                 .status()
                 .code(),
             absl::StatusCode::kNotFound);

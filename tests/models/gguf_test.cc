@@ -124,10 +124,9 @@ TEST(GgufTest, TranslatesTensorNames) {
   EXPECT_EQ(HfTensorName("output.weight"), "lm_head.weight");
   EXPECT_EQ(HfTensorName("blk.12.attn_output.bias"), "model.layers.12.self_attn.o_proj.bias");
   EXPECT_EQ(HfTensorName("blk.0.ffn_down.weight"), "model.layers.0.mlp.down_proj.weight");
-  for (const char* unknown :
-       {"rope_freqs.weight", "blk.0.ffn_gate_exps.weight", "blk..attn_q.weight", "blk.0",
-        "blk.x.attn_q.weight", "blk.-1.attn_q.weight", "blk.", "", ".weight", "output_norm",
-        "blk.0.attn_q.scale"}) {
+  for (const char* unknown : {"rope_freqs.weight", "blk.0.ssm_in.weight", "blk..attn_q.weight",
+                              "blk.0", "blk.x.attn_q.weight", "blk.-1.attn_q.weight", "blk.", "",
+                              ".weight", "output_norm", "blk.0.attn_q.scale"}) {
     EXPECT_EQ(HfTensorName(unknown), unknown);
   }
 }
@@ -173,9 +172,12 @@ TEST(GgufTest, TranslatesRopeScaling) {
   GgufWriter yarn = TinyLlama();
   yarn.AddString("llama.rope.scaling.type", "yarn");
   yarn.AddF32("llama.rope.scaling.factor", 4);
-  const auto refused = ParseConfig(ConfigOf(yarn));
-  EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(refused.status().message(), HasSubstr("\"yarn\""));
+  yarn.AddU32("llama.rope.scaling.original_context_length", 32);
+  const auto scaled = ParseConfig(ConfigOf(yarn));
+  ASSERT_TRUE(scaled.ok()) << scaled.status();
+  EXPECT_EQ(scaled->ropes[0].scaling, RopeScaling::kYarn);
+  EXPECT_EQ(scaled->ropes[0].factor, 4);
+  EXPECT_EQ(scaled->ropes[0].original_positions, 32);
 }
 
 TEST(GgufTest, FeaturesWeLackAreRefusedByName) {

@@ -131,12 +131,21 @@ constexpr auto kWrong = absl::StatusCode::kInvalidArgument;
 INSTANTIATE_TEST_SUITE_P(
     All, RopeRefusal,
     ::testing::Values(
-        Refusal{R"({"rope_scaling":{"rope_type":"yarn","factor":4}})", kUnknown,
-                "\"yarn\" is not supported; known: default, linear, llama3"},
-        Refusal{R"({"rope_scaling":{"type":"dynamic","factor":4}})", kUnknown, "\"dynamic\""},
-        Refusal{R"({"rope_scaling":{"type":"longrope","short_factor":[1]}})", kUnknown,
-                "\"longrope\""},
-        Refusal{R"({"rope_scaling":{"type":"su"}})", kUnknown, "\"su\""},
+        Refusal{R"({"rope_scaling":{"type":"dynamic","factor":4}})", kUnknown,
+                "\"dynamic\" is not supported; known: default, linear, llama3, yarn, longrope"},
+        Refusal{R"({"rope_scaling":{"rope_type":"yarn"}})", kWrong,
+                "\"rope_scaling.factor\" is missing"},
+        Refusal{R"({"rope_scaling":{"rope_type":"yarn","factor":4,"beta_fast":0}})", kWrong,
+                "\"rope_scaling.beta_fast\" is 0"},
+        Refusal{R"({"rope_theta":1,"rope_scaling":{"rope_type":"yarn","factor":4}})", kWrong,
+                "\"rope_theta\" is 1; YaRN needs one above 1"},
+        Refusal{R"({"rope_scaling":{"type":"longrope"}})", kWrong, "\"rope_scaling.short_factor\""},
+        Refusal{
+            R"({"rope_scaling":{"type":"su","short_factor":[1,1,1,0],"long_factor":[1,1,1,1]}})",
+            kWrong, "\"rope_scaling.short_factor\" must be a list of numbers from 1e-06"},
+        Refusal{
+            R"({"rope_scaling":{"type":"longrope","short_factor":[1,1,1,1],"long_factor":[1]}})",
+            kWrong, "\"longrope\" has 1 factors; 4 are needed"},
         Refusal{R"({"rope_scaling":{"type":"mrope","rope_type":"default"}})", kUnknown,
                 "\"mrope\""},
         Refusal{R"({"rope_scaling":{"rope_type":"default","mrope_section":[1]}})", kUnknown,

@@ -388,8 +388,9 @@ def write(folder, path):
 
 
 def twins(models):
-    """The folders that a GGUF file can hold."""
-    return [f for f in sorted(models.iterdir()) if (f / "config.json").exists() and f.name not in NOT_HELD]
+    """The folders that a GGUF file can hold: not those of other quantisations, whose values are what GGUF's types cannot say."""
+    return [f for f in sorted(models.iterdir()) if (f / "config.json").exists() and f.name not in NOT_HELD
+            and Config(f).get("quantization_config", {}).get("quant_method", "mxfp4") == "mxfp4"]
 
 
 def main():
