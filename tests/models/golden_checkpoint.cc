@@ -44,6 +44,12 @@ int Positions(size_t prompt) {
   return prompt + kGreedy - 1 <= 32 ? 32 : GoldenCheckpoint::kMaxTokens;
 }
 
+// For fidelity_table.py, which reads it from gtest's report.
+void Record(const char* numerics, const Device& device, double difference) {
+  testing::Test::RecordProperty(absl::StrCat(numerics, " ", device.info().name),
+                                absl::StrCat(difference));
+}
+
 }  // namespace
 
 std::string GoldenCheckpoint::Folder(const std::string& name) {
@@ -94,6 +100,7 @@ void GoldenCheckpoint::ExpectFloat32(const std::string& weights, const MakeDevic
 void GoldenCheckpoint::ExpectPrecise(const std::string& weights, const MakeDevice& make) const {
   // There a router's near tie takes another expert.
   const bool ties = name_.starts_with("qwen3-moe");
+  double rms = 0;
   ForEachSequence(weights, make,
                   [&](ModelRunner&, const Json& sequence, const std::vector<float>& logits) {
                     const Difference d = Compare(logits, Want(sequence));
