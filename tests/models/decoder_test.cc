@@ -102,7 +102,7 @@ TEST_P(DecoderTest, ChunksGiveTheSameBits) {
 }
 
 TEST_P(DecoderTest, LayersInHostMemoryGiveTheSameBits) {
-  for (const auto& [name, few] : {std::pair("host-simt:32", 1), {"host-simt:64", 0}}) {
+  for (const auto& [name, few] : {std::pair("host-simt:32", 1), std::pair("host-simt:64", 0)}) {
     std::vector<float> resident;
     for (const std::optional<int> layers : {std::optional<int>(), {few}}) {
       auto runner = ModelRunner::Open(Folder(), Open(name, Numerics::kPrecise), kMaxTokens, {},
