@@ -116,6 +116,25 @@ class Checker {
 // A tensor that was left out; one with elements but no data is a mistake, which Shape reports.
 bool Absent(const Tensor& t) { return t.rank == 0 && t.data == nullptr; }
 
+// What of RouteArgs is no tensor.
+void CheckRouteChoice(const Checker& check, const RouteArgs& args) {
+  const int64_t experts = args.logits.dim[1], slots = args.expert.dim[1];
+  check.Require(
+      args.scores == RouteArgs::Scores::kSoftmax || args.scores == RouteArgs::Scores::kSigmoid,
+      "scores", "must be kSoftmax or kSigmoid", static_cast<int>(args.scores));
+  check.Require(
+      args.groups >= 1 && args.groups <= RouteArgs::kMaxGroups && experts % args.groups == 0,
+      "groups", "must be 1 to 32 and divide the experts", args.groups);
+  check.Require(args.chosen_groups >= 1 && args.chosen_groups <= args.groups, "chosen_groups",
+                "must be 1 to groups", args.chosen_groups);
+  check.Require(args.group_scores >= 1 && args.group_scores <= experts / args.groups,
+                "group_scores", "must be 1 to experts / groups", args.group_scores);
+  check.Require(slots <= experts / args.groups * args.chosen_groups, "expert",
+                "must have no more slots than the chosen groups have experts",
+                static_cast<double>(slots));
+  check.Require(std::isfinite(args.scale), "scale", "must be finite", args.scale);
+}
+
 class CheckedOps : public Ops {
  public:
   explicit CheckedOps(const Ops& target) : target_(target) {}
@@ -152,6 +171,26 @@ void CheckedOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
   check.Require(std::isfinite(args.epsilon) && args.epsilon >= 0, "epsilon",
                 "must be finite and not negative", args.epsilon);
   target_.RmsNorm(stream, args);
+}
+
+void CheckedOps::LayerNorm(Stream& stream, const LayerNormArgs& args) const {
+  const Checker check("LayerNorm");
+  check.ActivationType("x", args.x);
+  check.Shape("x", args.x, args.x.dtype, {kAnySize, kAnySize});
+  const int64_t hidden = args.x.dim[1];
+  check.Require(hidden > 0, "x", "must have columns");
+  check.Shape("out", args.out, args.x.dtype, {args.x.dim[0], hidden});
+  if (args.out.data != args.x.data) check.Apart("out", args.out, "x", args.x);
+  const std::pair<const char*, const Tensor*> factors[] = {{"weight", &args.weight},
+                                                           {"bias", &args.bias}};
+  for (const auto& [field, tensor] : factors) {
+    if (Absent(*tensor)) continue;
+    check.Shape(field, *tensor, DType::kF32, {hidden});
+    check.Apart("out", args.out, field, *tensor);
+  }
+  check.Require(std::isfinite(args.epsilon) && args.epsilon >= 0, "epsilon",
+                "must be finite and not negative", args.epsilon);
+  target_.LayerNorm(stream, args);
 }
 
 void CheckedOps::Matmul(Stream& stream, const MatmulArgs& args) const {
@@ -220,6 +259,7 @@ void CheckedOps::Attention(Stream& stream, const AttentionArgs& args) const {
   check.Shape("block_table", args.block_table, DType::kI32, {seqs, kAnySize});
   check.Require(std::isfinite(args.scale), "scale", "must be finite", args.scale);
   check.Require(args.window >= 0, "window", "must not be negative", args.window);
+  check.Require(args.causal || args.window == 0, "window", "must be 0 without causal", args.window);
   check.Require(std::isfinite(args.soft_cap) && args.soft_cap >= 0, "soft_cap",
                 "must be finite and not negative", args.soft_cap);
   if (!Absent(args.sinks)) {
@@ -237,8 +277,9 @@ void CheckedOps::ActivateAndMul(Stream& stream, const ActivateAndMulArgs& args) 
   const Checker check("ActivateAndMul");
   check.ActivationType("out", args.out);
   check.Shape("out", args.out, args.out.dtype, {kAnySize, kAnySize});
-  check.Shape("x", args.x, args.out.dtype, {args.out.dim[0], 2 * args.out.dim[1]});
-  check.Apart("out", args.out, "x", args.x);
+  const int64_t ffn = args.out.dim[1];
+  check.Shape("x", args.x, args.out.dtype, {args.out.dim[0], args.gated ? 2 * ffn : ffn});
+  if (args.gated || args.out.data != args.x.data) check.Apart("out", args.out, "x", args.x);
   check.Require(args.activation == Activation::kSilu || args.activation == Activation::kGeluTanh ||
                     args.activation == Activation::kGelu ||
                     args.activation == Activation::kClampedSilu,
@@ -247,6 +288,7 @@ void CheckedOps::ActivateAndMul(Stream& stream, const ActivateAndMulArgs& args) 
   if (args.activation == Activation::kClampedSilu) {
     check.Require(std::isfinite(args.limit) && args.limit > 0, "limit",
                   "must be finite and above 0", args.limit);
+    check.Require(args.gated, "gated", "must be true for kClampedSilu");
   }
   target_.ActivateAndMul(stream, args);
 }
@@ -314,6 +356,12 @@ void CheckedOps::Route(Stream& stream, const RouteArgs& args) const {
   check.Apart("expert", args.expert, "logits", args.logits);
   check.Apart("weight", args.weight, "logits", args.logits);
   check.Apart("weight", args.weight, "expert", args.expert);
+  if (!Absent(args.bias)) {
+    check.Shape("bias", args.bias, DType::kF32, {experts});
+    check.Apart("expert", args.expert, "bias", args.bias);
+    check.Apart("weight", args.weight, "bias", args.bias);
+  }
+  CheckRouteChoice(check, args);
   target_.Route(stream, args);
 }
 

@@ -19,10 +19,13 @@
 
 namespace fairlead {
 
+// out[t] = table[token[t]]; with accumulate the row is added to what is there (embeddings of
+// positions and of token types).
 struct EmbedArgs {
   Tensor token;               // i32 [tokens], each in [0, table->rows())
   const PackedWeight* table;  // [vocab, hidden], packed with embedding = true
   Tensor out;                 // [tokens, hidden]
+  bool accumulate = false;
 
   auto tensors() const { return std::array{token, out}; }
 };
@@ -40,6 +43,18 @@ struct RmsNormArgs {
   int64_t column = 0;
 
   auto tensors() const { return std::array{x, weight, out}; }
+};
+
+// out = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon) * weight + bias (Ba et al., arXiv
+// 1607.06450), the variance from the rounded mean. out may be x.
+struct LayerNormArgs {
+  Tensor x;            // [tokens, hidden]
+  Tensor weight = {};  // f32 [hidden]; absent: ones (OLMo, arXiv 2402.00838)
+  Tensor bias = {};    // f32 [hidden]; absent: none
+  Tensor out;          // [tokens, hidden]
+  float epsilon;
+
+  auto tensors() const { return std::array{x, weight, bias, out}; }
 };
 
 // out[t, out_column + n] = sum_k x[t, k] * weight[n, k] (+ bias[n]); with accumulate the sum is
@@ -89,10 +104,11 @@ struct RopeAndWriteKvArgs {
   }
 };
 
-// Causal attention of one ragged batch: a prefill chunk has many query rows, a decode has one. No
-// other modes. Row j of sequence s stands at position context_tokens[s] - (query_start[s + 1] -
-// query_start[s]) + j and sees the positions up to its own. The keys are split at fixed positions,
-// so the sums do not depend on the batch. Of a head h: with s_i = scale * q . k_i, and where
+// Attention of one ragged batch: a prefill chunk has many query rows, a decode has one. Row j of
+// sequence s stands at position context_tokens[s] - (query_start[s + 1] - query_start[s]) + j and
+// sees the positions up to its own; without causal it sees all context_tokens[s], whichever row it
+// is (encoders, whose chunks are whole sequences). The keys are split at fixed positions, so the
+// sums do not depend on the batch. Of a head h: with s_i = scale * q . k_i, and where
 // soft_cap > 0 s_i = soft_cap * tanh(s_i / soft_cap) (Gemma 2, arXiv 2408.00118), out = sum
 // exp(s_i) v_i / (sum exp(s_i) + exp(sinks[h])); without sinks the last term is absent (Xiao et
 // al., arXiv 2309.17453; as gpt-oss has them).
@@ -106,6 +122,7 @@ struct AttentionArgs {
   int heads;
   float scale;
   int window = 0;      // of the last so many positions, its own included (Mistral); 0: all
+  bool causal = true;  // false: without a window
   float soft_cap = 0;  // 0: none
   Tensor sinks = {};   // f32 [heads]; absent: none
 
@@ -120,12 +137,14 @@ struct AttentionArgs {
 enum class Activation { kSilu, kGeluTanh, kGelu, kClampedSilu };
 
 // out[t, i] = activation(x[t, i]) * x[t, ffn + i]; with kClampedSilu
-// activation(min(x[t, i], limit)) * (max(-limit, min(x[t, ffn + i], limit)) + 1).
+// activation(min(x[t, i], limit)) * (max(-limit, min(x[t, ffn + i], limit)) + 1). Without gated
+// out[t, i] = activation(x[t, i]), and out may be x.
 struct ActivateAndMulArgs {
-  Tensor x;    // [tokens, 2 * ffn]
+  Tensor x;    // [tokens, 2 * ffn]; without gated [tokens, ffn]
   Tensor out;  // [tokens, ffn]
   Activation activation;
-  float limit = 0;  // above 0 for kClampedSilu
+  float limit = 0;    // above 0 for kClampedSilu
+  bool gated = true;  // always with kClampedSilu
 
   auto tensors() const { return std::array{x, out}; }
 };
@@ -174,20 +193,33 @@ struct PoolArgs {
   auto tensors() const { return std::array{x, query_start, out}; }
 };
 
-// A mixture of experts, of which every token takes `slots`: softmax in f32 over all experts'
-// logits, and the `slots` most likely ones, best first, ties by lower id, with their probabilities
-// as weights; with normalize divided by their sum, which is a softmax of the chosen ones alone. A
-// row whose softmax is not a number (a NaN or +infinity, or nothing above -infinity) gives the
-// experts 0 to slots - 1 with weights NaN.
+// A mixture of experts, of which every token takes `slots`. Scores are a softmax in f32 over all
+// experts' logits, or a sigmoid of each. The `slots` best experts are chosen, best first, by score
+// + bias, with their scores alone as weights; with normalize divided by their sum, for which a sum
+// of sigmoids counts 1e-20 more, then times scale (DeepSeek-V3, arXiv 2412.19437).
+// With groups, runs of as many experts each, only those of the chosen_groups best groups are looked
+// at, the others not even where all of these score 0. A group is as good as the sum of its
+// group_scores best experts' scores + bias (DeepSeek-V2, arXiv 2405.04434: its best one's; V3: of
+// two). Ties go to the lower id, of groups, too. Scores are compared in f32, but where neither
+// biases nor several scores are added up their logits are, which does not round.
+// A row with a NaN or +infinity, or with nothing above -infinity, among its logits or among what is
+// compared gives the experts 0 to slots - 1 with weights NaN.
 struct RouteArgs {
-  static constexpr int kMaxExperts = 1024, kMaxSlots = 32;
+  static constexpr int kMaxExperts = 1024, kMaxSlots = 32, kMaxGroups = 32;
+  enum class Scores { kSoftmax, kSigmoid };
 
   Tensor logits;  // [tokens, experts]
-  Tensor expert;  // i32 [tokens, slots], slots <= experts
+  Tensor expert;  // i32 [tokens, slots], slots <= chosen_groups * experts / groups
   Tensor weight;  // f32 [tokens, slots]
   bool normalize;
+  Scores scores = Scores::kSoftmax;
+  Tensor bias = {};       // f32 [experts]; absent: none
+  int groups = 1;         // divides experts
+  int chosen_groups = 1;  // <= groups
+  int group_scores = 1;   // <= experts / groups
+  float scale = 1;
 
-  auto tensors() const { return std::array{logits, expert, weight}; }
+  auto tensors() const { return std::array{logits, expert, weight, bias}; }
 };
 
 // out[t * slots + j] = x[t] (or x[t * slots + j]) . w^T (+ bias[e]), where e is expert[t, j] and w
@@ -273,6 +305,7 @@ struct LogprobsArgs {
 #define FAIRLEAD_OPS(OP) \
   OP(Embed)              \
   OP(RmsNorm)            \
+  OP(LayerNorm)          \
   OP(Matmul)             \
   OP(RopeAndWriteKv)     \
   OP(Attention)          \

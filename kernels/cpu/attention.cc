@@ -61,6 +61,9 @@ class AttentionCall {
   void LoadQueries(const Tile& tile, int kv_head, float* q) const;
   Queries AttendSplit(const Tile& tile, int kv_head, int split, const Worker& worker,
                       const SoftmaxSums& sums) const;
+  int Position(const Tile& tile, int row) const {
+    return args_.causal ? tile.position + row : tile.position;
+  }
   int FirstKey(int position) const {  // that a row at `position` sees
     return args_.window > 0 ? std::max(0, position - args_.window + 1) : 0;
   }
@@ -96,11 +99,13 @@ void AttentionCall::MakeTiles() {
     const int rows = query_start[seq + 1] - query_start[seq];
     for (int begin = (rows - 1) / tile_rows * tile_rows; begin >= 0 && rows > 0;
          begin -= tile_rows) {
-      const int n = std::min(tile_rows, rows - begin);
+      const int n = std::min(tile_rows, rows - begin), last = context[seq] - 1;
+      const int position = args_.causal ? last - (rows - 1) + begin : last;
       scratch_.tiles.push_back({.seq = seq,
                                 .token = query_start[seq] + begin,
-                                .position = context[seq] - rows + begin,
+                                .position = position,
                                 .rows = n,
+                                .last_position = args_.causal ? position + n - 1 : last,
                                 .task = 0});
       largest = std::max(largest, n);
       multiply_adds_ += int64_t{context[seq]} * n * args_.heads * head_dim_;
@@ -152,7 +157,7 @@ void AttentionCall::LoadQueries(const Tile& tile, int kv_head, float* q) const {
 AttentionCall::Queries AttentionCall::QueriesOf(const Tile& tile, int split) const {
   const int first_key = split * kSplitKeys;
   int end = tile.rows;
-  while (end > 0 && FirstKey(tile.position + end - 1) >= first_key + kSplitKeys) --end;
+  while (end > 0 && FirstKey(Position(tile, end - 1)) >= first_key + kSplitKeys) --end;
   return {std::max(0, first_key - tile.position) * group_, end * group_};
 }
 
@@ -165,7 +170,7 @@ AttentionCall::Queries AttentionCall::AttendSplit(const Tile& tile, int kv_head,
   if (queries.begin >= queries.end) return queries;
   int *begin = worker.begin, *limit = worker.limit;
   for (int query = queries.begin; query < queries.end; ++query) {
-    const int position = tile.position + query / group_;
+    const int position = Position(tile, query / group_);
     begin[query] = std::max(0, FirstKey(position) - first_key);
     limit[query] = std::min(position + 1 - first_key, kSplitKeys);
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention over a paged KV cache on CPU threads (online softmax: Milakov and Gimelshein,
+// Attention over a paged KV cache on CPU threads (online softmax: Milakov and Gimelshein,
 // arXiv 1805.02867; splits of the keys: Dao et al., "Flash-Decoding", 2023).
 //
 // The unit is (tile of query rows, kv head): the query heads of a group share the keys they read. A
@@ -23,10 +23,11 @@ class AttentionScratch {
   struct Tile {  // consecutive query rows of one sequence
     int seq;
     int token;     // of its first row
-    int position;  // likewise
+    int position;  // likewise; without causal the sequence's last, where all rows stand then
     int rows;
+    int last_position;
     int64_t task;  // number of its first (kv head, split) task when splits are spread
-    int num_splits() const { return (position + rows - 1) / kSplitKeys + 1; }
+    int num_splits() const { return last_position / kSplitKeys + 1; }
   };
 
   struct Worker {

@@ -83,11 +83,21 @@ void CpuOps::RmsNorm(Stream&, const RmsNormArgs& args) const {
   });
 }
 
+void CpuOps::LayerNorm(Stream&, const LayerNormArgs& args) const {
+  const std::lock_guard lock(mutex_);
+  const int64_t n = args.x.dim[1];
+  ForEachRow(pool_, args.x.dim[0], n, [&](int64_t row) {
+    SimdLayerNormRow(args.x.As<float>() + row * n, args.weight.As<float>(), args.bias.As<float>(),
+                     static_cast<int>(n), args.epsilon, args.out.As<float>() + row * n);
+  });
+}
+
 void CpuOps::ActivateAndMul(Stream&, const ActivateAndMulArgs& args) const {
   const std::lock_guard lock(mutex_);
-  const int64_t n = args.out.dim[1];
+  const int64_t n = args.out.dim[1], columns = args.x.dim[1];
   ForEachRow(pool_, args.out.dim[0], n, [&](int64_t row) {
-    SimdActivateAndMulRow(args.activation, args.limit, args.x.As<float>() + row * 2 * n,
+    const float* gate = args.x.As<float>() + row * columns;
+    SimdActivateAndMulRow(args.activation, args.limit, gate, args.gated ? gate + n : nullptr,
                           static_cast<int>(n), args.out.As<float>() + row * n);
   });
 }

@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "kernels/cpu/each_row.h"
+#include "kernels/cpu/simd_elementwise.h"
 #include "kernels/cpu/simd_sampling.h"
 
 namespace fairlead {
@@ -13,30 +15,74 @@ namespace {
 
 constexpr int kMaxExperts = RouteArgs::kMaxExperts;
 
-void RouteRow(const float* logit, int experts, int slots, bool normalize, int32_t* expert,
-              float* weight) {
-  float chunk_max[kMaxExperts / kLogitChunk], max;
-  if (!SimdScanLogits(logit, experts, &max, chunk_max)) {
-    for (int slot = 0; slot < slots; ++slot) expert[slot] = slot;
+// Puts the `best` of the experts or groups in order[0, n) whose scores are the largest first, in
+// order, ties by lower id.
+void SortBest(const float* score, int n, int best, int32_t* order) {
+  std::partial_sort(order, order + best, order + n, [score](int32_t a, int32_t b) {
+    return score[a] != score[b] ? score[a] > score[b] : a < b;
+  });
+}
+
+// The experts of the best groups; returns how many.
+int Candidates(const RouteArgs& args, int experts, const float* score, int32_t* candidate) {
+  if (args.groups == 1) {
+    std::iota(candidate, candidate + experts, 0);
+    return experts;
+  }
+  const int in_group = experts / args.groups;
+  float group_score[RouteArgs::kMaxGroups];
+  int32_t order[kMaxExperts];
+  for (int g = 0; g < args.groups; ++g) {
+    std::iota(order, order + in_group, g * in_group);
+    SortBest(score, in_group, args.group_scores, order);
+    group_score[g] = score[order[0]];
+    for (int i = 1; i < args.group_scores; ++i) group_score[g] += score[order[i]];
+  }
+  std::iota(order, order + args.groups, 0);
+  SortBest(group_score, args.groups, args.chosen_groups, order);
+  for (int i = 0; i < args.chosen_groups; ++i) {
+    std::iota(candidate + i * in_group, candidate + (i + 1) * in_group, order[i] * in_group);
+  }
+  return args.chosen_groups * in_group;
+}
+
+void RouteRow(const RouteArgs& args, const float* logit, int32_t* expert, float* weight) {
+  const int experts = static_cast<int>(args.logits.dim[1]);
+  const int slots = static_cast<int>(args.expert.dim[1]);
+  const bool sigmoid = args.scores == RouteArgs::Scores::kSigmoid;
+  const bool adds = args.bias || args.group_scores > 1;  // to scores, before they are compared
+  float chunk_max[kMaxExperts / kLogitChunk], max = 0;
+  float score[kMaxExperts], added[kMaxExperts];
+  bool usable = SimdScanLogits(logit, experts, &max, chunk_max);
+  float all = 1;  // what scores are to be divided by
+  if (usable && sigmoid) {
+    SimdSigmoidRow(logit, experts, score);
+  } else if (usable) {
+    SimdWeights(logit, experts, max, 1.0f, score);
+    if (adds || !args.normalize) all = std::accumulate(score, score + experts, 0.0f);
+  }
+  if (usable && adds) {
+    const float* bias = args.bias.As<float>();
+    for (int e = 0; e < experts; ++e) added[e] = score[e] / all + (bias != nullptr ? bias[e] : 0);
+    usable = SimdScanLogits(added, experts, &max, chunk_max);
+  }
+  if (!usable) {
+    std::iota(expert, expert + slots, 0);
     std::fill_n(weight, slots, std::numeric_limits<float>::quiet_NaN());
     return;
   }
-  float power[kMaxExperts];
-  SimdWeights(logit, experts, max, 1.0f, power);
+  const float* compared = adds ? added : logit;
   int32_t order[kMaxExperts];
-  for (int e = 0; e < experts; ++e) order[e] = e;
-  std::partial_sort(order, order + slots, order + experts, [logit](int32_t a, int32_t b) {
-    return logit[a] != logit[b] ? logit[a] > logit[b] : a < b;
-  });
-  float sum = 0;
-  if (normalize) {
-    for (int slot = 0; slot < slots; ++slot) sum += power[order[slot]];
-  } else {
-    for (int e = 0; e < experts; ++e) sum += power[e];
+  SortBest(compared, Candidates(args, experts, compared, order), slots, order);
+  float sum = all;
+  if (args.normalize) {
+    sum = 0;
+    for (int slot = 0; slot < slots; ++slot) sum += score[order[slot]];
+    if (sigmoid) sum += 1e-20f;
   }
   for (int slot = 0; slot < slots; ++slot) {
     expert[slot] = order[slot];
-    weight[slot] = power[order[slot]] / sum;
+    weight[slot] = score[order[slot]] / sum * args.scale;
   }
 }
 
@@ -108,12 +154,11 @@ void CombineRow(const float* x, const float* weight, int64_t slots, int64_t hidd
 }  // namespace
 
 void CpuRoute(ThreadPool& pool, const RouteArgs& args) {
-  const int experts = static_cast<int>(args.logits.dim[1]);
-  const int slots = static_cast<int>(args.expert.dim[1]);
+  const int64_t experts = args.logits.dim[1], slots = args.expert.dim[1];
   constexpr int64_t kWork = 16;  // about: a logit is scanned, exponentiated and compared
   ForEachRow(pool, args.logits.dim[0], experts * kWork, [&](int64_t row) {
-    RouteRow(args.logits.As<float>() + row * experts, experts, slots, args.normalize,
-             args.expert.As<int32_t>() + row * slots, args.weight.As<float>() + row * slots);
+    RouteRow(args, args.logits.As<float>() + row * experts, args.expert.As<int32_t>() + row * slots,
+             args.weight.As<float>() + row * slots);
   });
 }
 

@@ -80,8 +80,13 @@ void CpuEmbed(ThreadPool& pool, const EmbedArgs& args) {
   const auto& table = static_cast<const CpuPackedWeight&>(*args.table);
   const int32_t* token = args.token.As<const int32_t>();
   float* out = args.out.As<float>();
-  pool.ParallelFor(args.token.dim[0],
-                   [&](int64_t t, int) { table.DequantizeRow(token[t], out + t * table.cols()); });
+  pool.ParallelFor(args.token.dim[0], [&](int64_t t, int) {
+    if (args.accumulate) {
+      table.AddRow(token[t], out + t * table.cols());
+    } else {
+      table.DequantizeRow(token[t], out + t * table.cols());
+    }
+  });
 }
 
 }  // namespace fairlead

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/check.h"
 #include "kernels/cpu/panel.h"
 #include "kernels/pack_args.h"
 #ifdef FAIRLEAD_WITH_ONEDNN
@@ -155,6 +156,18 @@ void CpuPackedWeight::DequantizeRow(int64_t row, float* out) const {
   const int lane = static_cast<int>(row % kPanelRows);
   for (int64_t k = 0; k < cols(); k += block_k(), block += block_bytes()) {
     DequantizePanelBlock(dtype(), block, lane, out + k);
+  }
+}
+
+void CpuPackedWeight::AddRow(int64_t row, float* out) const {
+  constexpr int kLargestBlock = 256;
+  FAIRLEAD_CHECK(block_k() <= kLargestBlock);
+  const std::byte* block = panel(row / kPanelRows);
+  const int lane = static_cast<int>(row % kPanelRows);
+  float values[kLargestBlock];
+  for (int64_t k = 0; k < cols(); k += block_k(), block += block_bytes()) {
+    DequantizePanelBlock(dtype(), block, lane, values);
+    for (int i = 0; i < block_k(); ++i) out[k + i] += values[i];
   }
 }
 

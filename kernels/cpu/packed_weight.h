@@ -116,6 +116,8 @@ class CpuPackedWeight final : public PackedWeight {
 
   // Row `row` as f32; `out` has cols() elements. The values are those the matmul multiplies with.
   void DequantizeRow(int64_t row, float* out) const;
+  // The same, added to what is in `out`.
+  void AddRow(int64_t row, float* out) const;
 
  private:
   struct Free {

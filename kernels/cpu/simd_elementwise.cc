@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <limits>
 
 #include "kernels/half.h"
@@ -35,6 +36,9 @@ HWY_INLINE V LoadTail(D d, const float* p, int n) {
   HWY_ALIGN float lanes[kLanes] = {};
   std::memcpy(lanes, p, n * sizeof(float));
   return hn::Load(d, lanes);
+}
+HWY_INLINE V LoadUpTo(D d, const float* p, int n) {
+  return n == kLanes ? hn::LoadU(d, p) : LoadTail(d, p, n);
 }
 HWY_INLINE void StoreTail(D d, V v, float* p, int n) {
   HWY_ALIGN float lanes[kLanes];
@@ -67,6 +71,30 @@ float SumOfSquares(const float* x, int n) {
   return Sum16(d, sum);
 }
 
+// 16 sums alike, of the differences from `mean` or of their squares.
+template <bool kSquares>
+HWY_INLINE float SumOfDifferences(const float* x, int n, float mean) {
+  const D d;
+  constexpr int kVectors = 16 / kLanes;
+  V sum[kVectors];
+  for (V& s : sum) s = hn::Zero(d);
+  for (int i = 0; i < n; i += 16) {
+    HWY_ALIGN float tail[16];
+    const float* from = x + i;
+    if (n - i < 16) {
+      std::fill(std::begin(tail), std::end(tail), mean);
+      std::memcpy(tail, from, (n - i) * sizeof(float));
+      from = tail;
+    }
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      const V y = hn::Sub(hn::LoadU(d, from + v * kLanes), hn::Set(d, mean));
+      sum[v] = kSquares ? hn::MulAdd(y, y, sum[v]) : hn::Add(sum[v], y);
+    }
+  }
+  return Sum16(d, sum);
+}
+
 template <bool kAdd>
 HWY_INLINE void RmsNorm(const float* x, const float* weight, int n, float epsilon, float* out) {
   const D d;
@@ -89,6 +117,25 @@ void RmsNormRow(const float* x, const float* weight, int n, float epsilon, float
 
 void AddRmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out) {
   RmsNorm<true>(x, weight, n, epsilon, out);
+}
+
+void LayerNormRow(const float* x, const float* weight, const float* bias, int n, float epsilon,
+                  float* out) {
+  const D d;
+  const auto count = static_cast<float>(n);
+  const float mean = SumOfDifferences<false>(x, n, 0.0f) / count;
+  const float factor = 1.0f / std::sqrt(SumOfDifferences<true>(x, n, mean) / count + epsilon);
+  for (int i = 0; i < n; i += kLanes) {
+    const int lanes = std::min(kLanes, n - i);
+    V y = hn::Mul(hn::Sub(LoadUpTo(d, x + i, lanes), hn::Set(d, mean)), hn::Set(d, factor));
+    if (weight != nullptr) y = hn::Mul(y, LoadUpTo(d, weight + i, lanes));
+    if (bias != nullptr) y = hn::Add(y, LoadUpTo(d, bias + i, lanes));
+    if (lanes == kLanes) {
+      hn::StoreU(y, d, out + i);
+    } else {
+      StoreTail(d, y, out + i, lanes);
+    }
+  }
 }
 
 void AddRow(const float* x, int n, float* sum) {
@@ -131,31 +178,44 @@ HWY_INLINE V ActivatedProduct(D d, V gate, V up, float limit) {
   }
 }
 
+// Without `up` it is 1, which changes no bit.
 template <Activation kActivation>
-HWY_INLINE void ActivateAndMul(float limit, const float* x, int n, float* out) {
+HWY_INLINE void ActivateAndMul(float limit, const float* gate, const float* up, int n, float* out) {
   const D d;
+  const V one = hn::Set(d, 1.0f);
   int i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    const V gate = hn::LoadU(d, x + i), up = hn::LoadU(d, x + n + i);
-    hn::StoreU(ActivatedProduct<kActivation>(d, gate, up, limit), d, out + i);
+    const V x = hn::LoadU(d, gate + i), y = up == nullptr ? one : hn::LoadU(d, up + i);
+    hn::StoreU(ActivatedProduct<kActivation>(d, x, y, limit), d, out + i);
   }
   if (i < n) {
-    const V gate = LoadTail(d, x + i, n - i), up = LoadTail(d, x + n + i, n - i);
-    StoreTail(d, ActivatedProduct<kActivation>(d, gate, up, limit), out + i, n - i);
+    const V x = LoadTail(d, gate + i, n - i), y = up == nullptr ? one : LoadTail(d, up + i, n - i);
+    StoreTail(d, ActivatedProduct<kActivation>(d, x, y, limit), out + i, n - i);
   }
 }
 
-void ActivateAndMulRow(Activation activation, float limit, const float* x, int n, float* out) {
+void ActivateAndMulRow(Activation activation, float limit, const float* gate, const float* up,
+                       int n, float* out) {
   switch (activation) {
     case Activation::kSilu:
-      return ActivateAndMul<Activation::kSilu>(limit, x, n, out);
+      return ActivateAndMul<Activation::kSilu>(limit, gate, up, n, out);
     case Activation::kGeluTanh:
-      return ActivateAndMul<Activation::kGeluTanh>(limit, x, n, out);
+      return ActivateAndMul<Activation::kGeluTanh>(limit, gate, up, n, out);
     case Activation::kGelu:
-      return ActivateAndMul<Activation::kGelu>(limit, x, n, out);
+      return ActivateAndMul<Activation::kGelu>(limit, gate, up, n, out);
     case Activation::kClampedSilu:
-      return ActivateAndMul<Activation::kClampedSilu>(limit, x, n, out);
+      return ActivateAndMul<Activation::kClampedSilu>(limit, gate, up, n, out);
   }
+}
+
+void SigmoidRow(const float* x, int n, float* out) {
+  const D d;
+  const V one = hn::Set(d, 1.0f);
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    hn::StoreU(TimesSigmoid(d, one, hn::LoadU(d, x + i)), d, out + i);
+  }
+  if (i < n) StoreTail(d, TimesSigmoid(d, one, LoadTail(d, x + i, n - i)), out + i, n - i);
 }
 
 HWY_INLINE V Scaled(D d, V x, float factor, float soft_cap) {
@@ -300,7 +360,9 @@ namespace fairlead {
 
 HWY_EXPORT(RmsNormRow);
 HWY_EXPORT(AddRmsNormRow);
+HWY_EXPORT(LayerNormRow);
 HWY_EXPORT(ActivateAndMulRow);
+HWY_EXPORT(SigmoidRow);
 HWY_EXPORT(ScaleRow);
 HWY_EXPORT(AddRow);
 HWY_EXPORT(NormalizeRow);
@@ -316,8 +378,18 @@ void SimdAddRmsNormRow(const float* x, const float* weight, int n, float epsilon
   HWY_DYNAMIC_DISPATCH(AddRmsNormRow)(x, weight, n, epsilon, out);
 }
 
-void SimdActivateAndMulRow(Activation activation, float limit, const float* x, int n, float* out) {
-  HWY_DYNAMIC_DISPATCH(ActivateAndMulRow)(activation, limit, x, n, out);
+void SimdLayerNormRow(const float* x, const float* weight, const float* bias, int n, float epsilon,
+                      float* out) {
+  HWY_DYNAMIC_DISPATCH(LayerNormRow)(x, weight, bias, n, epsilon, out);
+}
+
+void SimdActivateAndMulRow(Activation activation, float limit, const float* gate, const float* up,
+                           int n, float* out) {
+  HWY_DYNAMIC_DISPATCH(ActivateAndMulRow)(activation, limit, gate, up, n, out);
+}
+
+void SimdSigmoidRow(const float* x, int n, float* out) {
+  HWY_DYNAMIC_DISPATCH(SigmoidRow)(x, n, out);
 }
 
 void SimdScaleRow(float factor, float soft_cap, int n, float* x) {

@@ -14,8 +14,16 @@ namespace fairlead {
 void SimdRmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out);
 void SimdAddRmsNormRow(const float* x, const float* weight, int n, float epsilon, float* out);
 
-// Of ActivateAndMulArgs: x has 2 n elements.
-void SimdActivateAndMulRow(Activation activation, float limit, const float* x, int n, float* out);
+// Of LayerNormArgs; weight and bias may be null, out may be x.
+void SimdLayerNormRow(const float* x, const float* weight, const float* bias, int n, float epsilon,
+                      float* out);
+
+// Of ActivateAndMulArgs, without gated if `up` is null; then out may be gate.
+void SimdActivateAndMulRow(Activation activation, float limit, const float* gate, const float* up,
+                           int n, float* out);
+
+// out[i] = 1 / (1 + exp(-x[i])).
+void SimdSigmoidRow(const float* x, int n, float* out);
 
 // Of ScaleArgs.
 void SimdScaleRow(float factor, float soft_cap, int n, float* x);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention over the paged cache, for query rows of any mix of prefill and decode: which
+// Attention over the paged cache, for query rows of any mix of prefill and decode: which
 // kernel takes which sequence, and the merge of splits that were spread over blocks.
 #include "kernels/gpu/attention.h"
 
@@ -22,7 +22,7 @@ GPU_KERNEL void MergeSplits(AttentionCall call) {
         Locate<kThreads>(call, task / call.heads, [](const Amount& a) { return int64_t{a.rows}; });
     const int head = static_cast<int>(task % call.heads), seq = static_cast<int>(place.seq);
     const int rows = call.Rows(seq), row = static_cast<int>(place.index);
-    const int position = call.context_tokens[seq] - rows + row;
+    const int position = call.Position(call.context_tokens[seq], rows, row);
     const Splits all = SplitsOfSequence(call, seq, rows);
     const Splits own = SplitsOf(call, position, position);
     const int64_t slot = place.slot + int64_t{1} * row * all.count() + own.first - all.first;
@@ -93,6 +93,7 @@ void LaunchAttention(const StreamHandle& stream, const AttentionArgs& args, DTyp
                .max_blocks = static_cast<int>(args.block_table.dim[1]),
                .heads = args.heads,
                .window = args.window,
+               .causal = args.causal,
                .scale = args.scale,
                .soft_cap = args.soft_cap,
                .min_rows = 1,

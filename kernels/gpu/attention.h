@@ -5,9 +5,9 @@
 //   a split's sum of exp(score - max) has 16 lanes, of keys l, l + 16, ..., which a tree adds up;
 //   its weighted values are one chain over its keys, in order;
 //   splits are merged in order (online softmax: Milakov and Gimelshein, arXiv 1805.02867).
-// So a row's bits depend on its position (and the window) alone: not on the kernel, the tile, the
-// batch, whether splits were spread over blocks, or the warp's size. What a query does not see is
-// not touched.
+// So a row's bits depend on its position (and the window) alone, or without causal on the context:
+// not on the kernel, the tile, the batch, whether splits were spread over blocks, or the warp's
+// size. What a query does not see is not touched.
 //
 // A tile is some consecutive rows of a sequence times some of the heads that share a kv head. Its
 // splits are summed by one block in order or, where tiles are few, each by a block of its own, into
@@ -44,6 +44,7 @@ struct AttentionCall {
   int64_t slots;       // that there is memory for: a row's split each
   KvLayout layout;
   int seqs, max_blocks, heads, window;
+  bool causal;
   float scale, soft_cap;
   // Of the kernel.
   int min_rows, max_rows;  // it takes the sequences of so many rows
@@ -56,6 +57,10 @@ struct AttentionCall {
   GPU_METHOD int Rows(int seq) const {
     const int rows = query_start[seq + 1] - query_start[seq];
     return rows >= min_rows && rows <= max_rows ? rows : 0;
+  }
+  // Of a row: the last that it sees. Without causal all rows stand where the last one does.
+  GPU_METHOD int Position(int context, int rows, int row) const {
+    return causal ? context - rows + row : context - 1;
   }
   GPU_METHOD int FirstKey(int position) const {  // that a row at `position` sees
     return window > 0 && position >= window ? position - window + 1 : 0;
@@ -177,12 +182,15 @@ struct Tile {
   int rows, heads, queries;
   int kv_head, head;   // the first
   int64_t token;       // of the first row
-  int position;        // of the first row
+  int position;        // of the first row; without causal, of all
   const int* blocks;   // of the sequence
   Splits splits;       // to sum
   Splits of_sequence;  // that have slots
   int64_t slot;        // of the first row
 
+  GPU_METHOD int Position(const AttentionCall& call, int row) const {
+    return call.causal ? position + row : position;
+  }
   GPU_METHOD int64_t Slot(int row, int split) const {
     return slot + int64_t{1} * row * of_sequence.count() + split - of_sequence.first;
   }
@@ -211,10 +219,10 @@ GPU_DEVICE Tile TileOf(const AttentionCall& call, const Plan& plan, int64_t task
   tile.kv_head = part / group_parts;
   tile.head = tile.kv_head * group + first_head;
   tile.token = call.query_start[seq] + first_row;
-  tile.position = call.context_tokens[seq] - rows + first_row;
+  tile.position = call.Position(call.context_tokens[seq], rows, first_row);
   tile.blocks = call.block_table + int64_t{1} * seq * call.max_blocks;
   tile.slot = place.slot + int64_t{1} * first_row * tile.of_sequence.count();
-  tile.splits = SplitsOf(call, tile.position, tile.position + tile.rows - 1);
+  tile.splits = SplitsOf(call, tile.position, tile.Position(call, tile.rows - 1));
   if (spread) {
     const int split = tile.of_sequence.first + static_cast<int>(place.index % count);
     const bool seen = split >= tile.splits.first && split < tile.splits.end;
@@ -281,7 +289,7 @@ GPU_DEVICE void StartTile(const Tile& tile, int queries, const SplitState& state
 GPU_DEVICE void PrepareSplit(const AttentionCall& call, const Tile& tile, int first, int queries,
                              const SplitState& state) {
   const int begin = SeenBy(call, tile.position, first).begin;
-  const int end = SeenBy(call, tile.position + tile.rows - 1, first).end;
+  const int end = SeenBy(call, tile.Position(call, tile.rows - 1), first).end;
   for (int key = begin + ThreadX(); key < end; key += BlockThreads()) {
     const int64_t block = tile.blocks[(first + key) / call.layout.block_tokens];
     state.place[key] = {call.layout.Head(block, tile.kv_head),
@@ -289,7 +297,7 @@ GPU_DEVICE void PrepareSplit(const AttentionCall& call, const Tile& tile, int fi
   }
   for (int i = ThreadX(); i < queries; i += BlockThreads()) {
     state.seen[i] =
-        i < tile.queries ? SeenBy(call, tile.position + i / tile.heads, first) : Range{0, 0};
+        i < tile.queries ? SeenBy(call, tile.Position(call, i / tile.heads), first) : Range{0, 0};
   }
 }
 

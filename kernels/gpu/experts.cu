@@ -23,49 +23,120 @@ unsigned Blocks(int64_t threads) {
 
 struct RouteCall {
   const float* logits;  // [tokens, experts]
+  const float* bias;    // or null
   int* expert;          // [tokens, slots]
   float* weight;
   int tokens, experts, slots;
-  bool normalize;
+  int groups, in_group, chosen_groups, group_scores;
+  bool normalize, sigmoid;
+  bool adds;  // to scores, before they are compared: in shared memory
+  float scale;
 };
 
-// The best of this lane's experts that rank below `bound`; kNoRank for a logit that is NaN or
+using GroupMask = uint32_t;  // bit g: group g
+static_assert(RouteArgs::kMaxGroups <= 32 && RouteArgs::kMaxGroups <= kWarp);
+constexpr GroupMask kAllGroups = ~GroupMask{0};
+
+// The best of this lane's experts in `groups` that rank below `bound`; kNoRank for what is NaN or
 // infinity. 0: there is none.
-GPU_DEVICE uint64_t LaneBest(const float* logit, int experts, uint64_t bound) {
+GPU_DEVICE uint64_t LaneBest(const RouteCall& call, const float* compared, GroupMask groups,
+                             uint64_t bound) {
   uint64_t best = 0;
-  for (int e = LaneId(); e < experts; e += kWarp) {
-    const float x = logit[e];
-    const uint64_t rank = x < INFINITY ? RankOf(x, e) : kNoRank;
-    if ((rank < bound || bound == kNoRank) && rank > best) best = rank;
+  for (int g = 0; g < call.groups; ++g) {
+    if ((groups >> g & 1) == 0) continue;
+    const int end = (g + 1) * call.in_group;
+    for (int e = g * call.in_group + LaneId(); e < end; e += kWarp) {
+      const float x = compared[e];
+      const uint64_t rank = x < INFINITY ? RankOf(x, e) : kNoRank;
+      if ((rank < bound || bound == kNoRank) && rank > best) best = rank;
+    }
   }
   return best;
+}
+GPU_DEVICE bool IsUsable(uint64_t best) {
+  return best != kNoRank && (best >> 32) > kKeyOfMinusInfinity;
+}
+
+// A lane a group.
+GPU_DEVICE GroupMask BestGroups(const RouteCall& call, const float* compared) {
+  if (call.groups == 1) return kAllGroups;
+  uint64_t own = 0;
+  if (LaneId() < call.groups) {
+    const float* of_group = compared + LaneId() * call.in_group;
+    float score = 0.0f;
+    uint64_t bound = kNoRank;
+    for (int i = 0; i < call.group_scores; ++i) {
+      uint64_t best = 0;
+      for (int e = 0; e < call.in_group; ++e) {
+        const uint64_t rank = RankOf(of_group[e], e);
+        if (rank < bound && rank > best) best = rank;
+      }
+      score = i == 0 ? LogitOf(best) : score + LogitOf(best);
+      bound = best;
+    }
+    own = RankOf(score, LaneId());
+  }
+  GroupMask groups = 0;
+  for (int i = 0; i < call.chosen_groups; ++i) {
+    const uint64_t best = WarpMax(own);
+    groups |= GroupMask{1} << IdOf(best);
+    if (own == best) own = 0;
+  }
+  return groups;
+}
+
+// Of softmax, not divided by the sum yet.
+GPU_DEVICE float ScoreOf(const RouteCall& call, float logit, float max) {
+  if (!call.sigmoid) return ExpNonPositive(logit - max);
+  const float e = ExpNonPositive(-fabsf(logit));
+  return (logit >= 0.0f ? 1.0f : e) / (1.0f + e);
 }
 
 GPU_KERNEL void RouteTokens(RouteCall call) {
   static_assert(RouteArgs::kMaxSlots <= kWarp);
+  GPU_DYNAMIC_SHARED(float, added);  // [warps, experts]
   const int token = static_cast<int>(BlockX()) * (kThreads / kWarp) + WarpId();
   if (token >= call.tokens) return;
   const float* logit = call.logits + int64_t{1} * token * call.experts;
-  uint64_t own = LaneBest(logit, call.experts, kNoRank);
+  const float* compared = logit;
+  uint64_t own = LaneBest(call, logit, kAllGroups, kNoRank);
   uint64_t best = WarpMax(own);
+  bool usable = IsUsable(best);  // the same for all lanes
+  const float max = usable ? LogitOf(best) : 0.0f;
+  float all = 0.0f;
+  if (usable && !call.sigmoid) {
+    for (int e = LaneId(); e < call.experts; e += kWarp) all += ExpNonPositive(logit[e] - max);
+  }
+  all = call.sigmoid ? 1.0f : WarpSum(all);
+  if (usable && call.adds) {
+    float* row = added + WarpId() * call.experts;
+    for (int e = LaneId(); e < call.experts; e += kWarp) {
+      const float bias = call.bias == nullptr ? 0.0f : call.bias[e];
+      row[e] = ScoreOf(call, logit[e], max) / all + bias;
+    }
+    SyncWarp();
+    compared = row;
+    usable = IsUsable(WarpMax(LaneBest(call, compared, kAllGroups, kNoRank)));
+  }
   int my_expert = LaneId();  // lane j has slot j
   float my_weight = NAN;
-  if (best != kNoRank && (best >> 32) > kKeyOfMinusInfinity) {  // the same for all lanes
-    const float max = LogitOf(best);
-    float all = 0.0f, chosen = 0.0f;
-    for (int e = LaneId(); e < call.experts; e += kWarp) all += ExpNonPositive(logit[e] - max);
-    all = WarpSum(all);
+  if (usable) {
+    const GroupMask groups = BestGroups(call, compared);
+    own = LaneBest(call, compared, groups, kNoRank);
+    best = WarpMax(own);
+    float chosen = 0.0f;
     for (int slot = 0; slot < call.slots; ++slot) {
-      const float power = ExpNonPositive(LogitOf(best) - max);
-      chosen += power;
+      const float score = ScoreOf(call, logit[IdOf(best)], max);
+      chosen += score;
       if (LaneId() == slot) {
         my_expert = IdOf(best);
-        my_weight = power;
+        my_weight = score;
       }
-      if (own == best) own = LaneBest(logit, call.experts, best);
+      if (own == best) own = LaneBest(call, compared, groups, best);
       best = WarpMax(own);
     }
-    my_weight /= call.normalize ? chosen : all;
+    if (call.sigmoid) chosen += 1e-20f;
+    my_weight = my_weight / (call.normalize ? chosen : all) * call.scale;
   }
   if (LaneId() >= call.slots) return;
   call.expert[int64_t{1} * token * call.slots + LaneId()] = my_expert;
@@ -152,14 +223,24 @@ GPU_KERNEL void CombineRows(CombineCall call) {
 void LaunchRoute(const StreamHandle& stream, const RouteArgs& args) {
   const int64_t tokens = args.logits.dim[0], slots = args.expert.dim[1];
   if (tokens == 0) return;
+  const int experts = static_cast<int>(args.logits.dim[1]);
   const RouteCall call = {.logits = args.logits.As<float>(),
+                          .bias = args.bias.As<float>(),
                           .expert = args.expert.As<int>(),
                           .weight = args.weight.As<float>(),
                           .tokens = static_cast<int>(tokens),
-                          .experts = static_cast<int>(args.logits.dim[1]),
+                          .experts = experts,
                           .slots = static_cast<int>(slots),
-                          .normalize = args.normalize};
-  GPU_LAUNCH(stream, Grid{Blocks(tokens * kWarp)}, kThreads, 0, RouteTokens, call);
+                          .groups = args.groups,
+                          .in_group = experts / args.groups,
+                          .chosen_groups = args.chosen_groups,
+                          .group_scores = args.group_scores,
+                          .normalize = args.normalize,
+                          .sigmoid = args.scores == RouteArgs::Scores::kSigmoid,
+                          .adds = args.bias || args.group_scores > 1,
+                          .scale = args.scale};
+  const size_t shared = call.adds ? sizeof(float) * (kThreads / kWarp) * experts : 0;
+  GPU_LAUNCH(stream, Grid{Blocks(tokens * kWarp)}, kThreads, shared, RouteTokens, call);
 }
 
 ExpertTiles LaunchExpertTiles(const StreamHandle& stream, const int* expert, int64_t pairs,

@@ -184,6 +184,7 @@ struct EmbedCall {
   float* out;  // [tokens, cols]
   int cols;
   bool vectors;  // rows of out are 16-byte aligned
+  bool accumulate;
 };
 
 // A block a token, a chunk a thread.
@@ -199,10 +200,17 @@ GPU_KERNEL void EmbedRows(EmbedCall call) {
       Floats four;
       weight.Decode(quad, four.value);
       if (call.vectors && k < call.cols) {
-        *reinterpret_cast<Floats*>(out + k) = four;
+        auto* to = reinterpret_cast<Floats*>(out + k);
+        if (call.accumulate) {
+          const Floats before = *to;
+          for (int i = 0; i < 4; ++i) four.value[i] = before.value[i] + four.value[i];
+        }
+        *to = four;
         continue;
       }
-      for (int i = 0; i < 4 && k + i < call.cols; ++i) out[k + i] = four.value[i];
+      for (int i = 0; i < 4 && k + i < call.cols; ++i) {
+        out[k + i] = call.accumulate ? out[k + i] + four.value[i] : four.value[i];
+      }
     }
   }
 }
@@ -217,7 +225,8 @@ void LaunchEmbed(const StreamHandle& stream, const EmbedArgs& args) {
                           .token = args.token.As<int>(),
                           .out = args.out.As<float>(),
                           .cols = static_cast<int>(table.cols()),
-                          .vectors = HasVectors(args.out.data, table.cols())};
+                          .vectors = HasVectors(args.out.data, table.cols()),
+                          .accumulate = args.accumulate};
   WithDecoder(table.dtype(), [&](auto decoder) {
     using Weight = typename decltype(decoder)::Type;
     GPU_LAUNCH(stream, Grid{static_cast<unsigned>(tokens)}, 128, 0, EmbedRows<Weight>, call);

@@ -37,11 +37,43 @@ GPU_KERNEL void RmsNormKernel(RmsNormCall call) {
   }
 }
 
+struct LayerNormCall {
+  const float* x;
+  const float* weight;  // or null, as bias may be
+  const float* bias;
+  float* out;
+  int hidden;
+  float epsilon;
+};
+
+// A block a token, both sums in the order of RmsNorm's. Each thread writes what it alone has read.
+GPU_KERNEL void LayerNormKernel(LayerNormCall call) {
+  const int64_t row = int64_t{1} * BlockX() * call.hidden;
+  const float* x = call.x + row;
+  const auto count = static_cast<float>(call.hidden);
+  float sum = 0.0f;
+  for (int i = ThreadX(); i < call.hidden; i += kThreads) sum += x[i];
+  const float mean = BlockSum<kThreads>(sum) / count;
+  float squares = 0.0f;
+  for (int i = ThreadX(); i < call.hidden; i += kThreads) {
+    const float y = x[i] - mean;
+    squares = fmaf(y, y, squares);
+  }
+  const float scale = 1.0f / sqrtf(BlockSum<kThreads>(squares) / count + call.epsilon);
+  for (int i = ThreadX(); i < call.hidden; i += kThreads) {
+    float y = (x[i] - mean) * scale;
+    if (call.weight != nullptr) y *= call.weight[i];
+    if (call.bias != nullptr) y += call.bias[i];
+    call.out[row + i] = y;
+  }
+}
+
 struct ActivateAndMulCall {
   const float* x;
   float* out;
   int ffn;
   float limit;
+  bool gated;
 };
 
 // Grid: tokens by chunks of kThreads elements.
@@ -49,9 +81,10 @@ template <Activation kActivation>
 GPU_KERNEL void ActivateAndMulKernel(ActivateAndMulCall call) {
   const int i = static_cast<int>(BlockY()) * kThreads + ThreadX();
   if (i >= call.ffn) return;
-  const float* x = call.x + int64_t{2} * BlockX() * call.ffn;
-  call.out[int64_t{1} * BlockX() * call.ffn + i] =
-      ActivatedProduct<kActivation>(x[i], x[call.ffn + i], call.limit);
+  const int64_t row = int64_t{1} * BlockX() * call.ffn;
+  const float* x = call.x + (call.gated ? 2 * row : row);
+  const float up = call.gated ? x[call.ffn + i] : 1.0f;  // times 1 changes no bit
+  call.out[row + i] = ActivatedProduct<kActivation>(x[i], up, call.limit);
 }
 
 struct GatherRowsCall {
@@ -173,13 +206,27 @@ void GpuOps::RmsNorm(Stream& stream, const RmsNormArgs& args) const {
              call);
 }
 
+void GpuOps::LayerNorm(Stream& stream, const LayerNormArgs& args) const {
+  const int64_t tokens = args.x.dim[0];
+  if (tokens == 0) return;
+  const LayerNormCall call = {.x = args.x.As<float>(),
+                              .weight = args.weight.As<float>(),
+                              .bias = args.bias.As<float>(),
+                              .out = args.out.As<float>(),
+                              .hidden = static_cast<int>(args.x.dim[1]),
+                              .epsilon = args.epsilon};
+  GPU_LAUNCH(HandleOf(stream), Grid{static_cast<unsigned>(tokens)}, kThreads, 0, LayerNormKernel,
+             call);
+}
+
 void GpuOps::ActivateAndMul(Stream& stream, const ActivateAndMulArgs& args) const {
   const int64_t tokens = args.out.dim[0], ffn = args.out.dim[1];
   if (tokens == 0 || ffn == 0) return;
   const ActivateAndMulCall call = {.x = args.x.As<float>(),
                                    .out = args.out.As<float>(),
                                    .ffn = static_cast<int>(ffn),
-                                   .limit = args.limit};
+                                   .limit = args.limit,
+                                   .gated = args.gated};
   const Grid grid = {static_cast<unsigned>(tokens), Blocks(ffn)};
   switch (args.activation) {
     case Activation::kSilu:

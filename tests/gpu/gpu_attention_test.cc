@@ -52,6 +52,7 @@ struct Options {
   int window = 0;
   float soft_cap = 0;
   bool sinks = false;
+  bool causal = true;
 };
 
 struct Part {  // of a batch: rows [first, first + rows) of a sequence
@@ -130,6 +131,7 @@ class Cache {
          .heads = shape_.heads,
          .scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
          .window = options_.window,
+         .causal = options_.causal,
          .soft_cap = options_.soft_cap,
          .sinks = options_.sinks ? Tensor(sinks_->data(), DType::kF32, {shape_.heads}) : Tensor()},
         options_.kv_dtype, {memory.data(), path.memory_bytes}, path.choice);
@@ -206,6 +208,31 @@ void ExpectSameBits(const Shape& shape, const Options& options) {
   }
 }
 
+// Without causal a row sees all keys: the last one is a causal one's, and others are the same with
+// fewer rows beside them.
+void ExpectSameBidirectionalBits(const Shape& shape, Options options) {
+  const std::vector<Part> batch = {{0, 250, 25}, {1, 0, 40}, {2, 137, 3}};
+  const int row = shape.heads * shape.head_dim;
+  Cache causal(shape, options, {275, 40, 140});
+  options.causal = false;
+  Cache cache(shape, options, {275, 40, 140});
+  const std::vector<float> expected = cache.Attend(batch, kPaths[0]);
+  for (const float x : expected) ASSERT_TRUE(std::isfinite(x));
+  for (const Path& path : kPaths) {
+    EXPECT_EQ(Difference(expected, cache.Attend(batch, path), row), "") << path.name;
+  }
+  const std::vector<Part> last = {{0, 274, 1}, {1, 39, 1}, {2, 139, 1}};
+  std::vector<float> want;
+  for (const int at : {24, 64, 67}) {
+    want.insert(want.end(), expected.begin() + at * row, expected.begin() + (at + 1) * row);
+  }
+  for (const Path& path : kPaths) {
+    EXPECT_EQ(Difference(want, causal.Attend(last, path), row), "") << path.name << ", causal";
+  }
+  const std::vector<float> rows = cache.Attend({{0, 268, 7}}, kPaths[6]);
+  EXPECT_EQ(Difference({expected.begin() + 18 * row, expected.begin() + 25 * row}, rows, row), "");
+}
+
 class GpuAttention : public testing::TestWithParam<DType> {};
 
 TEST_P(GpuAttention, EveryPathGivesTheSameBits) {
@@ -221,6 +248,10 @@ TEST_P(GpuAttention, WindowsSoftCapsAndSinksToo) {
     ExpectSameBits({4, 1, 48, 32}, {.kv_dtype = GetParam(), .window = window});
   }
   ExpectSameBits({4, 1, 48, 48}, {.kv_dtype = GetParam(), .soft_cap = 2, .sinks = true});
+}
+
+TEST_P(GpuAttention, BidirectionalRowsToo) {
+  ExpectSameBidirectionalBits({4, 2, 48, 16}, {.kv_dtype = GetParam()});
 }
 
 INSTANTIATE_TEST_SUITE_P(Caches, GpuAttention,

@@ -42,6 +42,7 @@ struct RunOptions {
   int window = 0;
   float soft_cap = 0;
   bool sinks = false;
+  bool causal = true;
   bool fast = false;  // numerics, with the cache that they choose
 };
 
@@ -149,6 +150,7 @@ void Runner::Run(const Step& step) {
        .heads = shape_.heads,
        .scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
        .window = options_.window,
+       .causal = options_.causal,
        .soft_cap = options_.soft_cap,
        .sinks = options_.sinks ? Tensor(sinks_.data(), DType::kF32, {shape_.heads}) : Tensor()});
   stream_->Wait();
@@ -403,6 +405,49 @@ void WindowsSoftCapsAndSinks(bool fast) {
 
 TEST(AttentionInvariance, WindowsSoftCapsAndSinks) { WindowsSoftCapsAndSinks(false); }
 TEST(AttentionInvariance, FastWindowsSoftCapsAndSinks) { WindowsSoftCapsAndSinks(true); }
+
+// The last `rows` rows of all.
+Rows Last(const Shape& shape, const Rows& out, int rows) {
+  return {out.end() - int64_t{rows} * shape.heads * shape.head_dim, out.end()};
+}
+
+// Without causal a row sees all keys, so the last one is a causal one's, and a row's bits are the
+// same whichever other rows of the sequence are asked for.
+void BidirectionalRows(bool fast) {
+  const Shape shape = {.heads = 6, .kv_heads = 2, .head_dim = 48};
+  for (const DType kv_dtype : {DType::kF16, DType::kQ8_0}) {
+    const RunOptions options = {.kv_dtype = kv_dtype, .causal = false, .fast = fast};
+    Sequences sequences;
+    for (const int n : {5, 256, 257, 600, 49}) sequences.push_back(RandomRows(shape, n, n));
+    std::vector<Rows> alone;
+    for (const Rows& rows : sequences) {
+      const int tokens = NumTokens(shape, rows);
+      alone.push_back(InChunks(shape, options, rows, tokens));
+      RunOptions other = options;
+      other.causal = true;
+      ExpectSameBits(Last(shape, alone.back(), 1),
+                     Last(shape, InChunks(shape, other, rows, tokens), 1));
+      other = {.kv_dtype = kv_dtype, .threads = 3, .block_order = 5, .causal = false, .fast = fast};
+      for (const int last : {1, 3}) {  // chunks whose last has so many rows
+        const Rows chunks = InChunks(shape, other, rows, tokens - last);
+        ExpectSameBits(Last(shape, alone.back(), last), Last(shape, chunks, last));
+      }
+    }
+    for (const int threads : {1, 3}) {
+      RunOptions together = options;
+      together.threads = threads;
+      Runner runner(shape, together, sequences);
+      runner.Run({{0, 5}, {1, 256}, {2, 257}, {3, 600}, {4, 49}});
+      for (size_t seq = 0; seq < sequences.size(); ++seq) {
+        SCOPED_TRACE(testing::Message() << "sequence " << seq << ", " << threads << " threads");
+        ExpectSameBits(alone[seq], runner.out()[seq]);
+      }
+    }
+  }
+}
+
+TEST(AttentionInvariance, BidirectionalRows) { BidirectionalRows(false); }
+TEST(AttentionInvariance, FastBidirectionalRows) { BidirectionalRows(true); }
 
 // Of Numerics::kFast: on AMX its caches are bf16, and q and the weights are rounded to it.
 void ExpectNearDoubleFast(const Shape& shape, const Rows& rows, const Rows& out) {

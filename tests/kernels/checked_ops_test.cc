@@ -49,6 +49,13 @@ class CheckedOpsTest : public testing::Test {
   RmsNormArgs RmsNorm() {
     return {.x = T(F, {3, 32}), .weight = T(F, {32}), .out = T(F, {3, 32}), .epsilon = 1e-5f};
   }
+  LayerNormArgs LayerNorm() {
+    return {.x = T(F, {3, 32}),
+            .weight = T(F, {32}),
+            .bias = T(F, {32}),
+            .out = T(F, {3, 32}),
+            .epsilon = 1e-5f};
+  }
   MatmulArgs Matmul() {
     return {.x = T(F, {3, 32}),
             .weight = &weight_,
@@ -94,6 +101,15 @@ class CheckedOpsTest : public testing::Test {
   RouteArgs Route() {
     return {
         .logits = T(F, {3, 8}), .expert = T(I, {3, 2}), .weight = T(F, {3, 2}), .normalize = true};
+  }
+  RouteArgs RouteOfGroups() {  // 2 of 4, of 2 experts each
+    RouteArgs args = Route();
+    args.scores = RouteArgs::Scores::kSigmoid;
+    args.bias = T(F, {8});
+    args.groups = 4;
+    args.chosen_groups = 2;
+    args.group_scores = 2;
+    return args;
   }
   GroupedMatmulArgs Grouped() {
     return {.x = T(F, {3, 32}),
@@ -151,6 +167,7 @@ using CheckedOpsDeathTest = CheckedOpsTest;
 TEST_F(CheckedOpsTest, RightArgumentsPass) {
   ops_->Embed(stream_, Embed());
   ops_->RmsNorm(stream_, RmsNorm());
+  ops_->LayerNorm(stream_, LayerNorm());
   ops_->Matmul(stream_, Matmul());
   ops_->RopeAndWriteKv(stream_, Rope());
   ops_->Attention(stream_, Attention());
@@ -164,7 +181,7 @@ TEST_F(CheckedOpsTest, RightArgumentsPass) {
   ops_->CombineExperts(stream_, Combine());
   ops_->Sample(stream_, Sample());
   ops_->Logprobs(stream_, Logprobs());
-  EXPECT_EQ(target_.calls, 15);
+  EXPECT_EQ(target_.calls, 16);
 
   RmsNormArgs in_place = RmsNorm();
   in_place.out = in_place.x;
@@ -195,7 +212,33 @@ TEST_F(CheckedOpsTest, RightArgumentsPass) {
   row_per_slot.x = T(F, {6, 32});
   row_per_slot.bias = {};
   ops_->GroupedMatmul(stream_, row_per_slot);
-  EXPECT_EQ(target_.calls, 24);
+  EXPECT_EQ(target_.calls, 25);
+}
+
+TEST_F(CheckedOpsTest, OptionsPass) {
+  EmbedArgs added = Embed();
+  added.accumulate = true;
+  ops_->Embed(stream_, added);
+  LayerNormArgs plain = LayerNorm();
+  plain.weight = plain.bias = {};
+  plain.out = plain.x;
+  ops_->LayerNorm(stream_, plain);
+  AttentionArgs bidirectional = Attention();
+  bidirectional.causal = false;
+  ops_->Attention(stream_, bidirectional);
+  ActivateAndMulArgs alone = Gate();
+  alone.x.dim[1] = 5;
+  alone.gated = false;
+  ops_->ActivateAndMul(stream_, alone);
+  alone.out = alone.x;
+  ops_->ActivateAndMul(stream_, alone);
+  RouteArgs groups = RouteOfGroups();
+  ops_->Route(stream_, groups);
+  groups.expert = T(I, {3, 4});
+  groups.weight = T(F, {3, 4});
+  groups.bias = {};
+  ops_->Route(stream_, groups);
+  EXPECT_EQ(target_.calls, 7);
 }
 
 TEST_F(CheckedOpsTest, EmptyTensorsNeedNoData) {
@@ -246,6 +289,20 @@ TEST_F(CheckedOpsDeathTest, RmsNorm) {
   EXPECT_REFUSED(RmsNorm(), RmsNorm, a.epsilon = -1e-5f, "RmsNorm.epsilon .* got -1e-05");
   EXPECT_REFUSED(RmsNorm(), RmsNorm, a.epsilon = std::numeric_limits<float>::quiet_NaN(),
                  "RmsNorm.epsilon");
+}
+
+TEST_F(CheckedOpsDeathTest, LayerNorm) {
+  EXPECT_REFUSED(LayerNorm(), LayerNorm, a.x.dtype = I, "LayerNorm.x");
+  EXPECT_REFUSED(LayerNorm(), LayerNorm, a.x.dim[1] = 0, "LayerNorm.x must have columns");
+  EXPECT_REFUSED(LayerNorm(), LayerNorm, a.weight.dim[0] = 31, "LayerNorm.weight must be f32 .32.");
+  EXPECT_REFUSED(LayerNorm(), LayerNorm, a.weight.data = nullptr, "LayerNorm.weight .* no data");
+  EXPECT_REFUSED(LayerNorm(), LayerNorm, a.bias.dtype = DType::kF16, "LayerNorm.bias");
+  EXPECT_REFUSED(LayerNorm(), LayerNorm, a.out.dim[0] = 2, "LayerNorm.out");
+  EXPECT_REFUSED(LayerNorm(), LayerNorm, a.out.data = a.x.As<char>() + 128,
+                 "LayerNorm.out .* overlaps x");
+  EXPECT_REFUSED(LayerNorm(), LayerNorm, a.bias.data = a.out.data,
+                 "LayerNorm.out .* overlaps bias");
+  EXPECT_REFUSED(LayerNorm(), LayerNorm, a.epsilon = -1e-5f, "LayerNorm.epsilon .* got -1e-05");
 }
 
 TEST_F(CheckedOpsDeathTest, Matmul) {
@@ -300,6 +357,8 @@ TEST_F(CheckedOpsDeathTest, Attention) {
   EXPECT_REFUSED(Attention(), Attention, a.context_tokens.dtype = F, "Attention.context_tokens");
   EXPECT_REFUSED(Attention(), Attention, a.block_table.dim[0] = 3, "Attention.block_table");
   EXPECT_REFUSED(Attention(), Attention, a.heads = 0, "Attention.heads");
+  EXPECT_REFUSED(Attention(), Attention, (a.causal = false, a.window = 8),
+                 "Attention.window must be 0 without causal, got 8");
   EXPECT_REFUSED(Attention(), Attention, a.scale = std::numeric_limits<float>::infinity(),
                  "Attention.scale must be finite");
   EXPECT_REFUSED(Attention(), Attention, a.out.data = a.qkv.data, "Attention.out .* overlaps qkv");
@@ -321,6 +380,14 @@ TEST_F(CheckedOpsDeathTest, ActivateAndMulAndGatherRows) {
                  "ActivateAndMul.activation must be .* got 4");
   EXPECT_REFUSED(Gate(), ActivateAndMul, a.activation = Activation::kClampedSilu,
                  "ActivateAndMul.limit must be finite and above 0");
+  EXPECT_REFUSED(Gate(), ActivateAndMul, a.gated = false, "ActivateAndMul.x must be f32 .3, 5.");
+  EXPECT_REFUSED(Gate(), ActivateAndMul,
+                 (a.gated = false, a.x.dim[1] = 5, a.out.data = a.x.As<char>() + 4),
+                 "ActivateAndMul.out .* overlaps x");
+  EXPECT_REFUSED(
+      Gate(), ActivateAndMul,
+      (a.gated = false, a.x.dim[1] = 5, a.activation = Activation::kClampedSilu, a.limit = 7),
+      "ActivateAndMul.gated must be true for kClampedSilu");
   EXPECT_REFUSED(Gather(), GatherRows, a.row.dtype = F, "GatherRows.row");
   EXPECT_REFUSED(Gather(), GatherRows, a.out.dim[0] = 3, "GatherRows.out");
   EXPECT_REFUSED(Gather(), GatherRows, a.out.dtype = DType::kF16, "GatherRows.out");
@@ -356,6 +423,22 @@ TEST_F(CheckedOpsDeathTest, Experts) {
   EXPECT_REFUSED(Route(), Route, a.weight.dim[1] = 1, "Route.weight");
   EXPECT_REFUSED(Route(), Route, a.weight.data = a.expert.data, "Route.weight .* overlaps expert");
   EXPECT_REFUSED(Route(), Route, a.expert.data = a.logits.data, "Route.expert .* overlaps logits");
+  EXPECT_REFUSED(RouteOfGroups(), Route, a.scores = static_cast<RouteArgs::Scores>(2),
+                 "Route.scores must be .* got 2");
+  EXPECT_REFUSED(RouteOfGroups(), Route, a.bias.dim[0] = 7, "Route.bias must be f32 .8.");
+  EXPECT_REFUSED(RouteOfGroups(), Route, a.bias.data = a.weight.data,
+                 "Route.weight .* overlaps bias");
+  EXPECT_REFUSED(RouteOfGroups(), Route, a.groups = 3, "Route.groups must be .* got 3");
+  EXPECT_REFUSED(RouteOfGroups(), Route, a.groups = 0, "Route.groups must be .* got 0");
+  EXPECT_REFUSED(RouteOfGroups(), Route, a.chosen_groups = 5, "Route.chosen_groups .* got 5");
+  EXPECT_REFUSED(RouteOfGroups(), Route, a.chosen_groups = 0, "Route.chosen_groups .* got 0");
+  EXPECT_REFUSED(RouteOfGroups(), Route, a.group_scores = 3, "Route.group_scores .* got 3");
+  EXPECT_REFUSED(RouteOfGroups(), Route, a.group_scores = 0, "Route.group_scores .* got 0");
+  EXPECT_REFUSED(RouteOfGroups(), Route,
+                 (a.chosen_groups = 1, a.expert.dim[1] = 3, a.weight.dim[1] = 3),
+                 "Route.expert must have no more slots than .* got 3");
+  EXPECT_REFUSED(RouteOfGroups(), Route, a.scale = std::numeric_limits<float>::infinity(),
+                 "Route.scale must be finite");
   EXPECT_REFUSED(Grouped(), GroupedMatmul, a.weight = nullptr, "GroupedMatmul.weight");
   EXPECT_REFUSED(Grouped(), GroupedMatmul, a.x.dim[0] = 4, "GroupedMatmul.x .* got 4");
   EXPECT_REFUSED(Grouped(), GroupedMatmul, a.x.dim[1] = 31, "GroupedMatmul.x");

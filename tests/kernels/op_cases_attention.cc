@@ -139,6 +139,7 @@ struct AttentionCase {
   float soft_cap = 0;
   bool sinks = false;
   bool norm = false;  // of q's and k's heads
+  bool causal = true;
 };
 
 // Cache blocks of every sequence, shuffled; unused table entries are -1.
@@ -214,6 +215,7 @@ class AttentionBuilder {
         .heads = c_.heads,
         .scale = Scale(),
         .window = c_.window,
+        .causal = c_.causal,
         .soft_cap = c_.soft_cap,
         .sinks = c_.sinks ? run_.Floats(run_.random().Normals(c_.heads, 2), {c_.heads}) : Tensor()};
     run_.Launch([args](const Ops& ops, Stream& stream) { ops.Attention(stream, args); });
@@ -420,6 +422,25 @@ void AddMaskAndScoreCases(std::vector<AttentionCase>& list) {
   list.back().sinks = true;
 }
 
+void AddBidirectionalCases(std::vector<AttentionCase>& list) {
+  const auto add = [&](const std::string& suffix, int heads, int head_dim, std::vector<Row> seqs) {
+    list.push_back({StrCat("bidirectional_", suffix), heads, 2, head_dim, 16, std::move(seqs)});
+    list.back().causal = false;
+  };
+  const std::vector<Row> whole = {{33, 33}, {1, 1}, {17, 17}, {140, 140}, {4, 4}};
+  for (const int head_dim : {20, 32, 64, 128, 192}) add(StrCat("d", head_dim), 4, head_dim, whole);
+  for (const int tokens : {1, 2, 8, 9, 48, 49, 128, 129, 256, 257, 300}) {
+    add(StrCat("t", tokens), 4, 32, {{tokens, tokens}});
+  }
+  // Some rows of what a sequence has: a split's border before, among and after them.
+  add("some_rows", 6, 48, {{270, 3}, {300, 20}, {256, 1}, {129, 2}, {600, 9}, {20, 0}});
+  add("poison", 4, 64, {{1, 1}, {15, 15}, {17, 17}, {40, 7}});
+  list.back().poison = true;
+  add("soft_cap_sinks", 16, 64, {{260, 260}, {5, 5}});
+  list.back().soft_cap = 5;
+  list.back().sinks = true;
+}
+
 }  // namespace
 
 void AddRopeCases(std::vector<OpCase>& cases) {
@@ -452,6 +473,7 @@ void AddAttentionCases(std::vector<OpCase>& cases) {
   std::vector<AttentionCase> list = ShapeCases();
   AddOtherCases(list);
   AddMaskAndScoreCases(list);
+  AddBidirectionalCases(list);
   for (const AttentionCase& c : list) {
     cases.push_back({"Attention", "Attention_" + c.name, std::nullopt,
                      [c](CaseRun& run) { AttentionBuilder(run, c).Build(); }});

@@ -23,10 +23,16 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 enum class Router { kNormal, kTied, kFar, kMasked, kUnusable };
 
+enum class RouterBias { kNone, kNormal, kNaN };
+
 struct RouteCase {
   int tokens, experts, slots;
   bool normalize = false;
   Router logits = Router::kNormal;
+  bool sigmoid = false;
+  RouterBias bias = RouterBias::kNone;
+  int groups = 1, chosen_groups = 1, group_scores = 1;
+  float scale = 1;
 };
 
 std::vector<float> RouterLogits(CaseRun& run, const RouteCase& c) {
@@ -51,6 +57,11 @@ std::vector<float> RouterLogits(CaseRun& run, const RouteCase& c) {
 // a division. The floor: exp may be 0 from -87 on, where it is 2^-126.
 FloatBound RouteBound(const RouteCase& c, const std::vector<float>& logits) {
   FloatBound bound;
+  if (c.sigmoid || c.bias != RouterBias::kNone || c.groups > 1) {  // weights are scale at most
+    const double error = (c.experts + 132) * kFloatRounding * c.scale + 0x1p-125;
+    bound.max_error.assign(static_cast<size_t>(c.tokens) * c.slots, error);
+    return bound;
+  }
   for (int t = 0; t < c.tokens; ++t) {
     const float* row = logits.data() + t * c.experts;
     std::vector<float> sorted(row, row + c.experts);
@@ -62,7 +73,7 @@ FloatBound RouteBound(const RouteCase& c, const std::vector<float>& logits) {
     for (int j = 0; j < c.slots; ++j) {
       const double distance = double{sorted[0]} - sorted[j];
       const double relative = (c.experts + std::min(distance, 100.0) + 32) * kFloatRounding;
-      bound.max_error.push_back(relative * std::exp(-distance) / sum + 0x1p-125);
+      bound.max_error.push_back(c.scale * relative * std::exp(-distance) / sum + 0x1p-125);
     }
   }
   return bound;
@@ -70,12 +81,81 @@ FloatBound RouteBound(const RouteCase& c, const std::vector<float>& logits) {
 
 void BuildRoute(CaseRun& run, const RouteCase& c) {
   const std::vector<float> logits = RouterLogits(run, c);
-  const RouteArgs args = {
+  RouteArgs args = {
       .logits = run.Activations(logits, {c.tokens, c.experts}),
       .expert = run.OutputInts("expert", {c.tokens, c.slots}),
       .weight = run.OutputFloats("weight", {c.tokens, c.slots}, RouteBound(c, logits)),
-      .normalize = c.normalize};
+      .normalize = c.normalize,
+      .scores = c.sigmoid ? RouteArgs::Scores::kSigmoid : RouteArgs::Scores::kSoftmax,
+      .groups = c.groups,
+      .chosen_groups = c.chosen_groups,
+      .group_scores = c.group_scores,
+      .scale = c.scale};
+  if (c.bias != RouterBias::kNone) {
+    // The same for all where experts are to tie.
+    std::vector<float> bias(c.experts, 0.25f);
+    if (c.logits != Router::kTied) bias = run.random().Normals(c.experts, 0.3f);
+    if (c.bias == RouterBias::kNaN) bias[c.experts / 2] = kNaN;
+    args.bias = run.Floats(bias, {c.experts});
+  }
   run.Launch([args](const Ops& ops, Stream& stream) { ops.Route(stream, args); });
+}
+
+// Sigmoids, biases, groups of experts, scales; some of DeepSeek's sizes.
+template <typename Add>
+void AddChoiceCases(const Add& add, bool sigmoid, bool normalize) {
+  const std::string kind = sigmoid ? "_sigmoid" : "_softmax";
+  const RouteCase base = {
+      .tokens = 5, .experts = 0, .slots = 0, .normalize = normalize, .sigmoid = sigmoid};
+  const auto add_sizes = [&](const std::string& suffix, int experts, int slots, RouteCase c) {
+    c.experts = experts;
+    c.slots = slots;
+    add((kind + suffix).c_str(), c);
+  };
+  RouteCase c = base;
+  c.scale = 2.5f;
+  for (const int experts : {1, 33, 64, 257}) {
+    add_sizes("_scale", experts, std::min(experts, 3), c);
+    c.bias = RouterBias::kNormal;
+    add_sizes("_bias", experts, std::min(experts, 3), c);
+    c.bias = RouterBias::kNone;
+  }
+  for (const Router logits : {Router::kTied, Router::kFar, Router::kMasked, Router::kUnusable}) {
+    const std::string name[] = {"", "_tied", "_far", "_masked", "_unusable"};
+    c = base;
+    c.logits = logits;
+    c.tokens = 9;
+    c.bias = RouterBias::kNormal;
+    add_sizes("_bias" + name[static_cast<int>(logits)], 96, 4, c);
+    c.groups = 8;
+    c.chosen_groups = 3;
+    c.group_scores = 2;
+    add_sizes("_bias_groups" + name[static_cast<int>(logits)], 96, 4, c);
+    c.bias = RouterBias::kNone;
+    c.group_scores = 1;
+    add_sizes("_groups" + name[static_cast<int>(logits)], 96, 4, c);
+  }
+  c = base;
+  c.bias = RouterBias::kNaN;
+  add_sizes("_bias_nan", 40, 4, c);
+  c.bias = RouterBias::kNormal;
+  c.groups = 8;
+  c.chosen_groups = 4;
+  c.group_scores = 2;
+  c.scale = 2.5f;
+  add_sizes("_groups8", 256, 8, c);
+  c.chosen_groups = 1;
+  add_sizes("_groups8_one", 256, 32, c);  // all experts of the best
+  c.groups = 32;
+  c.chosen_groups = 5;
+  c.group_scores = 1;
+  add_sizes("_groups32", 32, 5, c);  // of one expert each
+  c.bias = RouterBias::kNone;
+  c.groups = 3;
+  c.chosen_groups = 2;
+  add_sizes("_groups3", 21, 6, c);
+  c.group_scores = 7;
+  add_sizes("_groups3_all_scores", 21, 14, c);
 }
 
 void AddRouteCases(std::vector<OpCase>& cases) {
@@ -98,6 +178,10 @@ void AddRouteCases(std::vector<OpCase>& cases) {
       add("_masked", {9, experts, 3, normalize, Router::kMasked});
       add("_unusable", {9, experts, 3, normalize, Router::kUnusable});
     }
+  }
+  add("_gate", {.tokens = 17, .experts = 1, .slots = 1, .sigmoid = true});  // a shared expert's
+  for (const bool sigmoid : {false, true}) {
+    for (const bool normalize : {false, true}) AddChoiceCases(add, sigmoid, normalize);
   }
 }
 

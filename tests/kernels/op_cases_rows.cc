@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Embed, RmsNorm, ActivateAndMul, Scale, GatherRows: ops whose output rows are made of one input
-// row. Pool, whose are made of some.
+// Embed, RmsNorm, LayerNorm, ActivateAndMul, Scale, GatherRows: ops whose output rows are made of
+// one input row. Pool, whose are made of some.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -27,16 +27,20 @@ FloatBound Relative(const std::vector<double>& values, double factor, double flo
 FloatBound Exact(int64_t count) { return {std::vector<double>(static_cast<size_t>(count)), 0}; }
 
 // Every product of an element is exact in float: scale * q has 11 + 8 bits at most, d * scale * q
-// 23; subtracting a minimum rounds once.
-void BuildEmbed(CaseRun& run, DType dtype, int tokens, int vocab, int hidden) {
+// 23; subtracting a minimum rounds once, adding to what is there once more.
+void BuildEmbed(CaseRun& run, DType dtype, int tokens, int vocab, int hidden, bool accumulate) {
   const auto table = RandomWeights(run.random(), dtype, int64_t{vocab} * hidden, 0.5f);
   std::vector<int32_t> token;
   for (int t = 0; t < tokens; ++t) token.push_back(run.random().Int(0, vocab - 1));
   if (tokens > 1) token[0] = vocab - 1, token[1] = 0;
+  const int64_t elements = int64_t{tokens} * hidden;
+  const std::vector<float> before =
+      accumulate ? run.Rounded(run.random().Normals(elements, 0.5f)) : std::vector<float>();
   const EmbedArgs args = {
       .token = run.Ints(token, {tokens}),
       .table = run.Weight(dtype, hidden, {table}, /*embedding=*/true),
-      .out = run.OutputActivations("out", {tokens, hidden}, Exact(int64_t{tokens} * hidden))};
+      .out = run.OutputActivations("out", {tokens, hidden}, Exact(elements), before),
+      .accumulate = accumulate};
   run.Launch([args](const Ops& ops, Stream& stream) { ops.Embed(stream, args); });
 }
 
@@ -82,6 +86,56 @@ void BuildRmsNorm(CaseRun& run, const NormCase& c) {
   run.Launch([args](const Ops& ops, Stream& stream) { ops.RmsNorm(stream, args); });
 }
 
+struct LayerNormCase {
+  int tokens, hidden;
+  float mean = 0, scale = 1, epsilon = 1e-5f;
+  bool weight = true, bias = true, in_place = false;
+};
+
+// The sum of elements has hidden roundings at most, of sums that are no larger than those of
+// magnitudes, so a mean is off by d = (hidden + 1) half ulps of their mean; every difference from
+// it is, and rounds. Squares of differences from a mean that is off by d have a mean that is off by
+// d^2, and by (hidden + 4) half ulps of itself; the root halves that. Five operations follow.
+FloatBound LayerNormBound(const LayerNormCase& c, const std::vector<float>& x,
+                          const std::vector<float>& weight, const std::vector<float>& bias) {
+  FloatBound bound;
+  for (int t = 0; t < c.tokens; ++t) {
+    const float* row = x.data() + t * c.hidden;
+    double mean = 0, magnitude = 0, variance = 0;
+    for (int i = 0; i < c.hidden; ++i) mean += row[i] / double(c.hidden);
+    for (int i = 0; i < c.hidden; ++i) magnitude += std::fabs(row[i]) / c.hidden;
+    for (int i = 0; i < c.hidden; ++i) variance += std::pow(row[i] - mean, 2) / c.hidden;
+    const double rms = std::sqrt(variance + c.epsilon);
+    const double mean_error = (c.hidden + 1) * kFloatRounding * magnitude;
+    const double relative =
+        (c.hidden / 2.0 + 8) * kFloatRounding + std::pow(mean_error / rms, 2) / 2;
+    for (int i = 0; i < c.hidden; ++i) {
+      const double w = c.weight ? std::fabs(weight[i]) : 1, b = c.bias ? std::fabs(bias[i]) : 0;
+      const double product = std::fabs(row[i] - mean) / rms * w;
+      bound.max_error.push_back(product * relative + mean_error / rms * w * (1 + relative) +
+                                (product + b) * kFloatRounding + 1e-37);
+    }
+  }
+  return bound;
+}
+
+void BuildLayerNorm(CaseRun& run, const LayerNormCase& c) {
+  std::vector<float> x = run.random().Normals(int64_t{c.tokens} * c.hidden, c.scale);
+  for (float& v : x) v += c.mean;
+  x = run.Rounded(x);
+  const std::vector<float> weight = run.random().Normals(c.hidden);
+  const std::vector<float> bias = run.random().Normals(c.hidden);
+  const Tensor out =
+      run.OutputActivations("out", {c.tokens, c.hidden}, LayerNormBound(c, x, weight, bias),
+                            c.in_place ? x : std::vector<float>());
+  const LayerNormArgs args = {.x = c.in_place ? out : run.Activations(x, {c.tokens, c.hidden}),
+                              .weight = c.weight ? run.Floats(weight, {c.hidden}) : Tensor(),
+                              .bias = c.bias ? run.Floats(bias, {c.hidden}) : Tensor(),
+                              .out = out,
+                              .epsilon = c.epsilon};
+  run.Launch([args](const Ops& ops, Stream& stream) { ops.LayerNorm(stream, args); });
+}
+
 const char* ActivationName(Activation activation) {
   return activation == Activation::kSilu       ? "silu"
          : activation == Activation::kGeluTanh ? "gelu_tanh"
@@ -105,8 +159,16 @@ double ActivationError(Activation activation, double x) {
 
 constexpr float kLimit = 7;  // of kClampedSilu
 
-void BuildActivateAndMul(CaseRun& run, Activation activation, int tokens, int ffn) {
-  std::vector<float> x = run.random().Normals(int64_t{tokens} * 2 * ffn, 3);
+struct GateCase {
+  Activation activation;
+  int tokens, ffn;
+  bool gated = true, in_place = false;
+};
+
+void BuildActivateAndMul(CaseRun& run, const GateCase& c) {
+  const auto [activation, tokens, ffn, gated, in_place] = c;
+  const int columns = gated ? 2 * ffn : ffn;
+  std::vector<float> x = run.random().Normals(int64_t{tokens} * columns, 3);
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float extremes[] = {0,   -0.0f, 1e-30f, -1e-30f, 20,     -20,     87,     -87, 89, -89,
                             120, -120,  1e10f,  -1e10f,  1e-40f, -1e-40f, -1e25f, 6,   -6, nan};
@@ -117,7 +179,7 @@ void BuildActivateAndMul(CaseRun& run, Activation activation, int tokens, int ff
   FloatBound bound;
   for (int t = 0; t < tokens; ++t) {
     for (int i = 0; i < ffn; ++i) {
-      double gate = x[t * 2 * ffn + i], up = x[t * 2 * ffn + ffn + i];
+      double gate = x[t * columns + i], up = gated ? x[t * columns + ffn + i] : 1;
       if (activation == Activation::kClampedSilu) {
         gate = gate > kLimit ? kLimit : gate;
         up = std::clamp<double>(up, -kLimit, kLimit) + 1;
@@ -126,10 +188,13 @@ void BuildActivateAndMul(CaseRun& run, Activation activation, int tokens, int ff
       bound.max_error.push_back(std::fabs(expected) * ActivationError(activation, gate) + 1e-34);
     }
   }
-  const ActivateAndMulArgs args = {.x = run.Activations(x, {tokens, 2 * ffn}),
-                                   .out = run.OutputActivations("out", {tokens, ffn}, bound),
+  const Tensor out =
+      run.OutputActivations("out", {tokens, ffn}, bound, in_place ? x : std::vector<float>());
+  const ActivateAndMulArgs args = {.x = in_place ? out : run.Activations(x, {tokens, columns}),
+                                   .out = out,
                                    .activation = activation,
-                                   .limit = kLimit};
+                                   .limit = kLimit,
+                                   .gated = gated};
   run.Launch([args](const Ops& ops, Stream& stream) { ops.ActivateAndMul(stream, args); });
 }
 
@@ -247,19 +312,46 @@ void AddEmbedCases(std::vector<OpCase>& cases) {
   for (const DType dtype : kWeightTypes) {
     // hidden below is for blocks of 32 elements; larger blocks get as many.
     const int scale = std::max(1, Info(dtype).block_elements / 32);
-    const auto add = [&](int tokens, int vocab, int hidden) {
+    const auto add = [&](int tokens, int vocab, int hidden, bool accumulate = false) {
       hidden *= scale;
-      cases.push_back(
-          {"Embed", StrCat("Embed_", Info(dtype).name, "_t", tokens, "_v", vocab, "_h", hidden),
-           dtype, [=](CaseRun& run) { BuildEmbed(run, dtype, tokens, vocab, hidden); }});
+      cases.push_back({"Embed",
+                       StrCat("Embed_", Info(dtype).name, "_t", tokens, "_v", vocab, "_h", hidden,
+                              accumulate ? "_accumulate" : ""),
+                       dtype, [=](CaseRun& run) {
+                         BuildEmbed(run, dtype, tokens, vocab, hidden, accumulate);
+                       }});
     };
     for (const int tokens : {0, 1, 2, 15, 16, 17, 65}) add(tokens, 33, 64);
     for (const int hidden : {32, 96, 160, 288}) add(3, 5, hidden);
     add(1, 1, 32);
+    add(17, 33, 96, true);
     if (!IsQuantized(dtype)) {
       for (const int hidden : {1, 15, 16, 17, 63, 65}) add(3, 7, hidden);
+      for (const int hidden : {1, 17, 65}) add(3, 7, hidden, true);
     }
   }
+}
+
+void AddLayerNormCases(std::vector<OpCase>& cases) {
+  const auto add = [&](std::string suffix, const LayerNormCase& c) {
+    cases.push_back({"LayerNorm", StrCat("LayerNorm_t", c.tokens, "_h", c.hidden, suffix),
+                     std::nullopt, [c](CaseRun& run) { BuildLayerNorm(run, c); }});
+  };
+  for (const int hidden : {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 63, 65, 257, 384, 1023, 2048}) {
+    add("", {.tokens = 3, .hidden = hidden});
+  }
+  for (const int tokens : {0, 1, 2, 15, 17, 65}) add("", {.tokens = tokens, .hidden = 48});
+  for (const int hidden : {16, 33}) {
+    add("_plain", {.tokens = 3, .hidden = hidden, .weight = false, .bias = false});
+    add("_weight", {.tokens = 3, .hidden = hidden, .bias = false});
+    add("_bias", {.tokens = 3, .hidden = hidden, .weight = false});
+    add("_in_place", {.tokens = 5, .hidden = hidden, .in_place = true});
+  }
+  // Where a variance from sums of squares would be lost, and where epsilon decides.
+  add("_far", {.tokens = 4, .hidden = 96, .mean = 1000, .scale = 0.1f});
+  add("_tiny", {.tokens = 4, .hidden = 64, .scale = 1e-4f, .epsilon = 1e-6f});
+  add("_large", {.tokens = 4, .hidden = 64, .scale = 1e15f});
+  add("_equal", {.tokens = 4, .hidden = 64, .mean = 0.5f, .scale = 0});
 }
 
 }  // namespace
@@ -293,16 +385,22 @@ void AddRowCases(std::vector<OpCase>& cases) {
              {.tokens = 3, .hidden = hidden, .in_place = true, .left = 7, .right = 2 * hidden});
   }
 
+  AddLayerNormCases(cases);
+
   for (const Activation activation :
        {Activation::kSilu, Activation::kGeluTanh, Activation::kGelu, Activation::kClampedSilu}) {
-    const auto add = [&](int tokens, int ffn) {
-      cases.push_back(
-          {"ActivateAndMul",
-           StrCat("ActivateAndMul_", ActivationName(activation), "_t", tokens, "_f", ffn),
-           std::nullopt, [=](CaseRun& run) { BuildActivateAndMul(run, activation, tokens, ffn); }});
+    const auto add = [&](int tokens, int ffn, bool gated = true, bool in_place = false) {
+      const GateCase c = {activation, tokens, ffn, gated, in_place};
+      cases.push_back({"ActivateAndMul",
+                       StrCat("ActivateAndMul_", ActivationName(activation), "_t", tokens, "_f",
+                              ffn, gated ? "" : "_alone", in_place ? "_in_place" : ""),
+                       std::nullopt, [=](CaseRun& run) { BuildActivateAndMul(run, c); }});
     };
     for (const int ffn : {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 257, 1536}) add(3, ffn);
     for (const int tokens : {0, 1, 15, 16, 17, 65}) add(tokens, 40);
+    if (activation == Activation::kClampedSilu) continue;
+    for (const int ffn : {1, 15, 17, 33, 257, 1536}) add(3, ffn, false);
+    for (const int tokens : {0, 1, 17}) add(tokens, 40, false, true);
   }
 
   for (const int columns : {0, 1, 15, 16, 17, 65, 257}) {

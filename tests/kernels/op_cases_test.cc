@@ -43,6 +43,7 @@ class MistakenOps : public RightOps {
 
   std::function<void(EmbedArgs&)> before_embed;
   std::function<void(RmsNormArgs&)> before_norm;
+  std::function<void(LayerNormArgs&)> before_layer_norm;
   std::function<void(MatmulArgs&)> before_matmul;
   std::function<void(RopeAndWriteKvArgs&)> before_rope;
   std::function<void(AttentionArgs&)> before_attention;
@@ -63,6 +64,9 @@ class MistakenOps : public RightOps {
   }
   void RmsNorm(Stream& s, const RmsNormArgs& a) const override {
     Run(a, before_norm, a.out, [&](const RmsNormArgs& x) { right_.RmsNorm(s, x); });
+  }
+  void LayerNorm(Stream& s, const LayerNormArgs& a) const override {
+    Run(a, before_layer_norm, a.out, [&](const LayerNormArgs& x) { right_.LayerNorm(s, x); });
   }
   void Matmul(Stream& s, const MatmulArgs& a) const override {
     Run(a, before_matmul, a.out, [&](const MatmulArgs& x) { right_.Matmul(s, x); });
@@ -232,6 +236,23 @@ TEST(OpCases, NoticeWrongRowOps) {
       if (a.token.dim[0] > 0) Copied(a.token).As<int32_t>()[a.token.dim[0] - 1] = 0;
     };
   }));
+  EXPECT_TRUE(Noticed("Embed", [](MistakenOps& m) {
+    m.before_embed = [](EmbedArgs& a) { a.accumulate = !a.accumulate; };
+  }));
+  EXPECT_TRUE(Noticed("ActivateAndMul", [](MistakenOps& m) {
+    m.before_activate = [](ActivateAndMulArgs& a) {
+      if (!a.gated) a.activation = Activation::kSilu;
+    };
+  }));
+}
+
+TEST(OpCases, NoticeWrongLayerNorms) {
+  const auto noticed = [](const std::function<void(LayerNormArgs&)>& before) {
+    return Noticed("LayerNorm", [&](MistakenOps& m) { m.before_layer_norm = before; });
+  };
+  EXPECT_TRUE(noticed([](LayerNormArgs& a) { a.weight = {}; }));
+  EXPECT_TRUE(noticed([](LayerNormArgs& a) { a.bias = {}; }));
+  EXPECT_TRUE(noticed([](LayerNormArgs& a) { a.epsilon *= 1.1f; }));
 }
 
 TEST(OpCases, NoticeWrongPooling) {
@@ -271,6 +292,17 @@ TEST(OpCases, NoticeWrongExperts) {
       }
     };
   }));
+  const auto route_noticed = [](const std::function<void(RouteArgs&)>& before) {
+    return Noticed("Route", [&](MistakenOps& m) { m.before_route = before; });
+  };
+  for (const auto scores : {RouteArgs::Scores::kSoftmax, RouteArgs::Scores::kSigmoid}) {
+    EXPECT_TRUE(route_noticed([&](RouteArgs& a) { a.scores = scores; }));
+  }
+  EXPECT_TRUE(route_noticed([](RouteArgs& a) { a.bias = {}; }));
+  EXPECT_TRUE(route_noticed([](RouteArgs& a) { a.groups = a.chosen_groups = 1; }));
+  EXPECT_TRUE(route_noticed([](RouteArgs& a) { a.chosen_groups = a.groups; }));
+  EXPECT_TRUE(route_noticed([](RouteArgs& a) { a.group_scores = 1; }));
+  EXPECT_TRUE(route_noticed([](RouteArgs& a) { a.scale = 1; }));
   const auto noticed = [](const std::function<void(GroupedMatmulArgs&)>& before) {
     return Noticed("GroupedMatmul", [&](MistakenOps& m) { m.before_grouped = before; });
   };
@@ -320,6 +352,9 @@ TEST(OpCases, NoticeWrongAttention) {
     return Noticed("Attention", [&](MistakenOps& m) { m.before_attention = before; });
   };
   EXPECT_TRUE(noticed([](AttentionArgs& a) { a.scale *= 1.001f; }));
+  for (const bool causal : {false, true}) {
+    EXPECT_TRUE(noticed([&](AttentionArgs& a) { a.causal = causal; }));
+  }
   EXPECT_TRUE(noticed([](AttentionArgs& a) {  // the last query does not see itself
     Copied(a.context_tokens);
     for (int s = 0; s < a.context_tokens.dim[0]; ++s) {

@@ -22,9 +22,8 @@ namespace {
 
 std::vector<float> Activate(Activation activation, const std::vector<float>& x) {
   const int n = static_cast<int>(x.size());
-  std::vector<float> gate_up = x, out(n);
-  gate_up.resize(2 * n, 1.0f);
-  SimdActivateAndMulRow(activation, gate_up.data(), n, out.data());
+  std::vector<float> out(n);
+  SimdActivateAndMulRow(activation, 0, x.data(), nullptr, n, out.data());
   return out;
 }
 
@@ -105,6 +104,51 @@ TEST_P(RowOps, AnAddedNormIsRoundedFirst) {
   }
 }
 
+TEST_P(RowOps, ARowHasTheSameLayerNormAlone) {
+  constexpr int kTokens = 70;  // more than a worker takes at once
+  for (const int hidden : {1, 17, 384}) {
+    const std::vector<float> x = Normals(kTokens * hidden), factors = Normals(hidden);
+    const auto norm = [&](const std::vector<float>& rows) {
+      return Run([&](CaseRun& run) {
+        const auto tokens = static_cast<int64_t>(rows.size()) / hidden;
+        const LayerNormArgs args = {
+            .x = run.Activations(rows, {tokens, hidden}),
+            .weight = run.Floats(factors, {hidden}),
+            .bias = run.Floats(factors, {hidden}),
+            .out = run.OutputActivations("out", {tokens, hidden}, Any(tokens * hidden)),
+            .epsilon = 1e-5f};
+        run.Launch([args](const Ops& ops, Stream& stream) { ops.LayerNorm(stream, args); });
+      });
+    };
+    const std::vector<float> together = norm(x);
+    for (const int t : {0, 1, 33, kTokens - 1}) {
+      EXPECT_EQ(norm(Rows(x, t, t + 1, hidden)), Rows(together, t, t + 1, hidden)) << t;
+    }
+  }
+}
+
+// With a factor of 1 or none at all, in a row of its own or not.
+TEST_P(RowOps, AnActivationAloneIsOneTimes1) {
+  constexpr int kN = 300;
+  const std::vector<float> x = Normals(kN);
+  std::vector<float> gated = x;
+  gated.resize(2 * kN, 1.0f);
+  for (const Activation activation :
+       {Activation::kSilu, Activation::kGeluTanh, Activation::kGelu}) {
+    const auto activate = [&](const std::vector<float>& rows, bool with_factor) {
+      return Run([&](CaseRun& run) {
+        const ActivateAndMulArgs args = {
+            .x = run.Activations(rows, {1, static_cast<int64_t>(rows.size())}),
+            .out = run.OutputActivations("out", {1, kN}, Any(kN)),
+            .activation = activation,
+            .gated = with_factor};
+        run.Launch([args](const Ops& ops, Stream& stream) { ops.ActivateAndMul(stream, args); });
+      });
+    };
+    EXPECT_EQ(activate(x, false), activate(gated, true));
+  }
+}
+
 // The vector code's, which AreGoodToAFewUlpWhereTheyMatter looks at.
 TEST_P(RowOps, GelusHaveTheSameBitsOnAllDevices) {
   std::vector<float> x = Normals(4096);
@@ -118,7 +162,7 @@ TEST_P(RowOps, GelusHaveTheSameBitsOnAllDevices) {
       run.Launch([args](const Ops& ops, Stream& stream) { ops.ActivateAndMul(stream, args); });
     });
     std::vector<float> want(2048);
-    SimdActivateAndMulRow(activation, x.data(), 2048, want.data());
+    SimdActivateAndMulRow(activation, 0, x.data(), x.data() + 2048, 2048, want.data());
     EXPECT_EQ(got, want);
   }
 }

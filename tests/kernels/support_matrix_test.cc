@@ -51,8 +51,8 @@ std::set<std::string> AskDevice(Device& device) {
   for (const char* op : {"RopeAndWriteKv", "Attention"}) {
     cells.insert(StrCat(prefix, op, " ", Info(info.kv_dtype).name));
   }
-  for (const char* op :
-       {"RmsNorm", "ActivateAndMul", "GatherRows", "Scale", "Pool", "Route", "CombineExperts"}) {
+  for (const char* op : {"RmsNorm", "LayerNorm", "ActivateAndMul", "GatherRows", "Scale", "Pool",
+                         "Route", "CombineExperts"}) {
     cells.insert(StrCat(prefix, op, " ", Info(info.activation_dtype).name));
   }
   cells.insert(prefix + "SelectTokens i32");

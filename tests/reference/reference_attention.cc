@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rotary embedding, the KV cache and causal attention of the reference device.
+// Rotary embedding, the KV cache and attention of the reference device.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -169,9 +169,10 @@ void ReferenceOps::Attention(Stream&, const AttentionArgs& args) const {
     const int32_t* blocks = args.block_table.As<int32_t>() + s * args.block_table.dim[1];
     const int queries = query_start[s + 1] - query_start[s];
     for (int j = 0; j < queries; ++j) {
-      const int position = args.context_tokens.As<int32_t>()[s] - queries + j;
+      const int context = args.context_tokens.As<int32_t>()[s];
+      const int position = context - queries + j;
       std::vector<int64_t> slots;
-      for (int p = 0; p <= position; ++p) {
+      for (int p = 0; p < (args.causal ? position + 1 : context); ++p) {
         if (args.window > 0 && p <= position - args.window) continue;
         slots.push_back(int64_t{blocks[p / shape.block_tokens]} * shape.block_tokens +
                         p % shape.block_tokens);

@@ -13,21 +13,51 @@ namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
-// False where the row has none.
-bool Softmax(const float* logit, int64_t experts, std::vector<double>* probability) {
-  double max = -std::numeric_limits<double>::infinity(), sum = 0;
-  for (int64_t e = 0; e < experts; ++e) {
-    if (std::isnan(logit[e])) return false;
-    max = std::max<double>(max, logit[e]);
+bool Usable(const std::vector<float>& row) {
+  if (std::any_of(row.begin(), row.end(), [](float x) { return std::isnan(x); })) return false;
+  return std::isfinite(*std::max_element(row.begin(), row.end()));
+}
+
+std::vector<double> Scores(RouteArgs::Scores kind, const std::vector<float>& logit) {
+  std::vector<double> score;
+  if (kind == RouteArgs::Scores::kSigmoid) {
+    for (const double x : logit) score.push_back(1 / (1 + std::exp(-x)));
+    return score;
   }
-  if (std::isinf(max)) return false;
-  probability->clear();
-  for (int64_t e = 0; e < experts; ++e) {
-    probability->push_back(std::exp(logit[e] - max));
-    sum += probability->back();
+  const double max = *std::max_element(logit.begin(), logit.end());
+  double sum = 0;
+  for (const double x : logit) {
+    score.push_back(std::exp(x - max));
+    sum += score.back();
   }
-  for (double& p : *probability) p /= sum;
-  return true;
+  for (double& s : score) s /= sum;
+  return score;
+}
+
+// 0 to n - 1, the highest score first, ties by lower id.
+std::vector<int32_t> Descending(const std::vector<float>& score) {
+  std::vector<int32_t> order(score.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return score[a] > score[b]; });
+  return order;
+}
+
+// The experts that may be chosen, the best first; `compared` as RouteArgs says.
+std::vector<int32_t> BestExperts(const RouteArgs& args, const std::vector<float>& compared) {
+  const auto in_group = static_cast<int64_t>(compared.size()) / args.groups;
+  std::vector<float> group_score;
+  for (int64_t g = 0; g < args.groups; ++g) {
+    std::vector<float> own(compared.begin() + g * in_group, compared.begin() + (g + 1) * in_group);
+    std::sort(own.rbegin(), own.rend());
+    group_score.push_back(std::accumulate(own.begin(), own.begin() + args.group_scores, 0.0f));
+  }
+  std::vector<int32_t> groups = Descending(group_score), order;
+  groups.resize(args.chosen_groups);
+  for (const int32_t e : Descending(compared)) {
+    if (std::count(groups.begin(), groups.end(), e / in_group) > 0) order.push_back(e);
+  }
+  return order;
 }
 
 }  // namespace
@@ -35,24 +65,27 @@ bool Softmax(const float* logit, int64_t experts, std::vector<double>* probabili
 void ReferenceOps::Route(Stream&, const RouteArgs& args) const {
   const int64_t tokens = args.logits.dim[0], experts = args.logits.dim[1];
   const int64_t slots = args.expert.dim[1];
+  const bool sigmoid = args.scores == RouteArgs::Scores::kSigmoid;
   for (int64_t t = 0; t < tokens; ++t) {
-    const float* logit = args.logits.As<float>() + t * experts;
+    const float* row = args.logits.As<float>() + t * experts;
+    const std::vector<float> logit(row, row + experts);
     int32_t* expert = args.expert.As<int32_t>() + t * slots;
     float* weight = args.weight.As<float>() + t * slots;
-    std::vector<int32_t> order(static_cast<size_t>(experts));
-    std::iota(order.begin(), order.end(), 0);
-    std::vector<double> probability;
-    const bool usable = Softmax(logit, experts, &probability);
-    if (usable) {
-      std::stable_sort(order.begin(), order.end(),
-                       [logit](int32_t a, int32_t b) { return logit[a] > logit[b]; });
+    const std::vector<double> score = Scores(args.scores, logit);
+    std::vector<float> compared = logit;
+    if (args.bias || args.group_scores > 1) compared.assign(score.begin(), score.end());
+    for (int64_t e = 0; args.bias && e < experts; ++e) compared[e] += args.bias.As<float>()[e];
+    if (!Usable(logit) || !Usable(compared)) {
+      std::iota(expert, expert + slots, 0);
+      std::fill_n(weight, slots, kNaN);
+      continue;
     }
-    double sum = 0;
-    for (int64_t j = 0; usable && j < slots; ++j) sum += probability[order[j]];
+    const std::vector<int32_t> order = BestExperts(args, compared);
+    double sum = sigmoid ? 1e-20 : 0;
+    for (int64_t j = 0; j < slots; ++j) sum += score[order[j]];
     for (int64_t j = 0; j < slots; ++j) {
       expert[j] = order[j];
-      weight[j] =
-          usable ? static_cast<float>(probability[order[j]] / (args.normalize ? sum : 1)) : kNaN;
+      weight[j] = static_cast<float>(score[order[j]] / (args.normalize ? sum : 1) * args.scale);
     }
   }
 }

@@ -19,7 +19,9 @@ void ReferenceOps::Embed(Stream&, const EmbedArgs& args) const {
   const int64_t tokens = args.token.dim[0], hidden = table.cols();
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t i = 0; i < hidden; ++i) {
-      args.out.As<float>()[t * hidden + i] = table.At(args.token.As<int32_t>()[t], i);
+      float& out = args.out.As<float>()[t * hidden + i];
+      const float value = table.At(args.token.As<int32_t>()[t], i);
+      out = args.accumulate ? out + value : value;
     }
   }
 }
@@ -35,6 +37,25 @@ void ReferenceOps::RmsNorm(Stream&, const RmsNormArgs& args) const {
     for (int64_t i = 0; i < hidden; ++i) {
       const double y = x[i] / rms * args.weight.As<float>()[i];
       out[i] = static_cast<float>(args.accumulate ? out[i] + y : y);
+    }
+  }
+}
+
+void ReferenceOps::LayerNorm(Stream&, const LayerNormArgs& args) const {
+  const int64_t tokens = args.x.dim[0], hidden = args.x.dim[1];
+  for (int64_t t = 0; t < tokens; ++t) {
+    const float* x = args.x.As<float>() + t * hidden;
+    float* out = args.out.As<float>() + t * hidden;
+    double mean = 0, variance = 0;
+    for (int64_t i = 0; i < hidden; ++i) mean += x[i] / static_cast<double>(hidden);
+    for (int64_t i = 0; i < hidden; ++i) {
+      variance += (x[i] - mean) * (x[i] - mean) / static_cast<double>(hidden);
+    }
+    for (int64_t i = 0; i < hidden; ++i) {
+      double y = (x[i] - mean) / std::sqrt(variance + args.epsilon);
+      if (args.weight) y *= args.weight.As<float>()[i];
+      if (args.bias) y += args.bias.As<float>()[i];
+      out[i] = static_cast<float>(y);
     }
   }
 }
@@ -76,8 +97,8 @@ void ReferenceOps::ActivateAndMul(Stream&, const ActivateAndMulArgs& args) const
   const int64_t tokens = args.out.dim[0], ffn = args.out.dim[1];
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t i = 0; i < ffn; ++i) {
-      double gate = args.x.As<float>()[t * 2 * ffn + i];
-      double up = args.x.As<float>()[t * 2 * ffn + ffn + i];
+      const float* x = args.x.As<float>() + t * (args.gated ? 2 * ffn : ffn) + i;
+      double gate = x[0], up = args.gated ? x[ffn] : 1;
       if (args.activation == Activation::kClampedSilu) {
         // A NaN is neither smaller nor larger, so it stays.
         if (gate > args.limit) gate = args.limit;

@@ -43,7 +43,10 @@ constexpr const char* kChosen =
     "Attention_(decode(17|257)|prefill(15|33)|d20_.*|group9|poison|no_queries|norm_d20_.*)|"
     "Sample_(greedy_v65|all_r15|tied_greedy_v17|greedy_edits17|unusable_v17|masked_greedy_v300)|"
     "Sample_grammar_(greedy_v33|edits_v65)|SelectTokens_t(1|33|257)(_in_place)?|"
-    "RmsNorm_t3_h33_slice|Scale_h(1|257)(_capped)?|Scale_both|"
+    "RmsNorm_t3_h33_slice|Scale_h(1|257)(_capped)?|Scale_both|Embed_(f32|q4_k)_.*_accumulate|"
+    "LayerNorm_t3_h(1|33|65|384)|LayerNorm_t3_h33_plain|LayerNorm_t5_h33_in_place|"
+    "ActivateAndMul_.*_f(33|257)_alone|Attention_bidirectional_(t9|t49|poison)|"
+    "Route_.*_sigmoid_(bias_groups|groups8|groups32)|Route_.*_softmax_(scale|bias|groups3)|"
     "Logprobs_(r1|v65_n5|v257_n1|masked)";
 
 // An output of many blocks, for which there is a matmul of its own; the list's are smaller.
