@@ -20,6 +20,7 @@ _parser.add_argument("--binary", required=True)
 _parser.add_argument("--model", required=True)
 _parser.add_argument("--golden", required=True)
 _parser.add_argument("--serve-bench")
+_parser.add_argument("--decoder-test")
 _parser.add_argument("--seconds", type=float, default=15)
 _parser.add_argument("--sanitized", action="store_true", help="the binary is a sanitizer's, some 20 times slower")
 _options, _rest = _parser.parse_known_args()
@@ -32,7 +33,7 @@ os.environ["XDG_CACHE_HOME"] = _cache.name
 _CERTIFICATES = ssl.create_default_context()
 
 BINARY, MODEL, GOLDEN, SECONDS = _options.binary, _options.model, _options.golden, _options.seconds
-SERVE_BENCH = _options.serve_bench
+SERVE_BENCH, DECODER_TEST = _options.serve_bench, _options.decoder_test
 SANITIZED = _options.sanitized
 START_TIMEOUT = 120
 
