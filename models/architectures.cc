@@ -31,6 +31,11 @@ constexpr Family GptOss(ExpertNames names) {
           .expert_names = names,
           .features = "window experts"};
 }
+constexpr Family DeepSeek(bool sigmoid_router) {
+  return {.sigmoid_router = sigmoid_router,
+          .expert_names = ExpertNames::kDeepSeek,
+          .features = "latent experts routed_experts"};
+}
 constexpr Family Mixtral(ExpertNames names) {
   return {.normalized_experts = true, .expert_names = names, .features = "window experts"};
 }
@@ -75,6 +80,33 @@ constexpr std::array kHfRows = {
                                  "moe_intermediate_size": 768, "use_sliding_window": false,
                                  "sliding_window": 4096, "max_window_layers": 28,
                                  "max_position_embeddings": 32768})"},
+    // Its windows would not be on the layers that Qwen2's are on.
+    Architecture{.name = "Qwen2MoeForCausalLM",
+                 .format = kHf,
+                 .allows_attention_bias = true,
+                 .family = {.features = "experts shared_expert"},
+                 .defaults = R"({"qkv_bias": true, "num_key_value_heads": 16, "num_experts": 60,
+                                 "num_experts_per_tok": 4, "moe_intermediate_size": 1408,
+                                 "shared_expert_intermediate_size": 5632,
+                                 "use_sliding_window": false, "sliding_window": 4096,
+                                 "max_position_embeddings": 32768})"},
+    Architecture{.name = "DeepseekV2ForCausalLM",
+                 .format = kHf,
+                 .family = DeepSeek(false),
+                 .defaults = R"({"kv_lora_rank": 512, "q_lora_rank": 1536, "qk_rope_head_dim": 64,
+                                 "qk_nope_head_dim": 128, "v_head_dim": 128,
+                                 "rope_interleave": true, "n_routed_experts": 64,
+                                 "n_shared_experts": 2, "moe_intermediate_size": 1407})"},
+    Architecture{.name = "DeepseekV3ForCausalLM",
+                 .format = kHf,
+                 .family = DeepSeek(true),
+                 .defaults = R"({"kv_lora_rank": 512, "q_lora_rank": 1536, "qk_rope_head_dim": 64,
+                                 "qk_nope_head_dim": 128, "v_head_dim": 128,
+                                 "rope_interleave": true, "n_routed_experts": 256,
+                                 "num_experts_per_tok": 8, "n_shared_experts": 1, "n_group": 8,
+                                 "topk_group": 4, "moe_intermediate_size": 2048,
+                                 "norm_topk_prob": true, "routed_scaling_factor": 2.5,
+                                 "first_k_dense_replace": 3, "max_position_embeddings": 4096})"},
     Architecture{.name = "Gemma2ForCausalLM",
                  .format = kHf,
                  .allows_attention_bias = true,
@@ -143,6 +175,15 @@ constexpr std::array kGgufRows = {
                             .normalized_experts = true,
                             .expert_names = ExpertNames::kStacked,
                             .features = "window experts"}},
+    Architecture{
+        .name = "qwen2moe",
+        .format = kGguf,
+        .allows_attention_bias = true,
+        .family = {.expert_names = ExpertNames::kStacked, .features = "experts shared_expert"}},
+    Architecture{.name = "deepseek2",
+                 .format = kGguf,
+                 .family = {.expert_names = ExpertNames::kStacked,
+                            .features = "latent experts routed_experts scoring_func"}},
     Architecture{.name = "gemma2",
                  .format = kGguf,
                  .family = Gemma(QkNorm::kNone, 0),

@@ -9,14 +9,12 @@
 
 #include "kernels/device.h"
 #include "kernels/strings.h"
+#include "models/config_parts.h"
 #include "models/config_reader.h"
 
 namespace fairlead {
 namespace {
 
-// Far above any published model, low enough that layers * ffn * hidden * 4 bytes fits int64_t.
-constexpr int kMaxHidden = 1 << 20;
-constexpr int kMaxFfn = 1 << 22;
 constexpr int kMaxLayers = 1 << 12;
 constexpr int kMaxHeads = 1 << 14;
 constexpr int kMaxVocab = 1 << 24;
@@ -33,11 +31,15 @@ struct FeatureKey {
 constexpr std::array kFeatureKeys = {
     FeatureKey{"num_local_experts", "mixture of experts", "experts"},
     FeatureKey{"num_experts", "mixture of experts", "experts"},
-    FeatureKey{"n_routed_experts", "mixture of experts"},
+    FeatureKey{"n_routed_experts", "mixture of experts", "routed_experts"},
     FeatureKey{"num_experts_per_tok", "mixture of experts", "experts"},
     FeatureKey{"moe_intermediate_size", "mixture of experts", "experts"},
-    FeatureKey{"shared_expert_intermediate_size", "shared experts"},
-    FeatureKey{"n_shared_experts", "shared experts"},
+    FeatureKey{"shared_expert_intermediate_size", "shared experts", "shared_expert"},
+    FeatureKey{"n_shared_experts", "shared experts", "routed_experts"},
+    FeatureKey{"routed_scaling_factor", "scaled experts", "routed_experts", 1},
+    FeatureKey{"first_k_dense_replace", "leading layers without experts", "routed_experts"},
+    FeatureKey{"n_group", "groups of experts", "routed_experts", 1},
+    FeatureKey{"moe_layer_freq", "experts in some layers only", "", 1},
     FeatureKey{"attn_logit_softcapping", "soft-capped attention logits", "attn_logit_softcapping"},
     FeatureKey{"final_logit_softcapping", "soft-capped logits", "final_logit_softcapping"},
     FeatureKey{"query_pre_attn_scalar", "a different attention scale", "query_pre_attn_scalar"},
@@ -53,10 +55,10 @@ constexpr std::array kFeatureKeys = {
     FeatureKey{"alibi", "ALiBi positions"},
     FeatureKey{"use_parallel_residual", "parallel residuals"},
     FeatureKey{"no_rope_layers", "layers without RoPE", "no_rope_layers"},
-    FeatureKey{"rope_interleave", "interleaved RoPE"},
+    FeatureKey{"rope_interleave", "interleaved RoPE", "latent"},
     FeatureKey{"use_bidirectional_attention", "attention that is not causal"},
     FeatureKey{"llama_4_scaling_beta", "attention scaled by position"},
-    FeatureKey{"kv_lora_rank", "latent attention"},
+    FeatureKey{"kv_lora_rank", "latent attention", "latent"},
     FeatureKey{"is_encoder_decoder", "encoder-decoder models"},
     FeatureKey{"vision_config", "vision"},
     FeatureKey{"unsupported_metadata", "GGUF keys of unknown meaning"},
@@ -79,20 +81,7 @@ void RefuseUnsupported(const Family& family, ConfigReader& reader) {
   }
 }
 
-void ReadShape(ModelConfig& config, ConfigReader& reader) {
-  config.hidden = reader.Int("hidden_size", 1, kMaxHidden);
-  config.layers = reader.Int("num_hidden_layers", 1, kMaxLayers);
-  config.ffn = reader.Int("intermediate_size", 1, kMaxFfn);
-  config.vocab = reader.Int("vocab_size", 1, kMaxVocab);
-  config.max_positions = reader.Int("max_position_embeddings", 1, kMaxPositions, 2048);
-  config.heads = reader.Int("num_attention_heads", 1, kMaxHeads);
-  config.kv_heads = reader.Int("num_key_value_heads", 1, kMaxHeads, config.heads);
-  if (!reader.ok()) return;
-  if (config.heads % config.kv_heads != 0) {
-    reader.Fail(absl::InvalidArgumentError(
-        StrCat("config key \"num_attention_heads\" is ", config.heads,
-               "; it must be a multiple of num_key_value_heads (", config.kv_heads, ")")));
-  }
+void ReadHeadDim(ModelConfig& config, ConfigReader& reader) {
   const bool named = reader.Find("head_dim") != nullptr;
   if (!named && config.hidden % config.heads != 0) {
     reader.Fail(absl::InvalidArgumentError(
@@ -115,6 +104,24 @@ void ReadShape(ModelConfig& config, ConfigReader& reader) {
         StrCat("v_head_dim ", value_dim, " differs from head_dim ", config.head_dim,
                ": values of another size than keys are not supported")));
   }
+}
+
+void ReadShape(const Family& family, ModelConfig& config, ConfigReader& reader) {
+  config.hidden = reader.Int("hidden_size", 1, kMaxHidden);
+  config.layers = reader.Int("num_hidden_layers", 1, kMaxLayers);
+  config.ffn = reader.Int("intermediate_size", 1, kMaxFfn);
+  config.vocab = reader.Int("vocab_size", 1, kMaxVocab);
+  config.max_positions = reader.Int("max_position_embeddings", 1, kMaxPositions, 2048);
+  config.heads = reader.Int("num_attention_heads", 1, kMaxHeads);
+  config.kv_heads = reader.Int("num_key_value_heads", 1, kMaxHeads, config.heads);
+  if (!reader.ok()) return;
+  if (config.heads % config.kv_heads != 0) {
+    reader.Fail(absl::InvalidArgumentError(
+        StrCat("config key \"num_attention_heads\" is ", config.heads,
+               "; it must be a multiple of num_key_value_heads (", config.kv_heads, ")")));
+  }
+  if (HasFeature(family, "latent")) return ReadLatent(config, reader);
+  ReadHeadDim(config, reader);
 }
 
 struct ActivationName {
@@ -173,20 +180,6 @@ void ReadScales(const Family& family, ModelConfig& config, ConfigReader& reader)
   config.logit_scale = static_cast<float>(1 / real("logits_scaling", 1));
 }
 
-void ReadExperts(const Family& family, ModelConfig& config, ConfigReader& reader) {
-  if (!HasFeature(family, "experts")) return;
-  ExpertsConfig& experts = config.experts;
-  experts.count = reader.Int("num_local_experts", 0, RouteArgs::kMaxExperts,
-                             reader.Int("num_experts", 0, RouteArgs::kMaxExperts, 0));
-  if (experts.count == 0) return;
-  experts.slots =
-      reader.Int("num_experts_per_tok", 1, std::min(experts.count, RouteArgs::kMaxSlots));
-  experts.ffn = reader.Int("moe_intermediate_size", 1, kMaxFfn, config.ffn);
-  experts.normalize = family.normalized_experts || reader.Bool("norm_topk_prob", false);
-  experts.bias = family.router_bias;
-  experts.names = family.expert_names;
-}
-
 }  // namespace
 
 bool HasFeature(const Family& family, std::string_view word) {
@@ -203,7 +196,7 @@ absl::StatusOr<ModelConfig> ParseConfig(const Json& json, const Family& family) 
   if (!reader.ok()) return reader.status();
   RefuseUnsupported(family, reader);
   ModelConfig config;
-  ReadShape(config, reader);
+  ReadShape(family, config, reader);
   if (!reader.ok()) return reader.status();
   config.norms = family.norms;
   config.norm_offset = family.norm_offset;
@@ -215,13 +208,17 @@ absl::StatusOr<ModelConfig> ParseConfig(const Json& json, const Family& family) 
   config.rms_epsilon = static_cast<float>(reader.Real("rms_norm_eps", 1e-30, 1, 1e-6));
   config.tied_head = reader.Bool("tie_word_embeddings", false);
   const bool attention_bias = reader.Bool("attention_bias", false);
-  config.qkv_bias = reader.Bool("attention_qkv_bias", attention_bias);
+  config.qkv_bias = reader.Bool("attention_qkv_bias", reader.Bool("qkv_bias", attention_bias));
   config.attention_out_bias = reader.Bool("attention_out_bias", attention_bias);
   config.mlp_bias = reader.Bool("mlp_bias", false);
   if (!reader.ok()) return reader.status();
-  absl::StatusOr<std::vector<RopeConfig>> ropes = ParseRopes(json, config.head_dim);
+  absl::StatusOr<std::vector<RopeConfig>> ropes = ParseRopes(json, config.rope_dim());
   if (!ropes.ok()) return ropes.status();
   config.ropes = *std::move(ropes);
+  if (config.is_latent()) {
+    const double factor = config.ropes[0].softmax_factor;
+    config.attention_scale = static_cast<float>(config.attention_scale * factor);
+  }
   if (absl::Status status = ReadLayers(json, family, config); !status.ok()) return status;
   return config;
 }

@@ -23,10 +23,11 @@ enum class QkNorm { kNone, kHead, kProjection };
 
 // How the file stores a layer's experts.
 enum class ExpertNames {
-  kQwen,     // mlp.gate, mlp.experts.<e>.{gate,up,down}_proj
-  kMixtral,  // block_sparse_moe.gate, block_sparse_moe.experts.<e>.{w1,w3,w2}
-  kStacked,  // mlp.gate, mlp.experts.{gate,up,down}_proj of [experts, n, k] (GGUF)
-  kGptOss    // mlp.router, mlp.experts.{gate_up,down}_proj of [experts, k, n], rows taking turns
+  kQwen,      // mlp.gate, mlp.experts.<e>.{gate,up,down}_proj, mlp.shared_expert, its own _gate
+  kDeepSeek,  // the same, but mlp.shared_experts
+  kMixtral,   // block_sparse_moe.gate, block_sparse_moe.experts.<e>.{w1,w3,w2}
+  kStacked,   // mlp.gate, mlp.experts.{gate,up,down}_proj of [experts, n, k] (GGUF)
+  kGptOss     // mlp.router, mlp.experts.{gate_up,down}_proj of [experts, k, n], rows taking turns
 };
 
 // What an architecture's name says and its config does not.
@@ -38,21 +39,48 @@ struct Family {
   bool scaled_embeddings = false;  // by sqrt(hidden)
   bool clamped_silu = false;       // Activation::kClampedSilu
   bool router_bias = false;        // and biases of the experts
+  bool sigmoid_router = false;     // scoring_func is "sigmoid"
   bool normalized_experts =
       false;  // the chosen experts' weights sum to 1, whatever the config says
   ExpertNames expert_names = ExpertNames::kQwen;
   // Config keys that mean something to this architecture, separated by spaces; others must be
   // neutral. "window" stands for those of sliding windows, "experts" for those of experts,
-  // "multipliers" for Granite's.
+  // "shared_expert" for one beside them with a gate, "routed_experts" for DeepSeek's of both,
+  // "latent" for those of latent attention, which then has to be there, "multipliers" for
+  // Granite's.
   std::string_view features = "";
 };
 
 // Of a mixture of experts, all sizes of one expert.
 struct ExpertsConfig {
   int count = 0, slots = 0, ffn = 0;
-  bool normalize = false;  // RouteArgs::normalize
-  bool bias = false;       // of the router and the experts
+  bool bias = false;  // of the router and the experts
   ExpertNames names = ExpertNames::kQwen;
+
+  // RouteArgs, by their names; choice_bias is its bias.
+  bool normalize = false;
+  RouteArgs::Scores scores = RouteArgs::Scores::kSoftmax;
+  bool choice_bias = false;
+  int groups = 1, chosen_groups = 1, group_scores = 1;
+  float scale = 1;
+
+  // The expert that every token takes beside its chosen ones; 0: none. With a gate, its output is
+  // multiplied by the sigmoid of a logit (Qwen2-MoE, arXiv 2407.10671).
+  int shared_ffn = 0;
+  bool shared_gate = false;
+};
+
+// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1). Keys and values are
+// cached decompressed, a head_dim a head each (latent_attention.h).
+struct LatentConfig {
+  // Of the norms of the latent vectors, whatever rms_norm_eps is (transformers' DeepseekV2RMSNorm).
+  static constexpr float kNormEpsilon = 1e-6f;
+
+  int kv_rank = 0;  // of the vector that keys and values are made of; 0: no latent attention
+  int q_rank = 0;   // of the one that queries are made of; 0: of none
+  // A head's q and k are nope_dim elements that do not rotate and rope_dim that do, the latter of k
+  // the same for all heads; value_dim is at most their sum, head_dim.
+  int rope_dim = 0, nope_dim = 0, value_dim = 0;
 };
 
 struct LayerConfig {
@@ -91,8 +119,13 @@ struct ModelConfig {
   float residual_scale = 1;  // of what attention and MLP add
 
   ExpertsConfig experts;
+  LatentConfig latent;
   std::vector<LayerConfig> layer;  // [layers]
   std::vector<RopeConfig> ropes;   // one, or a second one for the layers with a window
+
+  bool is_latent() const { return latent.kv_rank > 0; }
+  // The elements of a head that may rotate.
+  int rope_dim() const { return is_latent() ? latent.rope_dim : head_dim; }
 };
 
 // Reads the keys of Hugging Face's config.json (GGUF metadata is translated to them). A key that is

@@ -85,10 +85,15 @@ void ReadLayersWithoutRope(const Family& family, ModelConfig& config, ConfigRead
   }
 }
 
-void ReadLayersWithExperts(ModelConfig& config, ConfigReader& reader) {
+void ReadLayersWithExperts(const Family& family, ModelConfig& config, ConfigReader& reader) {
   if (config.experts.count == 0) return;
   const int step = reader.Int("decoder_sparse_step", 1, kMaxWindow, 1);
-  for (int i = 0; i < config.layers; ++i) config.layer[i].experts = (i + 1) % step == 0;
+  const int first = HasFeature(family, "routed_experts")
+                        ? reader.Int("first_k_dense_replace", 0, kMaxWindow, 0)
+                        : 0;
+  for (int i = 0; i < config.layers; ++i) {
+    config.layer[i].experts = i >= first && (i + 1) % step == 0;
+  }
   const Json* dense = reader.Find("mlp_only_layers");
   if (dense == nullptr) return;
   bool right = dense->is_array();
@@ -110,7 +115,7 @@ absl::Status ReadLayers(const Json& json, const Family& family, ModelConfig& con
   config.layer.assign(static_cast<size_t>(config.layers), {});
   ReadWindows(family, config, reader);
   ReadLayersWithoutRope(family, config, reader);
-  ReadLayersWithExperts(config, reader);
+  ReadLayersWithExperts(family, config, reader);
   return reader.status();
 }
 

@@ -48,11 +48,6 @@ bool IsPlain(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
 }
 
-bool IsReadable(DType dtype) {
-  NibbleBlock block;
-  return IsPlain(dtype) || dtype == DType::kQ8_0 || IsNibbles(dtype, &block);
-}
-
 float PlainValue(DType dtype, const std::byte* row, int64_t i) {
   if (dtype == DType::kF32) return Load<float>(row + 4 * i);
   const auto bits = Load<uint16_t>(row + 2 * i);
@@ -72,7 +67,7 @@ void ReadNibbles(const NibbleBlock& form, const std::byte* block, float* out) {
 }
 
 // `count` values of a row from `col` on, a multiple of a block.
-void ReadValues(DType dtype, const std::byte* row, int64_t col, int count, float* out) {
+void ReadBlock(DType dtype, const std::byte* row, int64_t col, int count, float* out) {
   if (IsPlain(dtype)) {
     for (int i = 0; i < count; ++i) out[i] = PlainValue(dtype, row, col + i);
     return;
@@ -149,7 +144,7 @@ void Convert(const WeightInfo& from, DType dtype, int64_t rows, std::byte* out) 
     std::byte* target = out + static_cast<size_t>(row) * out_row;
     for (int64_t col = 0; col < cols; col += kBlock) {
       const int count = static_cast<int>(std::min<int64_t>(kBlock, cols - col));
-      ReadValues(from.dtype, source, col, count, values);
+      ReadBlock(from.dtype, source, col, count, values);
       WriteValues(dtype, values, col, count, target);
     }
   }
@@ -236,6 +231,17 @@ class ConvertedWeights final : public WeightSource {
 };
 
 }  // namespace
+
+bool IsReadable(DType dtype) {
+  NibbleBlock block;
+  return IsPlain(dtype) || dtype == DType::kQ8_0 || IsNibbles(dtype, &block);
+}
+
+void ReadValues(DType dtype, const std::byte* row, int64_t cols, float* out) {
+  for (int64_t col = 0; col < cols; col += kBlock) {
+    ReadBlock(dtype, row, col, static_cast<int>(std::min<int64_t>(kBlock, cols - col)), out + col);
+  }
+}
 
 absl::StatusOr<std::unique_ptr<WeightSource>> ConvertWeights(std::unique_ptr<WeightSource> source,
                                                              DType dtype) {

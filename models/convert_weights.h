@@ -3,6 +3,8 @@
 // a bf16 model of 8 bits a weight needs no file of its own.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -20,5 +22,10 @@ namespace fairlead {
 // read back.
 absl::StatusOr<std::unique_ptr<WeightSource>> ConvertWeights(std::unique_ptr<WeightSource> source,
                                                              DType dtype);
+
+// Whether a conversion can start from it: the same dtypes.
+bool IsReadable(DType dtype);
+// A row of `cols` values of a dtype that is readable; cols is a multiple of its block.
+void ReadValues(DType dtype, const std::byte* row, int64_t cols, float* out);
 
 }  // namespace fairlead

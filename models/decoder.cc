@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "models/fused_experts.h"
+#include "models/latent_attention.h"
 #include "models/registry.h"
 
 namespace fairlead {
@@ -59,7 +60,8 @@ Tensor Scratch::Allocate(DType dtype, std::initializer_list<int64_t> dims) {
 absl::Status Decoder::LoadVector(ParameterLoader& loader, const VectorSpec& spec,
                                  Vector& vector) const {
   if (spec.name.empty()) return absl::OkStatus();
-  auto loaded = loader.AddVector(spec.name, spec.size, spec.norm ? config_.norm_offset : 0);
+  auto loaded =
+      loader.AddVector(spec.name, spec.size, spec.norm ? config_.norm_offset : 0, spec.factor);
   if (loaded.ok()) vector = {.offset = *loaded, .size = spec.size, .tensor = {}};
   return loaded.status();
 }
@@ -69,26 +71,22 @@ absl::Status Decoder::LoadLayer(ParameterLoader& loader, const WeightSource& sou
   const bool streamed = index >= resident_layers_;
   absl::Status status;
   const LayerVectors vectors = VectorsOf(config_, index);
-  const VectorSpec* const specs[] = {&vectors.attention_norm, &vectors.attention_out_norm,
-                                     &vectors.mlp_norm,       &vectors.mlp_out_norm,
-                                     &vectors.q_norm,         &vectors.k_norm,
-                                     &vectors.sinks};
+  const auto vector_specs = vectors.all();
   const auto targets = layer.vectors();
+  static_assert(vector_specs.size() == targets.size());
   for (size_t i = 0; i < targets.size(); ++i) {
-    status.Update(LoadVector(loader, *specs[i], *targets[i]));
+    status.Update(LoadVector(loader, *vector_specs[i], *targets[i]));
   }
-  const auto load = [&](const ParameterLoader::LinearSpec& spec, Linear& linear) {
-    if (spec.modules.empty()) return;
-    auto loaded = loader.LoadLinear(spec, streamed);
-    if (loaded.ok()) linear = *std::move(loaded);
-    status.Update(loaded.status());
-  };
   const LayerLinears linears = LinearsOf(config_, index, source);
-  load(linears.qkv, layer.qkv);
-  load(linears.attention_out, layer.attention_out);
-  load(linears.gate_up, layer.gate_up);
-  load(linears.down, layer.down);
-  load(linears.router, layer.router);
+  const auto specs = linears.all();
+  const auto loaded_to = layer.linears();
+  static_assert(specs.size() == loaded_to.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (specs[i]->modules.empty()) continue;
+    auto loaded = loader.LoadLinear(*specs[i], streamed);
+    if (loaded.ok()) *loaded_to[i] = *std::move(loaded);
+    status.Update(loaded.status());
+  }
   if (!config_.layer[index].experts) return status;
   auto gate_up = loader.LoadExperts(GateUpExpertsOf(config_, index), streamed);
   if (!gate_up.ok()) return gate_up.status();
@@ -113,10 +111,8 @@ int Decoder::CountResidentLayers(const ParameterLoader& loader, const WeightSour
       bytes.back() += matrix;
       largest = std::max(largest, matrix);
     };
-    const LayerLinears l = LinearsOf(config_, i, source);
-    for (const auto* spec : {&l.qkv, &l.attention_out, &l.gate_up, &l.down, &l.router}) {
-      add(loader.LinearBytes(*spec));
-    }
+    const LayerLinears linears = LinearsOf(config_, i, source);
+    for (const auto* spec : linears.all()) add(loader.LinearBytes(*spec));
     if (config_.layer[i].experts) {
       add(loader.ExpertsBytes(GateUpExpertsOf(config_, i)));
       add(loader.ExpertsBytes(DownExpertsOf(config_, i)));
@@ -138,14 +134,15 @@ int Decoder::CountResidentLayers(const ParameterLoader& loader, const WeightSour
 }
 
 void Decoder::BindVectors(const ParameterLoader& loader) {
+  const auto bind = [&](Vector& vector) {
+    if (vector.size > 0) vector.tensor = loader.VectorAt(vector.offset, {vector.size});
+  };
+  bind(final_norm_);
   for (Layer& layer : layers_) {
-    for (Vector* vector : layer.vectors()) {
-      if (vector->size > 0) vector->tensor = loader.VectorAt(vector->offset, {vector->size});
-    }
+    for (Vector* vector : layer.vectors()) bind(*vector);
     for (Linear* linear : layer.linears()) loader.Bind(*linear);
     for (Experts* experts : layer.experts()) loader.Bind(*experts);
   }
-  final_norm_ = loader.VectorAt(final_norm_offset_, {config_.hidden});
   for (size_t i = 0; i < config_.ropes.size(); ++i) {
     cos_sin_.push_back(
         loader.VectorAt(cos_sin_offsets_[i], {max_positions_, config_.ropes[i].rotary_dim}));
@@ -197,10 +194,8 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const WeightSource& sourc
     status = decoder->LoadLayer(loader, source, i, decoder->layers_[i]);
     if (!status.ok()) return status;
   }
-  auto final_norm =
-      loader.AddVector("model.norm.weight", config.hidden, config.norm_offset, config.logit_scale);
-  if (!final_norm.ok()) return final_norm.status();
-  decoder->final_norm_offset_ = *final_norm;
+  status = decoder->LoadVector(loader, FinalNormOf(config), decoder->final_norm_);
+  if (!status.ok()) return status;
   status = decoder->AddRopeTables(loader, device);
   if (!status.ok()) return status;
   auto vectors = loader.Upload();
@@ -244,8 +239,13 @@ std::vector<Decoder::ActivationSpec> Decoder::ActivationSpecs(int64_t tokens) co
   for (const LayerConfig& layer : c.layer) {
     columns = std::max<int64_t>(columns, layer.experts ? slots * c.experts.ffn : c.ffn);
   }
+  columns = std::max<int64_t>(columns, c.experts.shared_ffn);
   specs.push_back({&Activations::gate_up, dtype, tokens, 2 * columns});
   specs.push_back({&Activations::gated, dtype, tokens, columns});
+  if (c.is_latent()) {
+    specs.push_back({&Activations::latent_q, dtype, tokens, c.latent.q_rank});
+    specs.push_back({&Activations::latent_kv, dtype, tokens, c.latent.kv_rank + c.latent.rope_dim});
+  }
   if (c.experts.count == 0) return specs;
   specs.push_back({&Activations::logits, dtype, tokens, c.experts.count});
   specs.push_back({&Activations::expert, DType::kI32, tokens, slots});
@@ -292,7 +292,12 @@ void Decoder::Attend(Stream& stream, const Batch& batch, size_t index, const Pag
   const ModelConfig& c = config_;
   const Layer& layer = layers_[index];
   const LayerConfig& features = c.layer[index];
-  layer.qkv.Apply(stream, ops_, Normed(stream, layer.attention_norm, a), a.qkv);
+  const Tensor& input = Normed(stream, layer.attention_norm, a);
+  if (c.is_latent()) {
+    ProjectLatent(stream, layer, input, a);
+  } else {
+    layer.qkv.Apply(stream, ops_, input, a.qkv);
+  }
   const bool each_head = c.qk_norm == QkNorm::kHead;
   if (c.qk_norm == QkNorm::kProjection) {
     RmsNormArgs norm = {
@@ -330,6 +335,25 @@ void Decoder::Attend(Stream& stream, const Batch& batch, size_t index, const Pag
   AddNormed(stream, layer.attention_out_norm, a);
 }
 
+// The latent vectors of q, where it has one, and of k and v; then all heads.
+void Decoder::ProjectLatent(Stream& stream, const Layer& layer, const Tensor& x,
+                            const Activations& a) const {
+  const LatentConfig& latent = config_.latent;
+  const auto norm = [&](const Tensor& t, const Vector& weight) {
+    ops_.RmsNorm(
+        stream, {.x = t, .weight = weight.tensor, .out = t, .epsilon = LatentConfig::kNormEpsilon});
+  };
+  if (latent.q_rank > 0) {
+    layer.q_down.Apply(stream, ops_, x, a.latent_q);
+    norm(a.latent_q, layer.q_down_norm);
+  }
+  layer.qkv.Apply(stream, ops_, latent.q_rank > 0 ? a.latent_q : x, a.qkv);
+  layer.kv_down.Apply(stream, ops_, x, a.latent_kv);
+  norm(a.latent_kv, layer.kv_down_norm);  // of the first kv_rank columns, as many as it has weights
+  layer.kv.Apply(stream, ops_, a.latent_kv, a.qkv, /*accumulate=*/false,
+                 int64_t{config_.heads} * config_.head_dim);
+}
+
 void Decoder::RunMlp(Stream& stream, const Layer& layer, const Activations& a) const {
   const Tensor gate_up = First(a.gate_up, a.x.dim[0], 2 * int64_t{config_.ffn});
   const Tensor gated = First(a.gated, a.x.dim[0], config_.ffn);
@@ -350,9 +374,16 @@ void Decoder::RunExperts(Stream& stream, const Layer& layer, const Activations& 
   const Tensor gated = First(a.gated, rows, experts.ffn);
   const Tensor& input = Normed(stream, layer.mlp_norm, a);
   layer.router.Apply(stream, ops_, input, a.logits);
-  ops_.Route(
-      stream,
-      {.logits = a.logits, .expert = a.expert, .weight = a.weight, .normalize = experts.normalize});
+  ops_.Route(stream, {.logits = a.logits,
+                      .expert = a.expert,
+                      .weight = a.weight,
+                      .normalize = experts.normalize,
+                      .scores = experts.scores,
+                      .bias = layer.router_bias.tensor,
+                      .groups = experts.groups,
+                      .chosen_groups = experts.chosen_groups,
+                      .group_scores = experts.group_scores,
+                      .scale = experts.scale});
   layer.gate_up_experts.Apply(stream, ops_, input, a.expert, gate_up);
   ops_.ActivateAndMul(stream, {.x = gate_up,
                                .out = gated,
@@ -360,10 +391,37 @@ void Decoder::RunExperts(Stream& stream, const Layer& layer, const Activations& 
                                .limit = config_.activation_limit});
   layer.down_experts.Apply(stream, ops_, gated, a.expert, a.down);
   const bool normed = layer.mlp_out_norm.size > 0;
-  ops_.CombineExperts(
-      stream,
-      {.x = a.down, .weight = a.weight, .out = normed ? a.branch : a.x, .accumulate = !normed});
+  const Tensor& out = normed ? a.branch : a.x;
+  ops_.CombineExperts(stream, {.x = a.down, .weight = a.weight, .out = out, .accumulate = !normed});
+  if (experts.shared_ffn > 0) RunSharedExpert(stream, layer, input, out, a);
   AddNormed(stream, layer.mlp_out_norm, a);
+}
+
+// Added to `out`. With a gate it is a mixture of one expert, whose weight is the gate's sigmoid.
+void Decoder::RunSharedExpert(Stream& stream, const Layer& layer, const Tensor& x,
+                              const Tensor& out, const Activations& a) const {
+  const ExpertsConfig& experts = config_.experts;
+  const int64_t tokens = x.dim[0];
+  const Tensor gate_up = First(a.gate_up, tokens, 2 * int64_t{experts.shared_ffn});
+  const Tensor gated = First(a.gated, tokens, experts.shared_ffn);
+  layer.shared_gate_up.Apply(stream, ops_, x, gate_up);
+  ops_.ActivateAndMul(stream, {.x = gate_up,
+                               .out = gated,
+                               .activation = config_.activation,
+                               .limit = config_.activation_limit});
+  if (!experts.shared_gate) {
+    return layer.shared_down.Apply(stream, ops_, gated, out, /*accumulate=*/true);
+  }
+  const Tensor logit = First(a.logits, tokens, 1), weight = First(a.weight, tokens, 1);
+  const Tensor down = First(a.down, tokens, config_.hidden);
+  layer.shared_router.Apply(stream, ops_, x, logit);
+  ops_.Route(stream, {.logits = logit,
+                      .expert = First(a.expert, tokens, 1),
+                      .weight = weight,
+                      .normalize = false,
+                      .scores = RouteArgs::Scores::kSigmoid});
+  layer.shared_down.Apply(stream, ops_, gated, down);
+  ops_.CombineExperts(stream, {.x = down, .weight = weight, .out = out, .accumulate = true});
 }
 
 Tensor Decoder::Forward(Stream& stream, const Batch& batch, absl::Span<const PagedKv> layers,
@@ -390,8 +448,7 @@ void Decoder::Logits(Stream& stream, const Tensor& hidden, const Tensor& row, co
   const Scratch::Mark mark = scratch.mark();
   const Tensor gathered = scratch.Allocate(activation_dtype_, {row.dim[0], config_.hidden});
   ops_.GatherRows(stream, {.x = hidden, .row = row, .out = gathered});
-  ops_.RmsNorm(stream,
-               {.x = gathered, .weight = final_norm_, .out = gathered, .epsilon = epsilon()});
+  FinalNorm(stream, gathered, gathered);
   ops_.Matmul(stream,
               {.x = gathered, .weight = head_ ? head_.get() : embedding_.get(), .out = logits});
   if (config_.logit_soft_cap > 0) {
@@ -400,18 +457,24 @@ void Decoder::Logits(Stream& stream, const Tensor& hidden, const Tensor& row, co
   scratch.Rewind(mark);
 }
 
+void Decoder::FinalNorm(Stream& stream, const Tensor& hidden, const Tensor& out) const {
+  ops_.RmsNorm(stream,
+               {.x = hidden, .weight = final_norm_.tensor, .out = out, .epsilon = epsilon()});
+}
+
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const WeightSource& source, Device& device,
                                                  int max_positions,
                                                  std::shared_ptr<WeightCache> cache,
                                                  const LayerPlacement& placement) {
   auto config = LoadModelConfig(source);
   if (!config.ok()) return config.status();
-  if (config->experts.names != ExpertNames::kGptOss) {
-    return Decoder::Load(source, *config, device, max_positions, std::move(cache), placement);
-  }
-  const auto split = SplitFusedExperts(source);
-  if (!split.ok()) return split.status();
-  return Decoder::Load(**split, *config, device, max_positions, std::move(cache), placement);
+  // Null where the source's tensors will do.
+  absl::StatusOr<std::unique_ptr<WeightSource>> made = std::unique_ptr<WeightSource>();
+  if (config->experts.names == ExpertNames::kGptOss) made = SplitFusedExperts(source);
+  if (config->is_latent()) made = ExpandLatentWeights(source, *config);
+  if (!made.ok()) return made.status();
+  return Decoder::Load(*made != nullptr ? **made : source, *config, device, max_positions,
+                       std::move(cache), placement);
 }
 
 }  // namespace fairlead

@@ -34,6 +34,7 @@ class Decoder : public Model {
                  Scratch& scratch) const override;
   void Logits(Stream& stream, const Tensor& hidden, const Tensor& row, const Tensor& logits,
               Scratch& scratch) const override;
+  void FinalNorm(Stream& stream, const Tensor& hidden, const Tensor& out) const override;
 
  private:
   // A vector of values, absent where the config has none.
@@ -47,16 +48,25 @@ class Decoder : public Model {
     Linear gate_up, down;  // where there are no experts
     Linear router;         // else these
     Experts gate_up_experts, down_experts;
-    std::array<Linear*, 5> linears() { return {&qkv, &attention_out, &gate_up, &down, &router}; }
-    std::array<const Linear*, 5> linears() const {
-      return {&qkv, &attention_out, &gate_up, &down, &router};
+    Linear shared_gate_up, shared_down, shared_router;
+    Linear q_down, kv_down, kv;  // of latent attention, whose qkv is q alone
+    // In the order of LayerLinears and LayerVectors.
+    auto linears() {
+      return std::array{&qkv,         &attention_out, &gate_up, &down,    &router, &shared_gate_up,
+                        &shared_down, &shared_router, &q_down,  &kv_down, &kv};
+    }
+    auto linears() const {
+      return std::array{&qkv,         &attention_out, &gate_up, &down,    &router, &shared_gate_up,
+                        &shared_down, &shared_router, &q_down,  &kv_down, &kv};
     }
     std::array<Experts*, 2> experts() { return {&gate_up_experts, &down_experts}; }
     std::array<const Experts*, 2> experts() const { return {&gate_up_experts, &down_experts}; }
     Vector attention_norm, attention_out_norm, mlp_norm, mlp_out_norm, q_norm, k_norm, sinks;
-    std::array<Vector*, 7> vectors() {
-      return {&attention_norm, &attention_out_norm, &mlp_norm, &mlp_out_norm, &q_norm, &k_norm,
-              &sinks};
+    Vector router_bias, q_down_norm, kv_down_norm;
+    auto vectors() {
+      return std::array{
+          &attention_norm, &attention_out_norm, &mlp_norm,    &mlp_out_norm, &q_norm, &k_norm,
+          &sinks,          &router_bias,        &q_down_norm, &kv_down_norm};
     }
   };
   // Activations of a step.
@@ -69,6 +79,7 @@ class Decoder : public Model {
     Tensor gate_up, gated;
     Tensor logits, expert, weight;  // of the router
     Tensor down;                    // [tokens * slots, hidden]
+    Tensor latent_q, latent_kv;     // [tokens, q_rank], [tokens, kv_rank + rope_dim]
   };
 
   Decoder(const ModelConfig& config, const Ops& ops, DType activation_dtype)
@@ -90,8 +101,12 @@ class Decoder : public Model {
   Activations Allocate(int64_t tokens, Scratch& scratch) const;
   void Attend(Stream& stream, const Batch& batch, size_t index, const PagedKv& kv,
               const Activations& a) const;
+  void ProjectLatent(Stream& stream, const Layer& layer, const Tensor& x,
+                     const Activations& a) const;
   void RunMlp(Stream& stream, const Layer& layer, const Activations& a) const;
   void RunExperts(Stream& stream, const Layer& layer, const Activations& a) const;
+  void RunSharedExpert(Stream& stream, const Layer& layer, const Tensor& x, const Tensor& out,
+                       const Activations& a) const;
   const Tensor& Normed(Stream& stream, const Vector& norm, const Activations& a) const;
   void AddNormed(Stream& stream, const Vector& norm, const Activations& a) const;
   // Of the norms of the residual stream, which is kept divided by residual_scale: then what is
@@ -111,11 +126,10 @@ class Decoder : public Model {
   std::unique_ptr<PackedWeight> embedding_;
   std::unique_ptr<PackedWeight> head_;  // null: the embedding table
   std::vector<Layer> layers_;
-  size_t final_norm_offset_ = 0;
+  Vector final_norm_;
   std::vector<size_t> cos_sin_offsets_;
   int max_positions_ = 0;
   int resident_layers_ = 0;
-  Tensor final_norm_;  // f32 [hidden]
   // f32 [max_positions, rotary_dim] of each of the config's ropes, and one of none.
   std::vector<Tensor> cos_sin_;
 };

@@ -2,11 +2,10 @@
 #include "models/decoder_parts.h"
 
 #include "kernels/strings.h"
+#include "models/latent_attention.h"
 
 namespace fairlead {
 namespace {
-
-std::string LayerPrefix(int index) { return StrCat("model.layers.", index, "."); }
 
 std::string ExpertsPrefix(const ModelConfig& config, int index) {
   return LayerPrefix(index) +
@@ -37,11 +36,43 @@ ParameterLoader::ExpertsSpec ExpertsOf(const ModelConfig& config, int index,
   return spec;
 }
 
+// gate_proj and up_proj, or the two in one, and down_proj.
+void SetMlp(const std::string& prefix, int ffn, const ModelConfig& c, const WeightSource& source,
+            ParameterLoader::LinearSpec& gate_up, ParameterLoader::LinearSpec& down) {
+  gate_up = {.modules = {prefix + "gate_proj", prefix + "up_proj"},
+             .rows = {ffn, ffn},
+             .cols = c.hidden,
+             .bias = c.mlp_bias};
+  if (source.Find(prefix + "gate_up_proj.weight") != nullptr) {
+    gate_up.modules = {prefix + "gate_up_proj"};
+    gate_up.rows = {2 * int64_t{ffn}};
+  }
+  down = {.modules = {prefix + "down_proj"}, .rows = {c.hidden}, .cols = ffn, .bias = c.mlp_bias};
+}
+
+void SetExperts(const ModelConfig& c, int index, const WeightSource& source,
+                LayerLinears& linears) {
+  const ExpertsConfig& experts = c.experts;
+  const std::string prefix = ExpertsPrefix(c, index);
+  linears.router = {
+      .modules = {prefix + (experts.names == ExpertNames::kGptOss ? "router" : "gate")},
+      .rows = {experts.count},
+      .cols = c.hidden,
+      .bias = experts.bias};
+  if (experts.shared_ffn == 0) return;
+  const std::string shared =
+      prefix + (experts.names == ExpertNames::kDeepSeek ? "shared_experts" : "shared_expert");
+  SetMlp(shared + ".", experts.shared_ffn, c, source, linears.shared_gate_up, linears.shared_down);
+  if (!experts.shared_gate) return;
+  linears.shared_router = {.modules = {shared + "_gate"}, .rows = {1}, .cols = c.hidden};
+}
+
 }  // namespace
 
+std::string LayerPrefix(int index) { return StrCat("model.layers.", index, "."); }
+
 LayerLinears LinearsOf(const ModelConfig& c, int index, const WeightSource& source) {
-  const std::string attention = LayerPrefix(index) + "self_attn.",
-                    mlp = LayerPrefix(index) + "mlp.";
+  const std::string attention = LayerPrefix(index) + "self_attn.";
   const int64_t q_rows = int64_t{c.heads} * c.head_dim, kv_rows = int64_t{c.kv_heads} * c.head_dim;
   LayerLinears linears;
   linears.qkv = {.modules = {attention + "q_proj", attention + "k_proj", attention + "v_proj"},
@@ -56,24 +87,12 @@ LayerLinears LinearsOf(const ModelConfig& c, int index, const WeightSource& sour
                            .rows = {c.hidden},
                            .cols = q_rows,
                            .bias = c.attention_out_bias};
+  if (c.is_latent()) SetLatentLinears(c, index, linears);
   if (c.layer[index].experts) {
-    const std::string router = c.experts.names == ExpertNames::kGptOss ? "router" : "gate";
-    linears.router = {.modules = {ExpertsPrefix(c, index) + router},
-                      .rows = {c.experts.count},
-                      .cols = c.hidden,
-                      .bias = c.experts.bias};
-    return linears;
+    SetExperts(c, index, source, linears);
+  } else {
+    SetMlp(LayerPrefix(index) + "mlp.", c.ffn, c, source, linears.gate_up, linears.down);
   }
-  linears.gate_up = {.modules = {mlp + "gate_proj", mlp + "up_proj"},
-                     .rows = {c.ffn, c.ffn},
-                     .cols = c.hidden,
-                     .bias = c.mlp_bias};
-  if (source.Find(mlp + "gate_up_proj.weight") != nullptr) {
-    linears.gate_up.modules = {mlp + "gate_up_proj"};
-    linears.gate_up.rows = {2 * int64_t{c.ffn}};
-  }
-  linears.down = {
-      .modules = {mlp + "down_proj"}, .rows = {c.hidden}, .cols = c.ffn, .bias = c.mlp_bias};
   return linears;
 }
 
@@ -105,7 +124,24 @@ LayerVectors VectorsOf(const ModelConfig& c, int index) {
     vectors.k_norm = norm("self_attn.k_norm", int64_t{whole ? c.kv_heads : 1} * c.head_dim);
   }
   if (c.sinks) vectors.sinks = {LayerPrefix(index) + "self_attn.sinks", c.heads};
+  if (c.layer[index].experts && c.experts.choice_bias) {
+    vectors.router_bias = {ExpertsPrefix(c, index) + "gate.e_score_correction_bias",
+                           c.experts.count};
+  }
+  if (c.is_latent()) {
+    vectors.kv_down_norm = norm("self_attn.kv_a_layernorm", c.latent.kv_rank);
+    if (c.latent.q_rank > 0) {
+      vectors.q_down_norm = norm("self_attn.q_a_layernorm", c.latent.q_rank);
+    }
+  }
   return vectors;
+}
+
+VectorSpec FinalNormOf(const ModelConfig& config) {
+  return {.name = "model.norm.weight",
+          .size = config.hidden,
+          .norm = true,
+          .factor = config.logit_scale};
 }
 
 }  // namespace fairlead

@@ -14,6 +14,7 @@
 #include "kernels/half.h"
 #include "kernels/strings.h"
 #include "models/decoder_parts.h"
+#include "models/latent_attention.h"
 #include "models/registry.h"
 
 namespace fairlead {
@@ -193,7 +194,7 @@ class DummyMaker {
     if (!config_.tied_head) {
       status.Update(Matrix("lm_head", {config_.vocab, hidden}, /*bias=*/false));
     }
-    AddVector("model.norm.weight", {hidden}, 1 - config_.norm_offset);
+    AddVector(FinalNormOf(config_));
     for (int i = 0; i < config_.layers; ++i) status.Update(AddLayer(i));
     return status;
   }
@@ -201,18 +202,20 @@ class DummyMaker {
  private:
   absl::Status AddLayer(int index) {
     absl::Status status;
-    const LayerLinears l = LinearsOf(config_, index, weights_);
-    for (const auto* spec : {&l.qkv, &l.attention_out, &l.gate_up, &l.down, &l.router}) {
+    LayerLinears linears = LinearsOf(config_, index, weights_);
+    if (config_.is_latent()) {  // as files have them
+      for (const LatentMatrix& matrix : LatentMatricesOf(config_, index)) {
+        status.Update(Matrix(matrix.module, {matrix.rows, matrix.cols}, /*bias=*/false));
+      }
+      linears.qkv = linears.attention_out = linears.q_down = linears.kv_down = linears.kv = {};
+    }
+    for (const auto* spec : linears.all()) {
       for (size_t m = 0; m < spec->modules.size(); ++m) {
         status.Update(Matrix(spec->modules[m], {spec->rows[m], spec->cols}, spec->bias));
       }
     }
-    const LayerVectors v = VectorsOf(config_, index);
-    for (const VectorSpec* spec : {&v.attention_norm, &v.attention_out_norm, &v.mlp_norm,
-                                   &v.mlp_out_norm, &v.q_norm, &v.k_norm, &v.sinks}) {
-      if (spec->name.empty()) continue;
-      AddVector(spec->name, {spec->size}, spec->norm ? 1 - config_.norm_offset : 0);
-    }
+    const LayerVectors vectors = VectorsOf(config_, index);
+    for (const VectorSpec* spec : vectors.all()) AddVector(*spec);
     if (config_.layer[index].experts) {
       status.Update(AddExperts(GateUpExpertsOf(config_, index)));
       status.Update(AddExperts(DownExpertsOf(config_, index)));
@@ -267,6 +270,12 @@ class DummyMaker {
       FillBlock(dtype_, deviation, random_, bytes.data() + at);
     }
     return weights_.Keep(std::move(bytes));
+  }
+
+  // None without a name.
+  void AddVector(const VectorSpec& spec) {
+    if (spec.name.empty()) return;
+    AddVector(spec.name, {spec.size}, spec.norm ? 1 - config_.norm_offset : 0);
   }
 
   void AddVector(const std::string& name, std::vector<int64_t> dim, float value) {

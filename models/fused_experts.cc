@@ -6,36 +6,11 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "kernels/strings.h"
+#include "models/overlay_weights.h"
 
 namespace fairlead {
 namespace {
-
-class SplitWeights final : public WeightSource {
- public:
-  SplitWeights(const WeightSource& source, std::vector<WeightInfo> tensors)
-      : source_(source), tensors_(std::move(tensors)) {
-    for (size_t i = 0; i < tensors_.size(); ++i) index_[tensors_[i].name] = i;
-  }
-
-  WeightFormat format() const override { return source_.format(); }
-  const std::string& path() const override { return source_.path(); }
-  const WeightInfo* Find(std::string_view name) const override {
-    const auto found = index_.find(absl::string_view(name.data(), name.size()));
-    return found == index_.end() ? source_.Find(name) : &tensors_[found->second];
-  }
-  absl::Span<const WeightInfo> tensors() const override { return source_.tensors(); }
-  absl::Span<const SkippedTensor> skipped() const override { return source_.skipped(); }
-  const Json& config() const override { return source_.config(); }
-  const Json& metadata() const override { return source_.metadata(); }
-  absl::Span<const MmapFile> files() const override { return source_.files(); }
-
- private:
-  const WeightSource& source_;
-  const std::vector<WeightInfo> tensors_;
-  absl::flat_hash_map<std::string, size_t> index_;
-};
 
 // out[e, n, k] = fused[e, k, first + n * step], elements of `size` bytes.
 struct Transposed {
@@ -97,7 +72,7 @@ class Splitter {
       }
     }
     if (absl::Status status = AddBlocks(); !status.ok()) return status;
-    return std::make_unique<SplitWeights>(source_, std::move(tensors_));
+    return std::make_unique<OverlayWeights>(source_, std::move(tensors_));
   }
 
  private:

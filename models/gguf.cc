@@ -210,6 +210,10 @@ absl::StatusOr<std::vector<WeightInfo>> LocateTensors(absl::Span<const std::byte
     weight.file_name = std::string(tensor.name);
     weight.name = HfTensorName(tensor.name, architecture);
     weight.dim.assign(tensor.dims.rbegin(), tensor.dims.rend());
+    // Some files have this matrix of one row as a vector.
+    if (weight.dim.size() == 1 && weight.name.ends_with(".shared_expert_gate.weight")) {
+      weight.dim.insert(weight.dim.begin(), 1);
+    }
     SetData(*type, bytes.data() + header.data_start + tensor.offset, *size, &weight);
     extents.push_back({tensor.offset, tensor.offset + *size, tensor.name});
   }

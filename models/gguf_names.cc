@@ -44,6 +44,18 @@ constexpr std::array kLayerTensors = {
     NamePair{"ffn_gate_exps", "mlp.experts.gate_proj"},
     NamePair{"ffn_up_exps", "mlp.experts.up_proj"},
     NamePair{"ffn_down_exps", "mlp.experts.down_proj"},
+    NamePair{"attn_q_a", "self_attn.q_a_proj"},
+    NamePair{"attn_q_a_norm", "self_attn.q_a_layernorm"},
+    NamePair{"attn_q_b", "self_attn.q_b_proj"},
+    NamePair{"attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"},
+    NamePair{"attn_kv_a_norm", "self_attn.kv_a_layernorm"},
+    NamePair{"attn_kv_b", "self_attn.kv_b_proj"},
+    NamePair{"attn_k_b", "self_attn.k_b_proj"},
+    NamePair{"attn_v_b", "self_attn.v_b_proj"},
+    NamePair{"ffn_gate_inp_shexp", "mlp.shared_expert_gate"},
+    NamePair{"ffn_gate_shexp", "mlp.shared_expert.gate_proj"},
+    NamePair{"ffn_up_shexp", "mlp.shared_expert.up_proj"},
+    NamePair{"ffn_down_shexp", "mlp.shared_expert.down_proj"},
 };
 // What an architecture calls otherwise; the first that matches.
 struct OtherName {
@@ -54,6 +66,7 @@ constexpr std::array kOtherLayerTensors = {
     OtherName{"gemma3", "ffn_norm.weight", "pre_feedforward_layernorm.weight"},
     OtherName{"phi3", "ffn_up.weight", "mlp.gate_up_proj.weight"},
     OtherName{"gpt-oss", "attn_sinks.weight", "self_attn.sinks"},
+    OtherName{"deepseek2", "exp_probs_b.bias", "mlp.gate.e_score_correction_bias"},
 };
 
 // {arch}.<gguf> keys that hold one number. Those that switch on what we lack are translated too:
@@ -78,6 +91,14 @@ constexpr std::array kNumbers = {
     NamePair{"final_logit_softcapping", "final_logit_softcapping"},
     NamePair{"logit_scale", "logits_scaling"},
     NamePair{"expert_feed_forward_length", "moe_intermediate_size"},
+    NamePair{"expert_shared_feed_forward_length", "shared_expert_intermediate_size"},
+    NamePair{"expert_shared_count", "n_shared_experts"},
+    NamePair{"expert_group_count", "n_group"},
+    NamePair{"expert_group_used_count", "topk_group"},
+    NamePair{"expert_weights_scale", "routed_scaling_factor"},
+    NamePair{"leading_dense_block_count", "first_k_dense_replace"},
+    NamePair{"attention.q_lora_rank", "q_lora_rank"},
+    NamePair{"attention.kv_lora_rank", "kv_lora_rank"},
     NamePair{"rope.freq_base_swa", "rope_local_base_freq"},
     NamePair{"embedding_scale", "embedding_multiplier"},
     NamePair{"residual_scale", "residual_multiplier"},
@@ -146,7 +167,7 @@ class ConfigTranslator {
     absl::Status status = ReadArchitecture();
     for (const auto step : {&ConfigTranslator::AddNumbers, &ConfigTranslator::AddVocabulary,
                             &ConfigTranslator::AddWindowPattern, &ConfigTranslator::AddRopeScaling,
-                            &ConfigTranslator::AddRopeDivisors}) {
+                            &ConfigTranslator::AddRopeDivisors, &ConfigTranslator::AddLatent}) {
       if (!status.ok()) return status;
       status = (this->*step)();
     }
@@ -246,6 +267,9 @@ class ConfigTranslator {
       if (!number.ok()) return number.status();
       scaling[hf] = *std::move(number);
     }
+    if (arch_ == "deepseek2") {
+      if (absl::Status status = AddYarnLog(scaling); !status.ok()) return status;
+    }
     if (FindTensor("rope_factors_long.weight") != nullptr) return AddLongRope(std::move(scaling));
     if (!scaling.contains("rope_type")) {
       // A factor of 0 or 1 stands for none.
@@ -256,6 +280,58 @@ class ConfigTranslator {
     // No key says it, and its authors' config does.
     if (arch_ == "gpt-oss") scaling["truncate"] = false;
     config_["rope_scaling"] = std::move(scaling);
+    return absl::OkStatus();
+  }
+
+  // A tenth of DeepSeek's mscale_all_dim. That mscale is the same is implied.
+  absl::Status AddYarnLog(Json& scaling) {
+    const std::string key = ArchKey("rope.scaling.yarn_log_multiplier");
+    const Json* value = Find(key);
+    if (value == nullptr) return absl::OkStatus();
+    absl::StatusOr<Json> number = OneNumber(key, *value);
+    if (!number.ok()) return number.status();
+    scaling["mscale"] = scaling["mscale_all_dim"] = 10 * number->get<double>();
+    known_.push_back(key);
+    return absl::OkStatus();
+  }
+
+  // The sizes of latent attention's heads, of which today's files say twice how long they are: as
+  // cached compressed, and in the keys that end in _mla; and the router that comes with it.
+  absl::Status AddLatent() {
+    if (!config_.contains("kv_lora_rank")) return absl::OkStatus();
+    for (const auto& [gguf, hf] : {NamePair{"attention.key_length_mla", "head_dim"},
+                                   NamePair{"attention.value_length_mla", "v_head_dim"}}) {
+      const std::string key = ArchKey(gguf);
+      const Json* value = Find(key);
+      if (value == nullptr) continue;
+      absl::StatusOr<Json> number = OneNumber(key, *value);
+      if (!number.ok()) return number.status();
+      config_[hf] = *std::move(number);
+      config_.erase("num_key_value_heads");
+      known_.push_back(key);
+    }
+    const Json &head = config_["head_dim"], &rope = config_["rotary_dim"];
+    if (!head.is_number_unsigned() || !rope.is_number_unsigned() || head <= rope) {
+      return BadKey(ArchKey("attention.key_length_mla"), head,
+                    StrCat("a whole number above rope.dimension_count (", ShortDump(rope), ")"));
+    }
+    config_["qk_rope_head_dim"] = rope;
+    config_["qk_nope_head_dim"] = head.get<uint64_t>() - rope.get<uint64_t>();
+    return AddLatentRouter();
+  }
+
+  absl::Status AddLatentRouter() {
+    const std::string gating = ArchKey("expert_gating_func"), norm = ArchKey("expert_weights_norm");
+    known_.insert(known_.end(), {gating, norm});
+    const Json* function = Find(gating);
+    if (function != nullptr && *function != 1 && *function != 2) {
+      return BadKey(gating, *function, "1 (softmax) or 2 (sigmoid)");
+    }
+    const bool sigmoid = function != nullptr && *function == 2;
+    config_["scoring_func"] = sigmoid ? "sigmoid" : "softmax";
+    const bool groups = config_.contains("n_group") && config_["n_group"] > 1;
+    config_["topk_method"] = sigmoid ? "noaux_tc" : groups ? "group_limited_greedy" : "greedy";
+    if (const Json* value = Find(norm); value != nullptr) config_["norm_topk_prob"] = *value;
     return absl::OkStatus();
   }
 
@@ -323,7 +399,8 @@ class ConfigTranslator {
                                          [&](const NamePair& pair) { return pair.gguf == suffix; });
       const bool is_other =
           std::find(kOtherKeys.begin(), kOtherKeys.end(), suffix) != kOtherKeys.end();
-      if (!is_number && !is_other) unknown.push_back(key);
+      const bool is_known = std::find(known_.begin(), known_.end(), key) != known_.end();
+      if (!is_number && !is_other && !is_known) unknown.push_back(key);
     }
     if (!unknown.empty()) config_["unsupported_metadata"] = std::move(unknown);
   }
@@ -331,6 +408,7 @@ class ConfigTranslator {
   const Json& metadata_;
   const absl::Span<const WeightInfo> tensors_;
   std::string arch_;
+  std::vector<std::string> known_;  // keys of this architecture that have been read
   Json config_ = Json::object();
 };
 

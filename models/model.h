@@ -66,6 +66,8 @@ class Model {
   // row: i32 [rows].
   virtual void Logits(Stream& stream, const Tensor& hidden, const Tensor& row, const Tensor& logits,
                       Scratch& scratch) const = 0;
+  // out[t] = norm(hidden[t]), [tokens, hidden] both: what embedding models pool. out may be hidden.
+  virtual void FinalNorm(Stream& stream, const Tensor& hidden, const Tensor& out) const = 0;
 };
 
 // Which layers' weights stay on a device that can do without (DeviceInfo::streams_weights); others

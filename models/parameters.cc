@@ -46,7 +46,7 @@ absl::StatusOr<std::vector<float>> ToF32(const WeightInfo& info, int64_t size) {
 }  // namespace
 
 void Linear::Apply(Stream& stream, const Ops& ops, const Tensor& x, const Tensor& out,
-                   bool accumulate) const {
+                   bool accumulate, int64_t out_column) const {
   for (const Piece& piece : pieces_) {
     Tensor bias;
     if (bias_)
@@ -55,7 +55,7 @@ void Linear::Apply(Stream& stream, const Ops& ops, const Tensor& x, const Tensor
                         .weight = piece.weight.get(),
                         .out = out,
                         .bias = bias,
-                        .out_column = piece.out_column,
+                        .out_column = out_column + piece.out_column,
                         .accumulate = accumulate});
   }
 }
@@ -72,25 +72,25 @@ size_t Linear::host_bytes() const {
   return total;
 }
 
-absl::StatusOr<const WeightInfo*> ParameterLoader::Require(const std::string& name,
-                                                           std::vector<int64_t> dim) const {
-  const WeightInfo* info = source_.Find(name);
+absl::StatusOr<const WeightInfo*> RequireTensor(const WeightSource& source, const std::string& name,
+                                                std::vector<int64_t> dim) {
+  const WeightInfo* info = source.Find(name);
   if (info == nullptr) {
-    const auto skipped = source_.skipped();
+    const auto skipped = source.skipped();
     const auto found =
         std::find_if(skipped.begin(), skipped.end(),
                      [&](const SkippedTensor& tensor) { return tensor.name == name; });
     if (found == skipped.end()) {
       return absl::InvalidArgumentError(
-          absl::StrCat(source_.path(), ": tensor ", name, " is missing"));
+          absl::StrCat(source.path(), ": tensor ", name, " is missing"));
     }
     return absl::UnimplementedError(
-        absl::StrCat(source_.path(), ": tensor ", name, " has dtype ", found->dtype,
+        absl::StrCat(source.path(), ": tensor ", name, " has dtype ", found->dtype,
                      ", which is known as a part of quantised weights alone; the config has no "
                      "quantization_config that describes it"));
   }
   if (info->dim != dim) {
-    return absl::InvalidArgumentError(absl::StrCat(source_.path(), ": tensor ", info->file_name,
+    return absl::InvalidArgumentError(absl::StrCat(source.path(), ": tensor ", info->file_name,
                                                    " has the shape ", Shape(info->dim),
                                                    ", the config asks for ", Shape(dim)));
   }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -24,8 +25,9 @@ namespace fairlead {
 // writing its columns.
 class Linear {
  public:
+  // out_column: of `out`, where the first output goes.
   void Apply(Stream& stream, const Ops& ops, const Tensor& x, const Tensor& out,
-             bool accumulate = false) const;
+             bool accumulate = false, int64_t out_column = 0) const;
   size_t bytes() const;       // of the device
   size_t host_bytes() const;  // PackedWeight's
 
@@ -59,15 +61,15 @@ class Experts {
   Tensor bias_;  // f32 [experts, rows]; set by ParameterLoader::Bind
 };
 
+// A tensor that must be there with this shape. kInvalidArgument names it and both shapes.
+absl::StatusOr<const WeightInfo*> RequireTensor(const WeightSource& source, const std::string& name,
+                                                std::vector<int64_t> dim);
+
 class ParameterLoader {
  public:
   // `cache`: may be null.
   ParameterLoader(const WeightSource& source, Device& device, WeightCache* cache)
       : source_(source), device_(device), cache_(cache) {}
-
-  // A tensor that must be there with this shape. kInvalidArgument names it and both shapes.
-  absl::StatusOr<const WeightInfo*> Require(const std::string& name,
-                                            std::vector<int64_t> dim) const;
 
   struct LinearSpec {
     std::vector<std::string>
@@ -111,6 +113,10 @@ class ParameterLoader {
   absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(absl::Span<const std::string> names,
                                                      const PackWeightArgs& args);
 
+  absl::StatusOr<const WeightInfo*> Require(const std::string& name,
+                                            std::vector<int64_t> dim) const {
+    return RequireTensor(source_, name, std::move(dim));
+  }
   absl::Status CheckDtype(const WeightInfo& info) const;
   absl::StatusOr<size_t> AddExpertsBias(const ExpertsSpec& spec);
 

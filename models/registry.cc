@@ -38,7 +38,7 @@ absl::Status CheckAllowed(const ModelConfig& config, const Architecture& row) {
     refused = "attention biases";
   } else if (config.mlp_bias && !row.allows_mlp_bias) {
     refused = "MLP biases";
-  } else if (config.ropes[0].rotary_dim != config.head_dim &&
+  } else if (config.ropes[0].rotary_dim != config.rope_dim() &&
              !HasFeature(row.family, "partial_rotary_factor")) {
     refused = "RoPE over a part of each head";
   }

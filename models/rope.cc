@@ -80,6 +80,10 @@ void ReadYarn(RopeConfig& rope, ConfigReader& parameters, ConfigReader& reader) 
                               ? YarnScale(rope.factor, mscale) / YarnScale(rope.factor, all_dim)
                               : YarnScale(rope.factor, 1);
   rope.attention_factor = parameters.Real("attention_factor", 1e-3, kMaxFactor, fallback);
+  if (all_dim > 0) {
+    const double scale = YarnScale(rope.factor, all_dim);
+    rope.softmax_factor = scale * scale;
+  }
 }
 
 std::vector<float> ReadFactors(std::string_view key, ConfigReader& parameters) {
@@ -175,7 +179,8 @@ int ReadRotaryDim(int head_dim, const Json* scaling, ConfigReader& reader) {
 }
 
 RopePairing ReadPairing(ConfigReader& reader) {
-  const std::string pairing = reader.String("rope_pairing", "halves");
+  const bool interleaved = reader.Bool("rope_interleave", false);
+  const std::string pairing = reader.String("rope_pairing", interleaved ? "adjacent" : "halves");
   if (pairing == "adjacent") return RopePairing::kAdjacent;
   if (pairing != "halves") {
     reader.Fail(absl::InvalidArgumentError(StrCat("config key \"rope_pairing\" is ",

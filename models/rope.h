@@ -17,6 +17,9 @@ struct RopeConfig {
   double theta = 10000;  // >= 1
   int rotary_dim = 0;    // even, at most head_dim: the leading elements of a head that rotate
   double attention_factor = 1;  // cosines and sines are multiplied by it (YaRN, LongRoPE)
+  // kYarn: what latent attention multiplies the softmax's scale by, for the elements that do not
+  // rotate (DeepSeek-V2's mscale_all_dim; transformers' yarn_apply_mscale).
+  double softmax_factor = 1;
   RopePairing pairing = RopePairing::kHalves;
   RopeScaling scaling = RopeScaling::kNone;
   double factor = 1;                // kLinear, kLlama3, kYarn: >= 1
@@ -34,9 +37,9 @@ struct RopeConfig {
 };
 
 // Reads rope_theta with rope_scaling (`type` or `rope_type`), or the newer rope_parameters, and the
-// keys of ours that GGUF files are translated to: rope_pairing ("halves", "adjacent"), rotary_dim,
-// rope_frequency_divisors. kUnimplemented names a scaling type or parameter we lack;
-// kInvalidArgument a value out of range.
+// keys of ours that GGUF files are translated to: rope_pairing ("halves", "adjacent";
+// rope_interleave says the latter), rotary_dim, rope_frequency_divisors. kUnimplemented names a
+// scaling type or parameter we lack; kInvalidArgument a value out of range.
 absl::StatusOr<RopeConfig> ParseRope(const Json& config, int head_dim);
 
 // That, and a second one where layers with a window rotate otherwise: by rope_local_base_freq and

@@ -243,6 +243,18 @@ absl::Status AddShard(const std::string& path, CheckpointContents& contents,
   return absl::OkStatus();
 }
 
+// A model that was saved without its head has names without "model." (Qwen3-Embedding).
+void NameAsWithHead(CheckpointContents& contents) {
+  const auto has = [&](std::string_view name) {
+    return std::any_of(contents.tensors.begin(), contents.tensors.end(),
+                       [&](const WeightInfo& tensor) { return tensor.name == name; });
+  };
+  if (!has("embed_tokens.weight") || has("model.embed_tokens.weight")) return;
+  for (WeightInfo& tensor : contents.tensors) {
+    if (!tensor.name.starts_with("lm_head.")) tensor.name = StrCat("model.", tensor.name);
+  }
+}
+
 bool Exists(const std::string& path) {
   struct stat info = {};
   return stat(path.c_str(), &info) == 0;
@@ -316,6 +328,7 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenSafetensorsFolder(const std::s
     if (!added.ok()) return added;
   }
   if (absl::Status status = ResolveQuantizedTensors(contents); !status.ok()) return status;
+  NameAsWithHead(contents);
   return MakeMappedWeights(std::move(contents));
 }
 

@@ -21,15 +21,10 @@ SOME = 32
 # Folders of golden/models that decoder_test does not run, and why.
 NOT_HERE = {
     "bert": "an encoder",
-    "deepseek-v2": "multi-head latent attention is not supported",
-    "deepseek-v2-groups": "multi-head latent attention is not supported",
-    "deepseek-v2-lite": "multi-head latent attention is not supported",
-    "deepseek-v3": "multi-head latent attention is not supported",
     "gpt-oss-mxfp4": "experts as blocks and scales are not read yet",
     "ministral3": "architecture not supported",
     "nomic-bert": "an encoder",
     "olmo": "norms without weights are not supported",
-    "qwen2-moe": "shared experts are not supported",
     "qwen3-embedding": "embeddings, no logits",
 }
 

@@ -13,9 +13,8 @@ namespace fairlead {
 namespace {
 
 // Of encoders and of architectures that we lack.
-constexpr std::array<std::string_view, 7> kOthers = {
-    "deepseek-v2", "deepseek-v2-lite", "deepseek-v3", "ministral3", "nomic-bert",
-    "olmo",        "qwen3-embedding"};
+constexpr std::array<std::string_view, 4> kOthers = {"ministral3", "nomic-bert", "olmo",
+                                                     "qwen3-embedding"};
 
 std::vector<std::string> Decoders() {
   std::vector<std::string> names;

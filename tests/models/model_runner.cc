@@ -48,7 +48,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Open(const std::string
   return runner;
 }
 
-std::vector<float> ModelRunner::Run(absl::Span<const Token> tokens, int rows) {
+Tensor ModelRunner::Forward(absl::Span<const Token> tokens, Batch& batch, Tensor* row, int rows) {
   const int n = static_cast<int>(tokens.size());
   FAIRLEAD_CHECK(context_tokens_ + n <= max_tokens_ && rows <= n);
   std::vector<int32_t> host;
@@ -58,27 +58,61 @@ std::vector<float> ModelRunner::Run(absl::Span<const Token> tokens, int rows) {
     host.insert(host.end(), values.begin(), values.end());
     return view;
   };
-  std::vector<int32_t> positions(n), row(rows), blocks(num_blocks_);
+  std::vector<int32_t> positions(n), last(rows), blocks(num_blocks_);
   std::iota(positions.begin(), positions.end(), context_tokens_);
-  std::iota(row.begin(), row.end(), n - rows);
+  std::iota(last.begin(), last.end(), n - rows);
   std::iota(blocks.begin(), blocks.end(), 0);
-  Batch batch;
   batch.token = append({tokens.begin(), tokens.end()}, {n});
   batch.position = append(positions, {n});
   batch.kv_slot = append(positions, {n});  // block i holds the positions from 16 i on
   batch.query_start = append({0, n}, {2});
   batch.context_tokens = append({context_tokens_ + n}, {1});
   batch.block_table = append(blocks, {1, num_blocks_});
-  const Tensor row_tensor = append(row, {rows});
+  if (row != nullptr) *row = append(last, {rows});
   stream_->CopyToDevice(device, host.data(), host.size() * sizeof(int32_t));
   const Tensor hidden = model_->Forward(*stream_, batch, kv_, *scratch_);
-  const Tensor logits(logits_.data(), DType::kF32, {rows, vocab()});
-  model_->Logits(*stream_, hidden, row_tensor, logits, *scratch_);
-  std::vector<float> out(static_cast<size_t>(rows) * vocab());
-  stream_->CopyToHost(out.data(), logits.data, out.size() * sizeof(float));
-  stream_->Wait();
+  stream_->Wait();  // for the copy from `host`
   context_tokens_ += n;
+  return hidden;
+}
+
+std::vector<float> ModelRunner::CopyToHost(const Tensor& tensor) {
+  FAIRLEAD_CHECK(tensor.dtype == DType::kF32);
+  std::vector<float> out(static_cast<size_t>(tensor.elements()));
+  stream_->CopyToHost(out.data(), tensor.data, out.size() * sizeof(float));
+  stream_->Wait();
   return out;
+}
+
+std::vector<float> ModelRunner::Run(absl::Span<const Token> tokens, int rows) {
+  Batch batch;
+  Tensor row;
+  const Tensor hidden = Forward(tokens, batch, &row, rows);
+  const Tensor logits(logits_.data(), DType::kF32, {rows, vocab()});
+  model_->Logits(*stream_, hidden, row, logits, *scratch_);
+  return CopyToHost(logits);
+}
+
+std::vector<float> ModelRunner::RunToFinalNorm(absl::Span<const Token> tokens) {
+  Batch batch;
+  const Tensor x = Forward(tokens, batch, nullptr, 0);
+  model_->FinalNorm(*stream_, x, x);
+  return CopyToHost(x);
+}
+
+std::vector<float> ModelRunner::RunToPooled(absl::Span<const Token> tokens, Pooling pooling,
+                                            bool normalize) {
+  Batch batch;
+  const Tensor x = Forward(tokens, batch, nullptr, 0);
+  model_->FinalNorm(*stream_, x, x);
+  FAIRLEAD_CHECK(hidden() <= vocab() && x.dtype == DType::kF32);
+  const Tensor pooled(logits_.data(), x.dtype, {1, hidden()});
+  device_->ops().Pool(*stream_, {.x = x,
+                                 .query_start = batch.query_start,
+                                 .out = pooled,
+                                 .pooling = pooling,
+                                 .normalize = normalize});
+  return CopyToHost(pooled);
 }
 
 std::vector<Token> ModelRunner::Greedy(absl::Span<const Token> tokens, int count) {

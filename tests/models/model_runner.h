@@ -31,13 +31,22 @@ class ModelRunner {
   // Computes `tokens` after what has been computed and returns the logits of the last `rows` of
   // them, [rows, vocab].
   std::vector<float> Run(absl::Span<const Token> tokens, int rows);
+  // The same with the final norm's outputs of all `tokens`, [tokens, hidden], and with one vector
+  // made of them, [hidden].
+  std::vector<float> RunToFinalNorm(absl::Span<const Token> tokens);
+  std::vector<float> RunToPooled(absl::Span<const Token> tokens, Pooling pooling, bool normalize);
   // Feeds each choice back; starts from the logits of `tokens`.
   std::vector<Token> Greedy(absl::Span<const Token> tokens, int count);
 
   int vocab() const { return model_->config().vocab; }
+  int hidden() const { return model_->config().hidden; }
   const Model& model() const { return *model_; }
 
  private:
+  // Runs the layers; `row`, where it is given, becomes the last so many rows.
+  Tensor Forward(absl::Span<const Token> tokens, Batch& batch, Tensor* row, int rows);
+  std::vector<float> CopyToHost(const Tensor& tensor);
+
   std::unique_ptr<Device> device_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Stream> stream_;

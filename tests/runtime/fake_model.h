@@ -36,6 +36,7 @@ class FakeModel final : public Model {
                  Scratch& scratch) const override;
   void Logits(Stream& stream, const Tensor& hidden, const Tensor& row, const Tensor& logits,
               Scratch& scratch) const override;
+  void FinalNorm(Stream&, const Tensor&, const Tensor&) const override {}  // nobody pools it
 
  private:
   ModelConfig config_;
