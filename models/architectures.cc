@@ -13,6 +13,7 @@ constexpr Family kQwen3Moe = {.qk_norm = QkNorm::kHead, .features = "window expe
 constexpr Family kGraniteFamily = {.features = "multipliers"};
 constexpr Family kSmolLm3 = {.features = "window no_rope_layers"};
 constexpr Family kPhi3 = {.features = "window partial_rotary_factor"};
+constexpr Family kOlmo = {.norm_kind = NormKind::kPlainLayer};
 constexpr Family kOlmo2 = {.norms = NormPlacement::kOutputs, .qk_norm = QkNorm::kProjection};
 
 constexpr Family Gemma(QkNorm qk_norm, float norm_offset) {
@@ -131,6 +132,8 @@ constexpr std::array kHfRows = {
                  .format = kHf,
                  .family = kPhi3,
                  .defaults = R"({"rms_norm_eps": 1e-5, "max_position_embeddings": 4096})"},
+    Architecture{
+        .name = "OlmoForCausalLM", .format = kHf, .allows_attention_bias = true, .family = kOlmo},
     Architecture{.name = "Olmo2ForCausalLM",
                  .format = kHf,
                  .allows_attention_bias = true,
@@ -196,6 +199,7 @@ constexpr std::array kGgufRows = {
                  .defaults = R"({"hidden_act": "gelu_pytorch_tanh", "rope_theta": 1e6,
                                  "sliding_window_pattern": 6, "rope_local_base_freq": 10000})"},
     Architecture{.name = "phi3", .format = kGguf, .family = kPhi3},
+    Architecture{.name = "olmo", .format = kGguf, .family = kOlmo},
     Architecture{.name = "olmo2", .format = kGguf, .family = kOlmo2},
     Architecture{.name = "granite",
                  .format = kGguf,

@@ -199,13 +199,16 @@ absl::StatusOr<ModelConfig> ParseConfig(const Json& json, const Family& family) 
   ReadShape(family, config, reader);
   if (!reader.ok()) return reader.status();
   config.norms = family.norms;
+  config.norm_kind = family.norm_kind;
   config.norm_offset = family.norm_offset;
   config.qk_norm = family.qk_norm;
   config.sinks = family.sinks;
   ReadActivation(family, config, reader);
   ReadScales(family, config, reader);
   ReadExperts(family, config, reader);
-  config.rms_epsilon = static_cast<float>(reader.Real("rms_norm_eps", 1e-30, 1, 1e-6));
+  const bool rms = family.norm_kind == NormKind::kRms;
+  config.rms_epsilon = static_cast<float>(
+      reader.Real(rms ? "rms_norm_eps" : "layer_norm_eps", 1e-30, 1, rms ? 1e-6 : 1e-5));
   config.tied_head = reader.Bool("tie_word_embeddings", false);
   const bool attention_bias = reader.Bool("attention_bias", false);
   config.qkv_bias = reader.Bool("attention_qkv_bias", reader.Bool("qkv_bias", attention_bias));

@@ -17,6 +17,9 @@ namespace fairlead {
 // these are added (OLMo 2, arXiv 2501.00656), or of both (Gemma 2, arXiv 2408.00118).
 enum class NormPlacement { kInputs, kOutputs, kBoth };
 
+// RMS norms, or layer norms without weights and biases (OLMo, arXiv 2402.00838).
+enum class NormKind { kRms, kPlainLayer };
+
 // Norms of q and k before they rotate: each head's (Qwen3, arXiv 2505.09388), or of all heads
 // together (OLMo 2).
 enum class QkNorm { kNone, kHead, kProjection };
@@ -33,6 +36,7 @@ enum class ExpertNames {
 // What an architecture's name says and its config does not.
 struct Family {
   NormPlacement norms = NormPlacement::kInputs;
+  NormKind norm_kind = NormKind::kRms;
   float norm_offset = 0;  // added to every norm's weights (Gemma: 1)
   QkNorm qk_norm = QkNorm::kNone;
   bool sinks = false;              // of attention, a logit a head
@@ -99,7 +103,7 @@ struct ModelConfig {
   int ffn = 0;       // of a layer without experts
   int vocab = 0;
   int max_positions = 0;  // what the config promises; the server may be told to use less
-  float rms_epsilon = 0;
+  float rms_epsilon = 0;  // of layer norms too
   Activation activation = Activation::kSilu;  // of the gated MLP: down(activation(gate(x)) * up(x))
   float activation_limit = 0;                 // ActivateAndMulArgs::limit
   bool tied_head = false;                     // the head is the embedding table
@@ -108,6 +112,7 @@ struct ModelConfig {
   bool mlp_bias = false;                      // gate_proj, up_proj and down_proj
 
   NormPlacement norms = NormPlacement::kInputs;
+  NormKind norm_kind = NormKind::kRms;
   float norm_offset = 0;
   QkNorm qk_norm = QkNorm::kNone;
   bool sinks = false;

@@ -271,10 +271,18 @@ Decoder::Activations Decoder::Allocate(int64_t tokens, Scratch& scratch) const {
   return activations;
 }
 
+// Of the residual stream.
+void Decoder::Norm(Stream& stream, const Tensor& x, const Tensor& weight, const Tensor& out) const {
+  if (config_.norm_kind == NormKind::kPlainLayer) {
+    return ops_.LayerNorm(stream, {.x = x, .out = out, .epsilon = epsilon()});
+  }
+  ops_.RmsNorm(stream, {.x = x, .weight = weight, .out = out, .epsilon = epsilon()});
+}
+
 // What a branch reads: the residual stream, normed where the config norms inputs.
 const Tensor& Decoder::Normed(Stream& stream, const Vector& norm, const Activations& a) const {
-  if (norm.size == 0) return a.x;
-  ops_.RmsNorm(stream, {.x = a.x, .weight = norm.tensor, .out = a.normed, .epsilon = epsilon()});
+  if (config_.norms == NormPlacement::kOutputs) return a.x;
+  Norm(stream, a.x, norm.tensor, a.normed);
   return a.normed;
 }
 
@@ -458,8 +466,7 @@ void Decoder::Logits(Stream& stream, const Tensor& hidden, const Tensor& row, co
 }
 
 void Decoder::FinalNorm(Stream& stream, const Tensor& hidden, const Tensor& out) const {
-  ops_.RmsNorm(stream,
-               {.x = hidden, .weight = final_norm_.tensor, .out = out, .epsilon = epsilon()});
+  Norm(stream, hidden, final_norm_.tensor, out);
 }
 
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const WeightSource& source, Device& device,

@@ -107,6 +107,7 @@ class Decoder : public Model {
   void RunExperts(Stream& stream, const Layer& layer, const Activations& a) const;
   void RunSharedExpert(Stream& stream, const Layer& layer, const Tensor& x, const Tensor& out,
                        const Activations& a) const;
+  void Norm(Stream& stream, const Tensor& x, const Tensor& weight, const Tensor& out) const;
   const Tensor& Normed(Stream& stream, const Vector& norm, const Activations& a) const;
   void AddNormed(Stream& stream, const Vector& norm, const Activations& a) const;
   // Of the norms of the residual stream, which is kept divided by residual_scale: then what is
@@ -126,7 +127,7 @@ class Decoder : public Model {
   std::unique_ptr<PackedWeight> embedding_;
   std::unique_ptr<PackedWeight> head_;  // null: the embedding table
   std::vector<Layer> layers_;
-  Vector final_norm_;
+  Vector final_norm_;  // absent where norms have no weights
   std::vector<size_t> cos_sin_offsets_;
   int max_positions_ = 0;
   int resident_layers_ = 0;

@@ -108,6 +108,7 @@ LayerVectors VectorsOf(const ModelConfig& c, int index) {
     return VectorSpec{StrCat(LayerPrefix(index), name, ".weight"), size, true};
   };
   LayerVectors vectors;
+  if (c.norm_kind == NormKind::kPlainLayer) return vectors;
   if (c.norms != NormPlacement::kOutputs) {
     vectors.attention_norm = norm("input_layernorm", c.hidden);
     vectors.mlp_norm = norm(
@@ -138,6 +139,7 @@ LayerVectors VectorsOf(const ModelConfig& c, int index) {
 }
 
 VectorSpec FinalNormOf(const ModelConfig& config) {
+  if (config.norm_kind == NormKind::kPlainLayer) return {};
   return {.name = "model.norm.weight",
           .size = config.hidden,
           .norm = true,

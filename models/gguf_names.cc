@@ -82,6 +82,7 @@ constexpr std::array kNumbers = {
     NamePair{"attention.key_length", "head_dim"},
     NamePair{"attention.value_length", "v_head_dim"},
     NamePair{"attention.layer_norm_rms_epsilon", "rms_norm_eps"},
+    NamePair{"attention.layer_norm_epsilon", "layer_norm_eps"},
     NamePair{"attention.sliding_window", "sliding_window"},
     NamePair{"rope.freq_base", "rope_theta"},
     NamePair{"rope.dimension_count", "rotary_dim"},

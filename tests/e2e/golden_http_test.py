@@ -24,7 +24,6 @@ NOT_HERE = {
     "gpt-oss-mxfp4": "experts as blocks and scales are not read yet",
     "ministral3": "architecture not supported",
     "nomic-bert": "an encoder",
-    "olmo": "norms without weights are not supported",
     "qwen3-embedding": "embeddings, no logits",
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Configs with shared and grouped experts and with latent attention: what is read, and what is
-// refused by name.
+// Configs with shared and grouped experts, latent attention or other norms: what is read, and what
+// is refused by name.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -43,6 +43,14 @@ Json Qwen2Moe(const std::string& changes = "{}") {
       "num_key_value_heads":2,"max_position_embeddings":8192,"num_experts":6,
       "num_experts_per_tok":2,"moe_intermediate_size":24,"shared_expert_intermediate_size":40,
       "norm_topk_prob":false,"use_sliding_window":false,"sliding_window":4096})");
+  config.update(Json::parse(changes));
+  return config;
+}
+
+Json Olmo(const std::string& changes = "{}") {
+  Json config = Json::parse(R"({"architectures":["OlmoForCausalLM"],"hidden_size":64,
+      "intermediate_size":128,"num_hidden_layers":2,"num_attention_heads":4,"vocab_size":256,
+      "clip_qkv":null})");
   config.update(Json::parse(changes));
   return config;
 }
@@ -143,6 +151,13 @@ TEST(ExpertsConfigTest, Qwen2MoeHasASharedExpertWithAGate) {
   const auto bare = Load(Qwen2Moe(R"({"qkv_bias":false})"));
   ASSERT_TRUE(bare.ok()) << bare.status();
   EXPECT_FALSE(bare->qkv_bias);
+}
+
+TEST(NormsConfigTest, OlmoHasLayerNormsWithoutWeights) {
+  const auto config = Load(Olmo());
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->norm_kind, NormKind::kPlainLayer);
+  EXPECT_EQ(config->rms_epsilon, 1e-5f);  // OlmoLayerNorm of transformers
 }
 
 // As llama.cpp's converter writes DeepSeek-V2: the sizes of the compressed cache, and in _mla those
@@ -263,6 +278,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{DeepSeekV2, R"({"attention_bias":true})", kUnknown, "attention biases"},
         Refusal{DeepSeekV2, R"({"partial_rotary_factor":0.5})", kUnknown, "a part of each head"},
         Refusal{DeepSeekV2, R"({"sliding_window":16})", kUnknown, "\"sliding_window\" is 16"},
+        Refusal{Olmo, R"({"clip_qkv":8.0})", kUnknown, "\"clip_qkv\" is 8.0"},
         Refusal{Qwen2Moe, R"({"kv_lora_rank":32})", kUnknown, "latent attention"},
         Refusal{Qwen2Moe, R"({"rope_interleave":true})", kUnknown, "interleaved RoPE"}));
 
