@@ -64,12 +64,6 @@ constexpr std::array kFeatureKeys = {
     FeatureKey{"unsupported_metadata", "GGUF keys of unknown meaning"},
 };
 
-bool IsNeutral(const Json& value, double neutral) {
-  if (value.is_boolean()) return !value.get<bool>();
-  if (value.is_number()) return value.get<double>() == 0 || value.get<double>() == neutral;
-  return value.is_structured() && value.empty();
-}
-
 void RefuseUnsupported(const Family& family, ConfigReader& reader) {
   for (const FeatureKey& entry : kFeatureKeys) {
     const Json* value = reader.Find(entry.key);

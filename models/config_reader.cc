@@ -26,6 +26,12 @@ std::string ShortDump(const Json& value) {
   return text;
 }
 
+bool IsNeutral(const Json& value, double neutral) {
+  if (value.is_boolean()) return !value.get<bool>();
+  if (value.is_number()) return value.get<double>() == 0 || value.get<double>() == neutral;
+  return value.is_structured() && value.empty();
+}
+
 ConfigReader::ConfigReader(const Json& config, std::string where)
     : config_(config), where_(std::move(where)) {
   if (!config.is_object()) {

@@ -42,4 +42,8 @@ class ConfigReader {
 // The value as JSON, cut to a length that fits a message.
 std::string ShortDump(const Json& value);
 
+// Whether the value of a key that asks for a feature switches it off: false, 0, `neutral`, or an
+// empty list or object.
+bool IsNeutral(const Json& value, double neutral);
+
 }  // namespace fairlead

@@ -17,24 +17,6 @@ constexpr size_t kAlignment = 64;
 
 size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-// cos and sin of position * frequency, the product rounded to f32 as transformers does
-// (modeling_llama.py, LlamaRotaryEmbedding.forward).
-std::vector<float> CosSinTable(const RopeConfig& rope, int max_positions) {
-  const std::vector<float> frequency = RopeInverseFrequencies(rope, max_positions);
-  const size_t half = frequency.size();
-  std::vector<float> table(static_cast<size_t>(max_positions) * 2 * half);
-  for (int position = 0; position < max_positions; ++position) {
-    float* row = table.data() + static_cast<size_t>(position) * 2 * half;
-    for (size_t i = 0; i < half; ++i) {
-      const float angle = static_cast<float>(position) * frequency[i];
-      const double factor = rope.attention_factor;
-      row[i] = static_cast<float>(std::cos(static_cast<double>(angle)) * factor);
-      row[half + i] = static_cast<float>(std::sin(static_cast<double>(angle)) * factor);
-    }
-  }
-  return table;
-}
-
 // The beginning of `t` as rows by columns.
 Tensor First(const Tensor& t, int64_t rows, int64_t columns) {
   return Tensor(t.data, t.dtype, {rows, columns});
@@ -49,6 +31,8 @@ size_t RopeTableBytes(const ModelConfig& config, int max_positions) {
 }
 
 }  // namespace
+
+size_t Scratch::Bytes(DType dtype, int64_t elements) { return Aligned(RowBytes(dtype, elements)); }
 
 Tensor Scratch::Allocate(DType dtype, std::initializer_list<int64_t> dims) {
   Tensor tensor(static_cast<std::byte*>(buffer_.data()) + used_, dtype, dims);
@@ -171,7 +155,7 @@ absl::Status Decoder::AddRopeTables(ParameterLoader& loader, const Device& devic
                      " bytes, more than a quarter of what is free; use a smaller --max-model-len"));
   }
   for (const RopeConfig& rope : config_.ropes) {
-    cos_sin_offsets_.push_back(loader.AddValues(CosSinTable(rope, max_positions_)));
+    cos_sin_offsets_.push_back(loader.AddValues(RopeTable(rope, max_positions_)));
   }
   return absl::OkStatus();
 }

@@ -57,6 +57,35 @@ constexpr std::array kLayerTensors = {
     NamePair{"ffn_up_shexp", "mlp.shared_expert.up_proj"},
     NamePair{"ffn_down_shexp", "mlp.shared_expert.down_proj"},
 };
+// Encoders have other names in both formats.
+constexpr std::array kBertTensors = {
+    NamePair{"token_embd", "embeddings.word_embeddings"},
+    NamePair{"position_embd", "embeddings.position_embeddings"},
+    NamePair{"token_types", "embeddings.token_type_embeddings"},
+    NamePair{"token_embd_norm", "embeddings.LayerNorm"},
+};
+constexpr std::array kBertLayerTensors = {
+    NamePair{"attn_q", "attention.self.query"},
+    NamePair{"attn_k", "attention.self.key"},
+    NamePair{"attn_v", "attention.self.value"},
+    NamePair{"attn_qkv", "attention.self.qkv"},
+    NamePair{"attn_output", "attention.output.dense"},
+    NamePair{"attn_output_norm", "attention.output.LayerNorm"},
+    NamePair{"ffn_up", "intermediate.dense"},
+    NamePair{"ffn_down", "output.dense"},
+    NamePair{"layer_output_norm", "output.LayerNorm"},
+};
+constexpr std::array kNomicTensors = {
+    NamePair{"token_embd", "embeddings.word_embeddings"},
+    NamePair{"token_types", "embeddings.token_type_embeddings"},
+    NamePair{"token_embd_norm", "emb_ln"},
+};
+constexpr std::array kNomicLayerTensors = {
+    NamePair{"attn_qkv", "attn.Wqkv"},      NamePair{"attn_output", "attn.out_proj"},
+    NamePair{"attn_output_norm", "norm1"},  NamePair{"ffn_up", "mlp.fc11"},
+    NamePair{"ffn_gate", "mlp.fc12"},       NamePair{"ffn_down", "mlp.fc2"},
+    NamePair{"layer_output_norm", "norm2"},
+};
 // What an architecture calls otherwise; the first that matches.
 struct OtherName {
   std::string_view architecture, gguf, hf;
@@ -83,6 +112,7 @@ constexpr std::array kNumbers = {
     NamePair{"attention.value_length", "v_head_dim"},
     NamePair{"attention.layer_norm_rms_epsilon", "rms_norm_eps"},
     NamePair{"attention.layer_norm_epsilon", "layer_norm_eps"},
+    NamePair{"token_type_count", "type_vocab_size"},
     NamePair{"attention.sliding_window", "sliding_window"},
     NamePair{"rope.freq_base", "rope_theta"},
     NamePair{"rope.dimension_count", "rotary_dim"},
@@ -107,7 +137,7 @@ constexpr std::array kNumbers = {
     NamePair{"attention.clamp_kqv", "clip_qkv"},
 };
 // Read elsewhere in this file, or without influence on the arithmetic.
-constexpr std::array<std::string_view, 11> kOtherKeys = {"rope.scaling.type",
+constexpr std::array<std::string_view, 12> kOtherKeys = {"rope.scaling.type",
                                                          "rope.scaling.factor",
                                                          "rope.scaling.original_context_length",
                                                          "rope.scaling.finetuned",
@@ -117,6 +147,7 @@ constexpr std::array<std::string_view, 11> kOtherKeys = {"rope.scaling.type",
                                                          "rope.scale_linear",
                                                          "tensor_data_layout",
                                                          "attention.sliding_window_pattern",
+                                                         "attention.causal",
                                                          "pooling_type"};
 
 // Architectures whose converter permutes q and k so that elements 2i and 2i + 1 of a head rotate
@@ -137,6 +168,26 @@ std::string TranslateParameter(std::string_view name, const std::array<NamePair,
     }
   }
   return "";
+}
+
+std::string ModelParameter(std::string_view name, std::string_view architecture) {
+  if (architecture == "bert") return TranslateParameter(name, kBertTensors);
+  if (architecture == "nomic-bert") return TranslateParameter(name, kNomicTensors);
+  return TranslateParameter(name, kModelTensors);
+}
+
+std::string LayerParameter(std::string_view name, std::string_view architecture) {
+  if (architecture == "bert") return TranslateParameter(name, kBertLayerTensors);
+  if (architecture == "nomic-bert") return TranslateParameter(name, kNomicLayerTensors);
+  for (const OtherName& other : kOtherLayerTensors) {
+    if (other.architecture == architecture && other.gguf == name) return std::string(other.hf);
+  }
+  return TranslateParameter(name, kLayerTensors);
+}
+
+std::string_view LayersName(std::string_view architecture) {
+  if (architecture == "bert") return "encoder.layer.";
+  return architecture == "nomic-bert" ? "encoder.layers." : "model.layers.";
 }
 
 absl::Status BadKey(std::string_view key, const Json& value, std::string_view allowed) {
@@ -166,9 +217,11 @@ class ConfigTranslator {
 
   absl::StatusOr<Json> Run() {
     absl::Status status = ReadArchitecture();
-    for (const auto step : {&ConfigTranslator::AddNumbers, &ConfigTranslator::AddVocabulary,
-                            &ConfigTranslator::AddWindowPattern, &ConfigTranslator::AddRopeScaling,
-                            &ConfigTranslator::AddRopeDivisors, &ConfigTranslator::AddLatent}) {
+    for (const auto step :
+         {&ConfigTranslator::AddNumbers, &ConfigTranslator::AddVocabulary,
+          &ConfigTranslator::AddWindowPattern, &ConfigTranslator::AddCausal,
+          &ConfigTranslator::AddRopeScaling, &ConfigTranslator::AddRopeDivisors,
+          &ConfigTranslator::AddLatent}) {
       if (!status.ok()) return status;
       status = (this->*step)();
     }
@@ -232,6 +285,17 @@ class ConfigTranslator {
       return BadKey(key, *value, "a number or a list");
     }
     config_["sliding_window_pattern"] = *value;
+    return absl::OkStatus();
+  }
+
+  // Whoever attends otherwise refuses one of these.
+  absl::Status AddCausal() {
+    const std::string key = ArchKey("attention.causal");
+    const Json* value = Find(key);
+    if (value == nullptr) return absl::OkStatus();
+    if (!value->is_boolean()) return BadKey(key, *value, "true or false");
+    config_["causal"] = *value;
+    config_["use_bidirectional_attention"] = !value->get<bool>();
     return absl::OkStatus();
   }
 
@@ -426,14 +490,11 @@ std::string HfTensorName(std::string_view gguf_name, std::string_view architectu
         !layer.empty() && layer.find_first_not_of("0123456789") == std::string_view::npos;
     if (is_number && digits < rest.size()) {
       rest.remove_prefix(digits + 1);
-      translated = TranslateParameter(rest, kLayerTensors);
-      for (const OtherName& other : kOtherLayerTensors) {
-        if (other.architecture == architecture && other.gguf == rest) translated = other.hf;
-      }
+      translated = LayerParameter(rest, architecture);
     }
-    if (!translated.empty()) return StrCat("model.layers.", layer, ".", translated);
+    if (!translated.empty()) return StrCat(LayersName(architecture), layer, ".", translated);
   } else {
-    translated = TranslateParameter(rest, kModelTensors);
+    translated = ModelParameter(rest, architecture);
   }
   return translated.empty() ? std::string(gguf_name) : translated;
 }

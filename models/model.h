@@ -22,6 +22,8 @@ namespace fairlead {
 class Scratch {
  public:
   explicit Scratch(Buffer buffer) : buffer_(std::move(buffer)) {}
+  // What an allocation takes of the buffer.
+  static size_t Bytes(DType dtype, int64_t elements);
   void Reset() { used_ = 0; }
   Tensor Allocate(DType dtype, std::initializer_list<int64_t> dims);
   // Gives back everything allocated after the mark. Work that is queued may still use it: a stream

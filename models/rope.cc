@@ -342,4 +342,22 @@ std::vector<float> RopeInverseFrequencies(const RopeConfig& rope, int max_positi
   return frequencies;
 }
 
+// cos and sin of position * frequency, the product rounded to f32 as transformers does
+// (modeling_llama.py, LlamaRotaryEmbedding.forward).
+std::vector<float> RopeTable(const RopeConfig& rope, int max_positions) {
+  const std::vector<float> frequency = RopeInverseFrequencies(rope, max_positions);
+  const size_t half = frequency.size();
+  std::vector<float> table(static_cast<size_t>(max_positions) * 2 * half);
+  for (int position = 0; position < max_positions; ++position) {
+    float* row = table.data() + static_cast<size_t>(position) * 2 * half;
+    for (size_t i = 0; i < half; ++i) {
+      const float angle = static_cast<float>(position) * frequency[i];
+      const double factor = rope.attention_factor;
+      row[i] = static_cast<float>(std::cos(static_cast<double>(angle)) * factor);
+      row[half + i] = static_cast<float>(std::sin(static_cast<double>(angle)) * factor);
+    }
+  }
+  return table;
+}
+
 }  // namespace fairlead

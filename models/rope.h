@@ -52,4 +52,7 @@ absl::StatusOr<std::vector<RopeConfig>> ParseRopes(const Json& config, int head_
 // original_positions.
 std::vector<float> RopeInverseFrequencies(const RopeConfig& rope, int max_positions = 0);
 
+// RopeAndWriteKvArgs::cos_sin, [max_positions, rotary_dim].
+std::vector<float> RopeTable(const RopeConfig& rope, int max_positions);
+
 }  // namespace fairlead

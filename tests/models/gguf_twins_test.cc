@@ -13,7 +13,8 @@ namespace fairlead {
 namespace {
 
 // Of encoders and of architectures that we lack.
-constexpr std::array<std::string_view, 3> kOthers = {"ministral3", "nomic-bert", "qwen3-embedding"};
+constexpr std::array<std::string_view, 4> kOthers = {"bert", "ministral3", "nomic-bert",
+                                                     "qwen3-embedding"};
 
 std::vector<std::string> Decoders() {
   std::vector<std::string> names;

@@ -26,6 +26,7 @@ TRUNCATED = ("llama.cpp rounds YaRN's correction range: compared with transforme
              "from which the golden differs by golden_difference")
 GELU = "llama.cpp's GELU is a table of f16 values; with such a table in transformers 8e-5 to 8e-4 remain"
 NOTES = {
+    "bert": "llama.cpp has the tanh form of GELU from a table of f16 values, the golden the erf; with that table in transformers 2.4e-5 remain",
     "gemma2-window16": GELU, "gemma3": GELU, "gemma3-7layers": GELU,
     "gpt-oss-bf16": TRUNCATED, "gpt-oss-3layers": TRUNCATED,
     "gpt-oss-mxfp4": TRUNCATED + "; it also rounds activations to 8 bits before MXFP4 weights: 1.2e-5 with those dequantised",
