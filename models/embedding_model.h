@@ -4,10 +4,14 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 
+#include "absl/status/statusor.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
 #include "models/model.h"
+#include "models/weight_cache.h"
+#include "models/weights.h"
 
 namespace fairlead {
 
@@ -25,5 +29,13 @@ class EmbeddingModel {
   virtual Tensor HiddenStates(Stream& stream, const Batch& batch, const PagedKv& kv,
                               Scratch& scratch) const = 0;
 };
+
+// An encoder, or a decoder whose states after the last norm are what is pooled (Qwen3-Embedding,
+// arXiv 2506.05176). max_tokens: of the largest batch. `source` may be dropped afterwards.
+// `cache`: packed weights from an earlier start; null packs them all. Errors: Encoder::Load's, or
+// LoadModel's.
+absl::StatusOr<std::unique_ptr<EmbeddingModel>> LoadEmbeddingModel(
+    const WeightSource& source, Device& device, int max_tokens,
+    std::shared_ptr<WeightCache> cache = nullptr);
 
 }  // namespace fairlead

@@ -149,7 +149,7 @@ absl::StatusOr<Json> WithBertKeys(const Json& config, WeightFormat format) {
   result["hidden_act"] = "silu";
   // The table's rows are padded to a multiple.
   const int multiple = reader.Int("pad_vocab_size_multiple", 1, kMaxVocab, 1);
-  const int vocab = reader.Int("vocab_size", 1, kMaxVocab - multiple);
+  const int vocab = reader.Int("vocab_size", 1, kMaxVocab);
   result["vocab_size"] = (vocab + multiple - 1) / multiple * multiple;
   if (!reader.ok()) return reader.status();
   return result;

@@ -54,9 +54,9 @@ absl::StatusOr<Loaded> TryLoad(const std::string& path, std::unique_ptr<Device> 
                                const EmbedderLimits& limits = {}) {
   auto source = OpenWeights(path);
   if (!source.ok()) return source.status();
-  auto encoder = Encoder::Load(**source, *device, limits.tokens);
-  if (!encoder.ok()) return encoder.status();
-  auto embedder = Embedder::Create(*std::move(encoder), *device, limits);
+  auto model = LoadEmbeddingModel(**source, *device, limits.tokens);
+  if (!model.ok()) return model.status();
+  auto embedder = Embedder::Create(*std::move(model), *device, limits);
   if (!embedder.ok()) return embedder.status();
   return Loaded{std::move(device), *std::move(embedder)};
 }
@@ -139,6 +139,15 @@ class EncoderTest : public testing::TestWithParam<const char*> {
     ExpectGolden(GoldenFolder(GetParam()), std::move(device), tolerance);
   }
 
+  void ExpectFilesPooling(const std::string& path, const char* key) {
+    const auto source = OpenWeights(path);
+    ASSERT_TRUE(source.ok()) << source.status();
+    const auto pooling = ReadPooling(**source);
+    ASSERT_TRUE(pooling.ok() && pooling->has_value()) << pooling.status();
+    const Loaded model = Load(path, Open("cpu", Numerics::kFloat32));
+    ExpectNear(model->Embed(sequences_, **pooling), Want(key), kTolerance, key);
+  }
+
   // Eight operands of a layer's four products, K and V among them, are rounded to 11 bits
   // (kernels/README.md). Each moves what is added to the layer's input, and so the normed sum, by
   // at most 2^-11 of its size: 2^-11 * 8 * layers of the largest element.
@@ -203,10 +212,39 @@ TEST_P(EncoderTest, GgufGivesTheSame) {
   EXPECT_EQ(*file->HiddenStates(sequences_), *folder->HiddenStates(sequences_));
 }
 
+TEST_P(EncoderTest, PoolsAsItsFilesSay) {
+  const bool normalized = GetParam() == std::string_view("bert");  // it has a Normalize
+  ExpectFilesPooling(GoldenFolder(GetParam()), normalized ? "mean_normalized" : "mean");
+  ExpectFilesPooling(GgufFile(GetParam()), "mean_normalized");
+}
+
 INSTANTIATE_TEST_SUITE_P(Checkpoints, EncoderTest, testing::Values("bert", "nomic-bert"),
                          [](const auto& info) {
                            return absl::StrReplaceAll(info.param, {{"-", "_"}});
                          });
+
+class DecoderEmbeddingTest : public EncoderTest {};
+
+TEST_P(DecoderEmbeddingTest, StatesAfterTheLastNorm) {
+  ExpectGolden(GgufFile(GetParam()), Open("cpu", Numerics::kFloat32), kTolerance);
+  ExpectGolden(GgufFile(GetParam()), reference::MakeReferenceDevice(), kTolerance);
+  ExpectGolden(GgufFile(GetParam()), Open("host-simt:32", Numerics::kFloat32), kTolerance);
+  ExpectGolden(GgufFile(GetParam()), Open("host-simt:64", Numerics::kFloat32), kTolerance);
+  ExpectFilesPooling(GgufFile(GetParam()), "last_normalized");
+}
+
+TEST_P(DecoderEmbeddingTest, OneByOneOrTogetherGivesTheSameBits) {
+  const Loaded model = Load(GgufFile(GetParam()), Open("cpu", Numerics::kPrecise));
+  Vectors one_by_one;
+  for (const std::vector<Token>& sequence : sequences_) {
+    const Vectors vector = *model->Embed({sequence}, {.pooling = Pooling::kLast});
+    one_by_one.insert(one_by_one.end(), vector.begin(), vector.end());
+  }
+  EXPECT_EQ(*model->Embed(sequences_, {.pooling = Pooling::kLast}), one_by_one);
+}
+
+INSTANTIATE_TEST_SUITE_P(Checkpoints, DecoderEmbeddingTest, testing::Values("qwen3-embedding"),
+                         [](const auto&) { return "qwen3_embedding"; });
 
 // A checkpoint of golden/models with changes. A null takes a key away.
 class ChangedFolder {
@@ -303,10 +341,7 @@ TEST(EncoderConfigTest, WhatWeLackIsRefusedByName) {
   constexpr auto kLacks = absl::StatusCode::kUnimplemented;
   constexpr auto kWrong = absl::StatusCode::kInvalidArgument;
   const Refusal refusals[] = {
-      {"bert",
-       {{"architectures", {"BertForSequenceClassification"}}},
-       kLacks,
-       {"BertForSequence", "BertModel"}},
+      {"bert", {{"architectures", {"BertForSequenceClassification"}}}, kLacks, {"BertForSequence"}},
       {"bert",
        {{"position_embedding_type", "relative_key"}},
        kLacks,
@@ -383,7 +418,10 @@ TEST(EncoderConfigTest, DecodersAreNone) {
     ASSERT_TRUE(source.ok()) << source.status();
     EXPECT_EQ(IsEncoder(**source), absl::StrContains(name, "bert")) << name;
   }
-  EXPECT_EQ(LoadStatus(GoldenFolder("llama-gqa")).code(), absl::StatusCode::kUnimplemented);
+  const auto source = OpenWeights(GoldenFolder("llama-gqa"));
+  const absl::Status status = LoadEncoderConfig(**source).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("LlamaFor"), HasSubstr("BertModel")));
 }
 
 TEST(EmbedderTest, SequencesThatDoNotFitAreNamed) {
