@@ -110,30 +110,51 @@ class EncoderTest : public testing::TestWithParam<const char*> {
     return all;
   }
 
-  static void ExpectNear(const absl::StatusOr<Vectors>& got, const Vectors& want, double tolerance,
-                         const std::string& what) {
-    ASSERT_TRUE(got.ok()) << got.status();
-    ASSERT_EQ(got->size(), want.size()) << what;
-    double largest = 0;
-    for (size_t i = 0; i < want.size(); ++i) {
-      const double difference = std::abs(static_cast<double>((*got)[i]) - want[i]);
-      if (!(difference <= largest)) largest = difference;  // a NaN stays
+  // The largest difference, and the sum of their squares.
+  struct Difference {
+    double largest = 0, squares = 0;
+    size_t count = 0;
+    void Add(const Difference& other) {
+      largest = std::max(largest, other.largest);
+      squares += other.squares;
+      count += other.count;
     }
-    EXPECT_LE(largest, tolerance) << what;
+  };
+  static Difference ExpectNear(const absl::StatusOr<Vectors>& got, const Vectors& want,
+                               double tolerance, const std::string& what) {
+    EXPECT_TRUE(got.ok()) << got.status();
+    if (!got.ok()) return {};
+    EXPECT_EQ(got->size(), want.size()) << what;
+    Difference difference;
+    for (; difference.count < std::min(want.size(), got->size()); ++difference.count) {
+      const double d =
+          std::abs(static_cast<double>((*got)[difference.count]) - want[difference.count]);
+      if (!(d <= difference.largest)) difference.largest = d;  // a NaN stays
+      difference.squares += d * d;
+    }
+    EXPECT_LE(difference.largest, tolerance) << what;
+    return difference;
   }
 
   void ExpectGolden(const std::string& path, std::unique_ptr<Device> device, double tolerance) {
     const Loaded encoder = Load(path, std::move(device));
-    ExpectNear(encoder->HiddenStates(sequences_), Want("last_hidden_state"), tolerance,
-               "last_hidden_state");
+    Difference difference = ExpectNear(encoder->HiddenStates(sequences_), Want("last_hidden_state"),
+                                       tolerance, "last_hidden_state");
     int compared = 0;
     for (const GoldenPooling& golden : kPoolings) {
       const Vectors want = Want(golden.key);
       if (want.empty()) continue;
       ++compared;
-      ExpectNear(encoder->Embed(sequences_, golden.pooling), want, tolerance, golden.key);
+      difference.Add(
+          ExpectNear(encoder->Embed(sequences_, golden.pooling), want, tolerance, golden.key));
     }
     EXPECT_GE(compared, 3);
+    // For fidelity_table.py, which reads it from gtest's report.
+    const DeviceInfo& info = encoder.device->info();
+    const bool float32 = info.numerics == Numerics::kFloat32;
+    RecordProperty(absl::StrCat(std::string(NumericsName(info.numerics)), " ", info.name),
+                   absl::StrCat(float32 ? difference.largest
+                                        : std::sqrt(difference.squares / difference.count)));
   }
   void ExpectGolden(std::unique_ptr<Device> device, double tolerance = kTolerance) {
     ExpectGolden(GoldenFolder(GetParam()), std::move(device), tolerance);
@@ -204,28 +225,38 @@ TEST_P(EncoderTest, OneByOneOrTogetherGivesTheSameBits) {
   }
 }
 
-TEST_P(EncoderTest, GgufGivesTheSame) {
+TEST_P(EncoderTest, PoolsAsItsFilesSay) {
+  const std::map<std::string_view, const char*> asked = {
+      {"bert", "mean_normalized"}, {"bert-head7", "cls"}, {"nomic-bert", "mean"}};
+  ExpectFilesPooling(GoldenFolder(GetParam()), asked.at(GetParam()));
+}
+
+std::string TestName(const testing::TestParamInfo<const char*>& info) {
+  return absl::StrReplaceAll(info.param, {{"-", "_"}});
+}
+
+// bert-head7: heads of an odd size, one token type, GELU's tanh form.
+INSTANTIATE_TEST_SUITE_P(Checkpoints, EncoderTest,
+                         testing::Values("bert", "bert-head7", "nomic-bert"), TestName);
+
+class EncoderTwinTest : public EncoderTest {};
+
+TEST_P(EncoderTwinTest, GgufGivesTheSame) {
   ExpectGolden(GgufFile(GetParam()), Open("cpu", Numerics::kFloat32), kTolerance);
   ExpectGolden(GgufFile(GetParam()), Open("host-simt:32", Numerics::kFloat32), kTolerance);
+  ExpectGolden(GgufFile(GetParam()), Open("host-simt:64", Numerics::kFloat32), kTolerance);
+  ExpectFilesPooling(GgufFile(GetParam()), "mean_normalized");
   const Loaded file = Load(GgufFile(GetParam()), Open("cpu", Numerics::kPrecise));
   const Loaded folder = Load(GoldenFolder(GetParam()), Open("cpu", Numerics::kPrecise));
   EXPECT_EQ(*file->HiddenStates(sequences_), *folder->HiddenStates(sequences_));
 }
 
-TEST_P(EncoderTest, PoolsAsItsFilesSay) {
-  const bool normalized = GetParam() == std::string_view("bert");  // it has a Normalize
-  ExpectFilesPooling(GoldenFolder(GetParam()), normalized ? "mean_normalized" : "mean");
-  ExpectFilesPooling(GgufFile(GetParam()), "mean_normalized");
-}
+INSTANTIATE_TEST_SUITE_P(Checkpoints, EncoderTwinTest, testing::Values("bert", "nomic-bert"),
+                         TestName);
 
-INSTANTIATE_TEST_SUITE_P(Checkpoints, EncoderTest, testing::Values("bert", "nomic-bert"),
-                         [](const auto& info) {
-                           return absl::StrReplaceAll(info.param, {{"-", "_"}});
-                         });
+class DecoderTwinEmbeddingTest : public EncoderTest {};
 
-class DecoderEmbeddingTest : public EncoderTest {};
-
-TEST_P(DecoderEmbeddingTest, StatesAfterTheLastNorm) {
+TEST_P(DecoderTwinEmbeddingTest, StatesAfterTheLastNorm) {
   ExpectGolden(GgufFile(GetParam()), Open("cpu", Numerics::kFloat32), kTolerance);
   ExpectGolden(GgufFile(GetParam()), reference::MakeReferenceDevice(), kTolerance);
   ExpectGolden(GgufFile(GetParam()), Open("host-simt:32", Numerics::kFloat32), kTolerance);
@@ -233,7 +264,7 @@ TEST_P(DecoderEmbeddingTest, StatesAfterTheLastNorm) {
   ExpectFilesPooling(GgufFile(GetParam()), "last_normalized");
 }
 
-TEST_P(DecoderEmbeddingTest, OneByOneOrTogetherGivesTheSameBits) {
+TEST_P(DecoderTwinEmbeddingTest, OneByOneOrTogetherGivesTheSameBits) {
   const Loaded model = Load(GgufFile(GetParam()), Open("cpu", Numerics::kPrecise));
   Vectors one_by_one;
   for (const std::vector<Token>& sequence : sequences_) {
@@ -243,8 +274,8 @@ TEST_P(DecoderEmbeddingTest, OneByOneOrTogetherGivesTheSameBits) {
   EXPECT_EQ(*model->Embed(sequences_, {.pooling = Pooling::kLast}), one_by_one);
 }
 
-INSTANTIATE_TEST_SUITE_P(Checkpoints, DecoderEmbeddingTest, testing::Values("qwen3-embedding"),
-                         [](const auto&) { return "qwen3_embedding"; });
+INSTANTIATE_TEST_SUITE_P(Checkpoints, DecoderTwinEmbeddingTest, testing::Values("qwen3-embedding"),
+                         TestName);
 
 // A checkpoint of golden/models with changes. A null takes a key away.
 class ChangedFolder {

@@ -15,6 +15,7 @@ import numpy as np
 
 # Folders that a GGUF file cannot hold: what is lost has no key in the format, or llama.cpp reads it another way.
 NOT_HELD = {
+    "bert-head7": "an encoder's activation has no key: GELU is implied",
     "mistral-window8": "llama.cpp's llama has no sliding window",
     "qwen3-moe": "a dense layer among sparse ones (mlp_only_layers) has no key",
     "gemma2": "query_pre_attn_scalar other than head_dim has no key",
