@@ -165,8 +165,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const WeightSource& sourc
                                                        int max_positions,
                                                        std::shared_ptr<WeightCache> cache,
                                                        const LayerPlacement& placement) {
-  std::unique_ptr<Decoder> decoder(
-      new Decoder(config, device.ops(), device.info().activation_dtype));
+  auto decoder = std::make_unique<Decoder>(config, device);
   ParameterLoader loader(source, device, cache.get());
   decoder->cache_ = std::move(cache);
   decoder->max_positions_ = max_positions;
@@ -451,6 +450,11 @@ void Decoder::Logits(Stream& stream, const Tensor& hidden, const Tensor& row, co
 
 void Decoder::FinalNorm(Stream& stream, const Tensor& hidden, const Tensor& out) const {
   Norm(stream, hidden, final_norm_.tensor, out);
+}
+
+size_t ScratchBytesOf(const ModelConfig& config, const Device& device, int max_tokens,
+                      int max_rows) {
+  return Decoder(config, device).ScratchBytes(max_tokens, max_rows);
 }
 
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const WeightSource& source, Device& device,

@@ -21,6 +21,9 @@ class Decoder : public Model {
                                                        int max_positions,
                                                        std::shared_ptr<WeightCache> cache,
                                                        const LayerPlacement& placement);
+  // Without weights: for its sizes alone.
+  Decoder(const ModelConfig& config, const Device& device)
+      : config_(config), ops_(device.ops()), activation_dtype_(device.info().activation_dtype) {}
   ~Decoder() override {
     if (cache_ != nullptr) cache_->StopStoring();
   }
@@ -82,8 +85,6 @@ class Decoder : public Model {
     Tensor latent_q, latent_kv;     // [tokens, q_rank], [tokens, kv_rank + rope_dim]
   };
 
-  Decoder(const ModelConfig& config, const Ops& ops, DType activation_dtype)
-      : config_(config), ops_(ops), activation_dtype_(activation_dtype) {}
   int CountResidentLayers(const ParameterLoader& loader, const WeightSource& source,
                           const Device& device, const LayerPlacement& placement) const;
   absl::Status LoadEmbeddings(ParameterLoader& loader);

@@ -72,6 +72,10 @@ class Model {
   virtual void FinalNorm(Stream& stream, const Tensor& hidden, const Tensor& out) const = 0;
 };
 
+// What ScratchBytes of a model of this config is on `device`, without its weights.
+size_t ScratchBytesOf(const ModelConfig& config, const Device& device, int max_tokens,
+                      int max_rows);
+
 // Which layers' weights stay on a device that can do without (DeviceInfo::streams_weights); others
 // keep all.
 struct LayerPlacement {

@@ -245,17 +245,22 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenModel(const RuntimeConfig& con
   return ConvertWeights(*std::move(source), *dtype);
 }
 
+absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const RuntimeConfig& config,
+                                                   std::string* selection) {
+  return OpenDevice(config.device,
+                    {.threads = config.threads,
+                     .numerics = NumericsOf(config.numerics),
+                     .kv_dtype = ParseDType(config.kv_cache_dtype)},  // auto is none
+                    selection);
+}
+
 absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(
     const RuntimeConfig& config, const std::string& name,
     std::function<void(double seconds)> observe_idle) {
   StageTimer timer;
   auto runtime = std::make_unique<Runtime>();
   std::string selection;
-  auto device = OpenDevice(config.device,
-                           {.threads = config.threads,
-                            .numerics = NumericsOf(config.numerics),
-                            .kv_dtype = ParseDType(config.kv_cache_dtype)},  // auto is none
-                           &selection);
+  auto device = OpenDevice(config, &selection);
   if (!device.ok()) return device.status();
   if (!selection.empty()) spdlog::info("{}", selection);
   runtime->device = *std::move(device);

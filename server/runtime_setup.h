@@ -33,6 +33,10 @@ struct Runtime {
 // Opens --model by --load-format.
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenModel(const RuntimeConfig& config);
 
+// --device by --threads, --numerics and --kv-cache-dtype. `selection`: what auto took and why.
+absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const RuntimeConfig& config,
+                                                   std::string* selection = nullptr);
+
 // Logs what it decides. `name`: what clients call the model; empty: from its path. observe_idle: as
 // of EngineOptions.
 absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(

@@ -3,36 +3,78 @@
 #include <cstdio>
 #include <map>
 #include <memory>
+#include <set>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 #include "kernels/device.h"
 #include "kernels/strings.h"
-#include "models/chat_template.h"
+#include "models/decoder_parts.h"
+#include "models/fused_experts.h"
+#include "models/model.h"
+#include "models/quantization_config.h"
 #include "models/registry.h"
-#include "models/tokenizer.h"
 #include "server/commands/command.h"
-#include "server/kv_plan.h"
+#include "server/commands/inspect_features.h"
+#include "server/commands/inspect_text.h"
+#include "server/commands/local_service.h"
+#include "server/config.h"
 #include "server/runtime_setup.h"
 
 namespace fairlead {
 namespace {
 
-constexpr int kBlockTokens = 16;
-
 struct InspectOptions {
-  std::string model;
+  RuntimeConfig runtime;
+  std::vector<Flag> flags;
+  FlagTexts texts;
   bool json = false;
   int context = 0;  // 0: the model's
   int concurrency = 1;
-  std::string weight_dtype = "auto";
 };
 
-Json DtypeCounts(const WeightSource& source) {
+// What a model's weights are made of: the file's tensors, and experts that are made of such as are
+// no tensors by themselves.
+struct Contents {
+  std::unique_ptr<WeightSource> split;  // owns what is made; may be null
+  std::vector<const WeightInfo*> tensors;
+  std::set<std::string> used;  // of WeightSource::skipped()
+};
+
+void AddMadeExperts(const ParameterLoader::ExpertsSpec& spec, const WeightSource& source,
+                    Contents& contents) {
+  for (const std::vector<std::string>& modules : spec.modules) {
+    for (const std::string& module : modules) {
+      const WeightInfo* made = contents.split->Find(module + ".weight");
+      if (made == nullptr || source.Find(made->file_name) != nullptr) continue;
+      contents.tensors.push_back(made);
+      const std::string stem = made->file_name.substr(0, made->file_name.rfind('_'));
+      contents.used.insert({stem + "_blocks", stem + "_scales"});
+    }
+  }
+}
+
+absl::StatusOr<Contents> ContentsOf(const WeightSource& source, const ModelConfig* config) {
+  Contents contents;
+  for (const WeightInfo& tensor : source.tensors()) contents.tensors.push_back(&tensor);
+  if (config == nullptr || config->experts.names != ExpertNames::kGptOss) return contents;
+  auto split = SplitFusedExperts(source);
+  if (!split.ok()) return split.status();
+  contents.split = *std::move(split);
+  for (int i = 0; i < config->layers; ++i) {
+    if (!config->layer[i].experts) continue;
+    AddMadeExperts(GateUpExpertsOf(*config, i), source, contents);
+    AddMadeExperts(DownExpertsOf(*config, i), source, contents);
+  }
+  return contents;
+}
+
+Json DtypeCounts(const Contents& contents) {
   std::map<std::string, std::pair<int64_t, uint64_t>> counts;  // tensors, bytes
-  for (const WeightInfo& tensor : source.tensors()) {
-    auto& [tensors, bytes] = counts[std::string(Info(tensor.dtype).name)];
+  for (const WeightInfo* tensor : contents.tensors) {
+    auto& [tensors, bytes] = counts[std::string(Info(tensor->dtype).name)];
     ++tensors;
-    bytes += tensor.bytes;
+    bytes += tensor->bytes;
   }
   Json json = Json::object();
   for (const auto& [name, count] : counts)
@@ -41,125 +83,134 @@ Json DtypeCounts(const WeightSource& source) {
 }
 
 // Of tensors that are made from another form: as the file has them, and as what they are computed.
-Json FormCounts(const WeightSource& source) {
+Json FormCounts(const Contents& contents) {
   std::map<std::string, int64_t> counts;
-  for (const WeightInfo& tensor : source.tensors()) {
-    if (tensor.make) ++counts[StrCat(tensor.file_dtype, " as ", Info(tensor.dtype).name)];
+  for (const WeightInfo* tensor : contents.tensors) {
+    if (tensor->make && !tensor->file_dtype.empty())
+      ++counts[StrCat(tensor->file_dtype, " as ", Info(tensor->dtype).name)];
   }
   Json json = Json::object();
   for (const auto& [form, count] : counts) json[form] = count;
   return json;
 }
 
-uint64_t WeightBytes(const WeightSource& source) {
+uint64_t BytesOf(const Contents& contents) {
   uint64_t bytes = 0;
-  for (const WeightInfo& tensor : source.tensors()) bytes += tensor.bytes;
+  for (const WeightInfo* tensor : contents.tensors) bytes += tensor->bytes;
   return bytes;
 }
 
-Json ModelShape(const ModelConfig& config) {
-  return {{"layers", config.layers},      {"hidden", config.hidden},
-          {"heads", config.heads},        {"kv_heads", config.kv_heads},
-          {"head_dim", config.head_dim},  {"ffn", config.ffn},
-          {"vocabulary", config.vocab},   {"context", config.max_positions},
-          {"tied_head", config.tied_head}};
+struct ParameterCounts {
+  int64_t total = 0;
+  int64_t active = 0;  // that one token is multiplied with, of the experts those it takes
+};
+
+ParameterCounts CountParameters(const Contents& contents, const ModelConfig* config) {
+  int64_t others = 0, experts = 0;
+  for (const WeightInfo* tensor : contents.tensors) {
+    int64_t count = 1;
+    for (const int64_t dim : tensor->dim) count *= dim;
+    (tensor->name.find(".experts.") == std::string::npos ? others : experts) += count;
+  }
+  const int count = config == nullptr ? 0 : config->experts.count;
+  return {.total = others + experts,
+          .active = others + (count > 0 ? experts / count * config->experts.slots : experts)};
 }
 
-absl::StatusOr<Json> Memory(const InspectOptions& options, const WeightSource& source,
+Json ModelShape(const ModelConfig& config) {
+  Json shape = {{"layers", config.layers},      {"hidden", config.hidden},
+                {"heads", config.heads},        {"kv_heads", config.kv_heads},
+                {"head_dim", config.head_dim},  {"ffn", config.ffn},
+                {"vocabulary", config.vocab},   {"context", config.max_positions},
+                {"tied_head", config.tied_head}};
+  if (config.experts.count > 0) {
+    shape["experts"] = {{"count", config.experts.count},
+                        {"per_token", config.experts.slots},
+                        {"ffn", config.experts.ffn}};
+  }
+  return shape;
+}
+
+// Of a server with so many requests of such a length at once.
+absl::StatusOr<Json> Memory(const InspectOptions& options, const Contents& contents,
                             const ModelConfig& config) {
-  const auto device = OpenDevice("cpu", {.threads = 1});
+  const auto device = OpenDevice(options.runtime);
   if (!device.ok()) return device.status();
   const int context =
       options.context > 0 ? std::min(options.context, config.max_positions) : config.max_positions;
+  const int block_tokens = options.runtime.block_tokens;
   const size_t block = (*device)->KvBlockBytes({.kv_heads = config.kv_heads,
                                                 .head_dim = config.head_dim,
-                                                .block_tokens = kBlockTokens}) *
+                                                .block_tokens = block_tokens}) *
                        static_cast<size_t>(config.layers);
-  const size_t per_request =
-      block * ((static_cast<size_t>(context) + kBlockTokens - 1) / kBlockTokens);
-  const size_t kv = per_request * static_cast<size_t>(options.concurrency);
-  return Json{{"weights", WeightBytes(source)},
-              {"kv_per_token", block / kBlockTokens},
+  const size_t blocks = (static_cast<size_t>(context) + block_tokens - 1) / block_tokens;
+  const size_t kv = block * blocks * static_cast<size_t>(options.concurrency);
+  const int tokens = options.runtime.max_batched_tokens;
+  const int rows = SliceRows({.max_batched_tokens = tokens, .max_num_seqs = options.concurrency});
+  const size_t logits = sizeof(float) * static_cast<size_t>(rows) * config.vocab;
+  const size_t scratch = ScratchBytesOf(config, **device, tokens, rows) + logits;
+  const DeviceInfo& info = (*device)->info();
+  return Json{{"device", info.name},
+              {"weights", BytesOf(contents)},
+              {"kv_dtype", std::string(Info(info.kv_dtype).name)},
+              {"kv_per_token", block / block_tokens},
               {"context", context},
               {"concurrency", options.concurrency},
               {"kv", kv},
-              {"total", WeightBytes(source) + kv}};
+              {"scratch", scratch},
+              {"total", BytesOf(contents) + kv + scratch}};
 }
 
-Json TokenizerInfo(const WeightSource& source, Json& unusual) {
-  const auto tokenizer = LoadTokenizer(source);
-  if (!tokenizer.ok()) {
-    unusual.push_back(StrCat("tokenizer: ", std::string(tokenizer.status().message())));
-    return nullptr;
+void NoteWeights(const WeightSource& source, const Contents& contents, const Json& converted,
+                 Json& unusual) {
+  for (const SkippedTensor& tensor : source.skipped()) {
+    if (contents.used.contains(tensor.name)) continue;
+    unusual.push_back(StrCat("tensor ", tensor.name, " has dtype ", tensor.dtype, ": not used"));
   }
-  Json stops = Json::array();
-  for (const Token token : (*tokenizer)->stop_tokens())
-    stops.push_back({{"id", token}, {"text", (*tokenizer)->Spelling(token)}});
-  const std::optional<Token> bos = (*tokenizer)->bos();
-  return {{"vocabulary", (*tokenizer)->vocab_size()},
-          {"bos", bos ? Json(*bos) : Json(nullptr)},
-          {"stop_tokens", std::move(stops)}};
-}
-
-Json TemplateInfo(const WeightSource& source, Json& unusual) {
-  const absl::StatusOr<ChatFormat> format = LoadChatFormat(source);
-  if (!format.ok()) {
-    unusual.push_back(StrCat("chat template: ", std::string(format.status().message())));
-    return nullptr;
+  if (source.format() == WeightFormat::kSafetensors) {
+    const auto quantization = ReadQuantizationConfig(source.config());
+    if (quantization.ok() && *quantization)
+      unusual.push_back(StrCat("weights are quantised: ", (*quantization)->method));
   }
-  if (format->chat_template == nullptr) {
-    unusual.push_back("there is no chat template");
-    return nullptr;
-  }
-  return {{"characters", format->source.size()},
-          {"bos_token", format->bos_token},
-          {"eos_token", format->eos_token}};
-}
-
-void NoteUnusual(const WeightSource& source, const ModelConfig& config, Json& unusual) {
-  if (config.qkv_bias) unusual.push_back("the q, k and v projections have biases");
-  if (config.attention_out_bias) unusual.push_back("the attention's output has a bias");
-  if (config.mlp_bias) unusual.push_back("the MLP has biases");
-  if (config.head_dim * config.heads != config.hidden)
-    unusual.push_back("heads x head_dim is not the hidden size");
-  const Json& source_config = source.config();
-  if (source_config.is_object() && source_config.contains("rope_scaling") &&
-      !source_config["rope_scaling"].is_null()) {
-    unusual.push_back(StrCat("rope_scaling: ", DumpJson(source_config["rope_scaling"])));
-  }
+  for (const auto& [form, count] : converted.items())
+    unusual.push_back(StrCat("converted weights: ", count.get<int64_t>(), " tensors of ", form));
 }
 
 absl::StatusOr<Json> Inspect(const InspectOptions& options) {
-  RuntimeConfig runtime;
-  runtime.model = options.model;
-  runtime.weight_dtype = options.weight_dtype;
-  auto opened = OpenModel(runtime);
+  auto opened = OpenModel(options.runtime);
   if (!opened.ok()) return opened.status();
   const WeightSource& source = **opened;
-  Json unusual = Json::array();
-  for (const SkippedTensor& tensor : source.skipped())
-    unusual.push_back(StrCat("tensor ", tensor.name, " has dtype ", tensor.dtype, ": not used"));
   const absl::StatusOr<std::string> architecture = ArchitectureName(source);
-  const absl::StatusOr<ModelConfig> config = LoadModelConfig(source);
+  absl::StatusOr<ModelConfig> config = LoadModelConfig(source);
+  absl::StatusOr<Contents> contents = ContentsOf(source, config.ok() ? &*config : nullptr);
+  if (!contents.ok()) {
+    config = contents.status();
+    contents = ContentsOf(source, nullptr);
+  }
+  const ModelConfig* known = config.ok() ? &*config : nullptr;
+  const ParameterCounts parameters = CountParameters(*contents, known);
+  Json unusual = Json::array();
   Json report = {{"path", source.path()},
                  {"format", source.format() == WeightFormat::kGguf ? "gguf" : "safetensors"},
                  {"architecture", architecture.ok() ? Json(*architecture) : Json(nullptr)},
                  {"supported", config.ok()},
-                 {"parameters", CountParameters(source)},
-                 {"tensors", source.tensors().size()},
-                 {"dtypes", DtypeCounts(source)},
-                 {"converted", FormCounts(source)},
+                 {"parameters", parameters.total},
+                 {"active_parameters", parameters.active},
+                 {"tensors", contents->tensors.size()},
+                 {"dtypes", DtypeCounts(*contents)},
+                 {"converted", FormCounts(*contents)},
                  {"shape", nullptr},
                  {"memory", nullptr}};
-  if (config.ok()) {
-    report["shape"] = ModelShape(*config);
-    absl::StatusOr<Json> memory = Memory(options, source, *config);
+  if (known != nullptr) {
+    report["shape"] = ModelShape(*known);
+    absl::StatusOr<Json> memory = Memory(options, *contents, *known);
     if (!memory.ok()) return memory.status();
     report["memory"] = *std::move(memory);
-    NoteUnusual(source, *config, unusual);
+    for (std::string& line : UnusualFeatures(*known)) unusual.push_back(std::move(line));
   } else {
     unusual.push_back(StrCat("not supported: ", std::string(config.status().message())));
   }
+  NoteWeights(source, *contents, report["converted"], unusual);
   report["tokenizer"] = TokenizerInfo(source, unusual);
   report["chat_template"] = TemplateInfo(source, unusual);
   report["unusual"] = std::move(unusual);
@@ -183,7 +234,11 @@ void PrintReport(const Json& report, int indent) {
   }
 }
 
-absl::Status RunInspect(const InspectOptions& options) {
+absl::Status RunInspect(InspectOptions& options) {
+  if (absl::Status status = ApplyTexts(options.texts, "--", options.flags); !status.ok())
+    return UsageError({status.message().data(), status.message().size()});
+  if (options.runtime.model.empty()) return UsageError("inspect needs --model");
+  SetUpLog(options.runtime.log_level);
   const absl::StatusOr<Json> report = Inspect(options);
   if (!report.ok()) return report.status();
   if (options.json) {
@@ -198,10 +253,9 @@ absl::Status RunInspect(const InspectOptions& options) {
 
 void AddInspectCommand(CLI::App& app, Command& chosen) {
   const auto options = std::make_shared<InspectOptions>();
+  options->runtime.device = "cpu";
+  options->runtime.log_level = "error";
   CLI::App& command = *app.add_subcommand("inspect", "Says what a model file is and what it needs");
-  command.add_option("--model", options->model, "a GGUF file or a folder")
-      ->required()
-      ->type_name("PATH");
   command.add_flag("--json", options->json, "print one JSON object");
   command.add_option("--context", options->context, "tokens of a request; default: the model's")
       ->check(CLI::Range(1, 1 << 24))
@@ -209,11 +263,14 @@ void AddInspectCommand(CLI::App& app, Command& chosen) {
   command.add_option("--concurrency", options->concurrency, "requests of that length at once")
       ->check(CLI::Range(1, 1 << 20))
       ->type_name("N");
-  command
-      .add_option("--weight-dtype", options->weight_dtype,
-                  "as if the matrices were converted to it, as serve --weight-dtype")
-      ->check(CLI::IsMember({"auto", "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"}))
-      ->type_name("T");
+  // As of serve: what they change is memory.
+  const std::set<std::string> taken = {"model",          "device",       "numerics",
+                                       "kv-cache-dtype", "block-tokens", "max-batched-tokens",
+                                       "weight-dtype"};
+  for (Flag& flag : RuntimeFlags(options->runtime)) {
+    if (taken.contains(flag.name)) options->flags.push_back(std::move(flag));
+  }
+  AddFlags(command, options->flags, options->texts);
   command.callback([options, &chosen] { chosen = [options] { return RunInspect(*options); }; });
 }
 

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -239,27 +240,128 @@ class CliTest(unittest.TestCase):
 
     # inspect
 
+    def inspect(self, model, *args):
+        return json.loads(self.succeeds("inspect", "--model", model, "--json", *args))
+
     def test_inspect(self):
-        report = json.loads(self.succeeds("inspect", "--model", harness.MODEL, "--json"))
+        report = self.inspect(harness.MODEL)
         self.assertEqual((report["format"], report["architecture"], report["supported"]), ("gguf", "llama", True))
-        self.assertEqual(report["parameters"], 134515008)
+        self.assertEqual((report["parameters"], report["active_parameters"]), (134515008, 134515008))
         self.assertEqual({name: d["tensors"] for name, d in report["dtypes"].items()}, {"f32": 61, "q4_1": 210, "q8_0": 1})
         self.assertEqual(report["tensors"], 272)
         self.assertEqual((report["shape"]["layers"], report["shape"]["hidden"], report["shape"]["context"]), (30, 576, 8192))
-        self.assertEqual(report["tokenizer"]["stop_tokens"], [{"id": 2, "text": "<|im_end|>"}])
+        self.assertEqual(report["tokenizer"], {"model": "gpt2", "name": "smollm", "vocabulary": 49152, "bos": 1,
+                                               "stop_tokens": [{"id": 2, "text": "<|im_end|>"}]})
+        template = report["chat_template"]
+        with open(harness.golden("smollm2", "chat_template.jinja"), encoding="utf-8") as f:
+            characters = len(f.read().encode())
+        self.assertEqual(template, {"name": "chatml", "source": "tokenizer.chat_template", "characters": characters,
+                                    "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"})
         memory = report["memory"]
+        self.assertEqual((memory["kv_dtype"], memory["kv_per_token"]), ("f16", 30 * 2 * 3 * 64 * 2))
         self.assertEqual(memory["kv"], memory["kv_per_token"] * 8192)
-        self.assertEqual(memory["total"], memory["weights"] + memory["kv"])
-        four = json.loads(self.succeeds("inspect", "--model", harness.MODEL, "--json", "--context", "160", "--concurrency", "4"))
+        self.assertEqual(memory["total"], memory["weights"] + memory["kv"] + memory["scratch"])
+        four = self.inspect(harness.MODEL, "--context", "160", "--concurrency", "4")
         self.assertEqual(four["memory"]["kv"], memory["kv_per_token"] * 160 * 4)
         text = self.succeeds("inspect", "--model", harness.MODEL)
-        for line in ("architecture: llama", "  q4_1:", "  layers: 30", "unusual: []"):
+        for line in ("architecture: llama", "  q4_1:", "  layers: 30", "  kv_dtype: f16", "  name: chatml",
+                     "unusual:\n  - the head is the embedding table (tied)"):
             self.assertIn(line + "\n", text)
 
     def test_inspect_folder(self):
-        report = json.loads(self.succeeds("inspect", "--model", harness.golden("models", "llama-bias-sharded"), "--json"))
+        report = self.inspect(harness.golden("models", "llama-bias-sharded"))
         self.assertEqual((report["format"], report["supported"], report["tokenizer"]), ("safetensors", True, None))
         self.assertTrue(any("biases" in note for note in report["unusual"]))
+
+    def test_inspect_windows_and_norms(self):
+        folder = harness.golden("models", "gemma3")
+        report = self.inspect(folder)
+        layer = 64 * 128 + 2 * 64 * 64 + 128 * 64 + 3 * 64 * 112 + 4 * 64 + 2 * 32  # q, k and v, o; MLP; norms, those of heads
+        self.assertEqual(report["parameters"], 512 * 64 + 4 * layer + 64)
+        self.assertEqual(report["dtypes"], {"f32": {"tensors": 4 * 13 + 2, "bytes": 4 * report["parameters"]}})
+        self.assertEqual(report["unusual"], [
+            "the head is the embedding table (tied)",
+            "embeddings are multiplied by 8",
+            "norms before and after attention and MLP",
+            "norms multiply by their weights plus 1",
+            "q and k are normed, each head by itself",
+            "heads x head_dim is not the hidden size",
+            "a sliding window of 8 tokens in 2 of 4 layers",
+            "RoPE base 1000000 in 2 of 4 layers, scaled: linear, factor 8",
+            "RoPE base 10000 in 2 of 4 layers",
+            "the MLP's activation is gelu (tanh)",
+            f"tokenizer: {folder}: holds no tokenizer.json",
+            "there is no chat template"])
+
+    def test_inspect_experts(self):
+        folder = harness.golden("models", "mixtral-sharded")
+        report = self.inspect(folder, "--context", "100", "--concurrency", "3")
+        others = 2 * 512 * 64 + 64 + 2 * (64 * 64 + 2 * 64 * 32 + 64 * 64 + 2 * 64 + 4 * 64)  # with the routers
+        expert = 3 * 64 * 80
+        self.assertEqual((report["parameters"], report["active_parameters"]), (others + 2 * 4 * expert, others + 2 * 2 * expert))
+        self.assertEqual(report["shape"]["experts"], {"count": 4, "per_token": 2, "ffn": 80})
+        # A step of 256 tokens, f32: the residual stream, normed; q, k and v; what attention gives; gate and up of two
+        # experts, their product; the router's logits, expert and weight of each; down of each. 64 rows for the head.
+        scratch = 4 * 256 * (64 + 64 + 8 * 16 + 64 + 2 * 160 + 160 + 4 + 2 + 2 + 2 * 64) + 4 * 64 * (64 + 512)
+        kv_per_token = 2 * 2 * 2 * 16 * 2  # layers, K and V, heads, f16
+        kv = 3 * 112 * kv_per_token  # seven blocks of 16
+        weights = 4 * report["parameters"]
+        self.assertEqual(report["memory"], {
+            "device": "cpu", "weights": weights, "kv_dtype": "f16", "kv_per_token": kv_per_token, "context": 100,
+            "concurrency": 3, "kv": kv, "scratch": scratch, "total": weights + kv + scratch})
+        self.assertEqual(report["unusual"][0], "4 experts of 80, 2 for a token, in all 2 layers")
+        wide = self.inspect(folder, "--kv-cache-dtype", "f32", "--weight-dtype", "bf16")
+        self.assertEqual((wide["memory"]["kv_dtype"], wide["memory"]["kv_per_token"]), ("f32", 2 * kv_per_token))
+        self.assertEqual(wide["converted"], {"f32 as bf16": 2 + 2 * (4 + 4 * 3)})  # all matrices but the routers
+        self.assertIn("converted weights: 34 tensors of f32 as bf16", wide["unusual"])
+
+    def test_inspect_sinks(self):
+        # Each of the experts' three matrices has a bias; so have q, k, v, o and the router.
+        expert = 3 * 64 * 96 + 2 * 96 + 64
+        attention = 64 * 128 + 128 + 2 * (64 * 64 + 64) + 128 * 64 + 64 + 4
+        others = 2 * 512 * 64 + 64 + 2 * (attention + 2 * 64 + 4 * 64 + 4)
+        features = [
+            "the q, k and v projections have biases",
+            "the attention's output has a bias",
+            "heads x head_dim is not the hidden size",
+            "a sliding window of 8 tokens in 1 of 2 layers",
+            "attention has a sink, a learnt logit a head",
+            "RoPE is scaled: yarn, factor 32, of a context of 64",
+            "the MLP's activation is silu, clamped at 7",
+            "4 experts of 96, 2 for a token, in all 2 layers",
+            "the router and the experts have biases"]
+        for name in ("gpt-oss-bf16", "gpt-oss-mxfp4"):
+            report = self.inspect(harness.golden("models", name))
+            self.assertEqual((report["parameters"], report["active_parameters"]),
+                             (others + 2 * 4 * expert, others + 2 * 2 * expert), name)
+            self.assertEqual(report["unusual"][:-2], features, name)
+        blocks = 2 * 4 * 3 * 64 * 96 // 32
+        self.assertEqual(report["dtypes"]["mxfp4"], {"tensors": 2 * 3, "bytes": 17 * blocks})
+        self.assertEqual(report["memory"]["weights"], 17 * blocks + 2 * (report["parameters"] - 32 * blocks))
+
+    def test_inspect_text_of_folders(self):
+        folder = self.folder_with_tokenizer()
+        report = self.inspect(folder)
+        self.assertEqual((report["tokenizer"]["model"], report["tokenizer"]["name"]), ("BPE", "PreTrainedTokenizerFast"))
+        self.assertEqual((report["chat_template"]["name"], report["chat_template"]["source"]), ("llama3", "tokenizer_config.json"))
+        with open(os.path.join(folder, "chat_template.jinja"), "w", encoding="utf-8") as f:
+            f.write("{{ messages[0].content }}")
+        template = self.inspect(folder)["chat_template"]
+        self.assertEqual((template["name"], template["source"], template["characters"]), (None, "chat_template.jinja", 25))
+        # A kind of tokenizer that we lack has its name all the same.
+        with open(os.path.join(folder, "tokenizer.json"), "w", encoding="utf-8") as f:
+            f.write('{"model": {"type": "SomethingElse", "vocab": {}}}')
+        report = self.inspect(folder)
+        self.assertEqual(report["tokenizer"], {"model": "SomethingElse", "name": "PreTrainedTokenizerFast"})
+        self.assertTrue(any(note.startswith("tokenizer: ") and "SomethingElse" in note for note in report["unusual"]))
+
+    def folder_with_tokenizer(self):
+        folder = os.path.join(self.folder.name, "llama-with-tokenizer")
+        shutil.copytree(harness.golden("models", "llama-gqa"), folder, ignore=shutil.ignore_patterns("golden.*"))
+        shutil.copy(harness.golden("tokenizers", "bpe-llama3", "tokenizer.json"), folder)
+        with open(os.path.join(folder, "tokenizer_config.json"), "w", encoding="utf-8") as f:
+            json.dump({"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": "<|start_header_id|>user"}, f)
+        return folder
 
     # chat
 
