@@ -53,6 +53,7 @@ constexpr std::array kFeatureKeys = {
     FeatureKey{"use_qk_norm", "norms of q and k"},
     FeatureKey{"qk_layernorm", "norms of q and k"},
     FeatureKey{"alibi", "ALiBi positions"},
+    FeatureKey{"swiglu_alpha", "another slope of the clamped SwiGLU", "", 1.702},
     FeatureKey{"use_parallel_residual", "parallel residuals"},
     FeatureKey{"no_rope_layers", "layers without RoPE", "no_rope_layers"},
     FeatureKey{"rope_interleave", "interleaved RoPE", "latent"},
@@ -212,6 +213,12 @@ absl::StatusOr<ModelConfig> ParseConfig(const Json& json, const Family& family) 
   absl::StatusOr<std::vector<RopeConfig>> ropes = ParseRopes(json, config.rope_dim());
   if (!ropes.ok()) return ropes.status();
   config.ropes = *std::move(ropes);
+  if (const RopeConfig& rope = config.ropes[0]; rope.scaling == RopeScaling::kYarn) {
+    // Where the file still says the length before it was stretched (Qwen2.5's recipe).
+    const double longest = rope.original_positions * rope.factor;
+    config.max_positions =
+        static_cast<int>(std::clamp<double>(longest, config.max_positions, kMaxPositions));
+  }
   if (config.is_latent()) {
     const double factor = config.ropes[0].softmax_factor;
     config.attention_scale = static_cast<float>(config.attention_scale * factor);

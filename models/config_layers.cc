@@ -27,10 +27,13 @@ const Json* LayerList(std::string_view key, const ModelConfig& config, bool (Jso
   return nullptr;
 }
 
-// Those of layer_types, or else every layer but each sliding_window_pattern-th, or else those from
-// max_window_layers on, or all.
-std::vector<bool> LayersWithWindow(const ModelConfig& config, ConfigReader& reader) {
+// Those of layer_types, or else those that do not rotate (SmolLM3), or every layer but each
+// sliding_window_pattern-th, or those from max_window_layers on, or all; none where
+// use_sliding_window is false or null.
+std::vector<bool> LayersWithWindow(const Family& family, const ModelConfig& config,
+                                   ConfigReader& reader) {
   std::vector<bool> window(static_cast<size_t>(config.layers));
+  if (!reader.Bool("use_sliding_window", !reader.IsNull("use_sliding_window"))) return window;
   if (const Json* types = LayerList("layer_types", config, &Json::is_string, reader)) {
     for (size_t i = 0; i < window.size(); ++i) {
       window[i] = (*types)[i] == "sliding_attention";
@@ -48,17 +51,20 @@ std::vector<bool> LayersWithWindow(const ModelConfig& config, ConfigReader& read
     return window;
   }
   const int pattern = reader.Int("sliding_window_pattern", 0, kMaxWindow, 0);
-  const int first = reader.Bool("use_sliding_window", true)
+  const int first = HasFeature(family, "max_window_layers")
                         ? reader.Int("max_window_layers", 0, kMaxWindow, 0)
-                        : config.layers;
+                        : 0;
+  const bool follows_rope = HasFeature(family, "no_rope_layers");
   for (int i = 0; i < config.layers; ++i) {
-    window[i] = pattern > 0 ? (i + 1) % pattern != 0 : i >= first;
+    window[i] = follows_rope  ? config.layer[i].rope == LayerConfig::kNoRope
+                : pattern > 0 ? (i + 1) % pattern != 0
+                              : i >= first;
   }
   return window;
 }
 
 void ReadWindows(const Family& family, ModelConfig& config, ConfigReader& reader) {
-  const std::vector<bool> has_window = LayersWithWindow(config, reader);
+  const std::vector<bool> has_window = LayersWithWindow(family, config, reader);
   const int window = reader.Int("sliding_window", 0, kMaxWindow, 0);
   const bool any = std::find(has_window.begin(), has_window.end(), true) != has_window.end();
   for (int i = 0; i < config.layers; ++i) {
@@ -113,8 +119,8 @@ void ReadLayersWithExperts(const Family& family, ModelConfig& config, ConfigRead
 absl::Status ReadLayers(const Json& json, const Family& family, ModelConfig& config) {
   ConfigReader reader(json);
   config.layer.assign(static_cast<size_t>(config.layers), {});
-  ReadWindows(family, config, reader);
   ReadLayersWithoutRope(family, config, reader);
+  ReadWindows(family, config, reader);
   ReadLayersWithExperts(family, config, reader);
   return reader.status();
 }

@@ -46,6 +46,11 @@ const Json* ConfigReader::Find(std::string_view key) const {
   return found == config_.end() || found->is_null() ? nullptr : &*found;
 }
 
+bool ConfigReader::IsNull(std::string_view key) const {
+  const auto found = config_.find(key);
+  return found != config_.end() && found->is_null();
+}
+
 int ConfigReader::Int(std::string_view key, int min, int max, std::optional<int> fallback) {
   const std::string allowed = StrCat("an integer from ", min, " to ", max);
   const Json* value = Find(key);

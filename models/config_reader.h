@@ -19,6 +19,8 @@ class ConfigReader {
 
   // Null if the key is absent or its value is null.
   const Json* Find(std::string_view key) const;
+  // Whether the key is there with the value null, which switches something off.
+  bool IsNull(std::string_view key) const;
 
   // Without a fallback the key is required.
   int Int(std::string_view key, int min, int max, std::optional<int> fallback = std::nullopt);

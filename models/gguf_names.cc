@@ -130,7 +130,6 @@ constexpr std::array kNumbers = {
     NamePair{"leading_dense_block_count", "first_k_dense_replace"},
     NamePair{"attention.q_lora_rank", "q_lora_rank"},
     NamePair{"attention.kv_lora_rank", "kv_lora_rank"},
-    NamePair{"rope.freq_base_swa", "rope_local_base_freq"},
     NamePair{"embedding_scale", "embedding_multiplier"},
     NamePair{"residual_scale", "residual_multiplier"},
     NamePair{"attention.scale", "attention_multiplier"},
@@ -217,11 +216,11 @@ class ConfigTranslator {
 
   absl::StatusOr<Json> Run() {
     absl::Status status = ReadArchitecture();
-    for (const auto step :
-         {&ConfigTranslator::AddNumbers, &ConfigTranslator::AddVocabulary,
-          &ConfigTranslator::AddWindowPattern, &ConfigTranslator::AddCausal,
-          &ConfigTranslator::AddRopeScaling, &ConfigTranslator::AddRopeDivisors,
-          &ConfigTranslator::AddLatent}) {
+    for (const auto step : {&ConfigTranslator::AddNumbers, &ConfigTranslator::AddVocabulary,
+                            &ConfigTranslator::AddWindowPattern, &ConfigTranslator::AddCausal,
+                            &ConfigTranslator::AddLocalRope, &ConfigTranslator::AddRopeScaling,
+                            &ConfigTranslator::AddRopeDivisors, &ConfigTranslator::AddGemmaScale,
+                            &ConfigTranslator::AddLatent}) {
       if (!status.ok()) return status;
       status = (this->*step)();
     }
@@ -240,6 +239,11 @@ class ConfigTranslator {
     const auto found = std::find_if(tensors_.begin(), tensors_.end(),
                                     [&](const WeightInfo& tensor) { return tensor.name == name; });
     return found == tensors_.end() ? nullptr : &*found;
+  }
+  // A copy of what config_ has under this key, or null: a reference would not outlive the next key.
+  Json Known(std::string_view key) const {
+    const auto found = config_.find(key);
+    return found == config_.end() ? Json() : *found;
   }
   std::string ArchKey(std::string_view suffix) const { return StrCat(arch_, ".", suffix); }
 
@@ -301,21 +305,36 @@ class ConfigTranslator {
 
   // The softmax scale of Gemma's largest models is not in their files: by convention the number of
   // layers tells (llama.cpp's gemma2 and gemma3).
-  void AddGemmaScale() {
+  absl::Status AddGemmaScale() {
     const int largest = arch_ == "gemma2" ? 46 : arch_ == "gemma3" ? 62 : 0;
-    const Json& layers = config_["num_hidden_layers"];
-    const Json &hidden = config_["hidden_size"], &heads = config_["num_attention_heads"];
-    if (largest == 0 || layers != largest || !hidden.is_number() || !heads.is_number()) return;
-    if (heads.get<double>() > 0) {
+    if (largest == 0 || Known("num_hidden_layers") != largest) return absl::OkStatus();
+    const Json hidden = Known("hidden_size"), heads = Known("num_attention_heads");
+    if (hidden.is_number() && heads.is_number() && heads.get<double>() > 0) {
       config_["query_pre_attn_scalar"] = hidden.get<double>() / heads.get<double>();
     }
+    return absl::OkStatus();
+  }
+
+  // Gemma 3's layers with a window rotate by another base and unscaled; where other families have
+  // the key, both kinds of layers must be alike.
+  absl::Status AddLocalRope() {
+    const std::string key = ArchKey("rope.freq_base_swa");
+    const Json* value = Find(key);
+    if (value == nullptr) return absl::OkStatus();
+    absl::StatusOr<Json> number = OneNumber(key, *value);
+    if (!number.ok()) return number.status();
+    if (arch_ == "gemma3") config_["rope_local_base_freq"] = *number;
+    const Json base = Known("rope_theta");
+    if (arch_ == "gemma3" || *number == (base.is_null() ? Json(10000) : base)) {
+      known_.push_back(key);
+    }
+    return absl::OkStatus();
   }
 
   absl::Status AddRopeScaling() {
     Json scaling = Json::object();
     if (const Json* type = Find(ArchKey("rope.scaling.type")); type != nullptr) {
       if (!type->is_string()) return BadKey(ArchKey("rope.scaling.type"), *type, "a string");
-      if (*type == "none") return absl::OkStatus();
       scaling["rope_type"] = *type;
     }
     // Files from before rope.scaling.* say rope.scale_linear.
@@ -336,15 +355,32 @@ class ConfigTranslator {
       if (absl::Status status = AddYarnLog(scaling); !status.ok()) return status;
     }
     if (FindTensor("rope_factors_long.weight") != nullptr) return AddLongRope(std::move(scaling));
-    if (!scaling.contains("rope_type")) {
-      // A factor of 0 or 1 stands for none.
-      const double factor = scaling.value("factor", 1.0);
-      if (factor == 0 || factor == 1) return absl::OkStatus();
-      scaling["rope_type"] = "linear";
-    }
+    if (absl::Status status = AddAttentionFactor(scaling); !status.ok()) return status;
+    const std::string type = scaling.value("rope_type", "linear");
+    scaling["rope_type"] = type;
+    // A factor of 0 or 1 stands for none.
+    const double factor = scaling.value("factor", 1.0);
+    const bool linear = type == "linear" && factor != 0 && factor != 1;
+    if (type == "none" || (type == "linear" && !linear)) return absl::OkStatus();
     // No key says it, and its authors' config does.
     if (arch_ == "gpt-oss") scaling["truncate"] = false;
     config_["rope_scaling"] = std::move(scaling);
+    return absl::OkStatus();
+  }
+
+  // llama.cpp multiplies cosines and sines by attn_factor besides what YaRN does; a config's
+  // attention_factor stands in the place of both.
+  absl::Status AddAttentionFactor(Json& scaling) const {
+    const double extra = scaling.value("attention_factor", 1.0);
+    scaling.erase("attention_factor");
+    if (extra == 1) return absl::OkStatus();
+    if (scaling.value("rope_type", "") != "yarn" || scaling.contains("mscale")) {
+      return absl::UnimplementedError(StrCat("metadata key ",
+                                             Quoted(ArchKey("rope.scaling.attn_factor")), " is ",
+                                             extra, "; without YaRN or LongRoPE it must be 1"));
+    }
+    const double factor = std::max(scaling.value("factor", 1.0), 1.0);
+    scaling["attention_factor"] = extra * (0.1 * std::log(factor) + 1);
     return absl::OkStatus();
   }
 
@@ -355,7 +391,9 @@ class ConfigTranslator {
     if (value == nullptr) return absl::OkStatus();
     absl::StatusOr<Json> number = OneNumber(key, *value);
     if (!number.ok()) return number.status();
-    scaling["mscale"] = scaling["mscale_all_dim"] = 10 * number->get<double>();
+    const double all_dim = 10 * number->get<double>();
+    scaling["mscale"] = all_dim;
+    scaling["mscale_all_dim"] = all_dim;
     known_.push_back(key);
     return absl::OkStatus();
   }
@@ -375,7 +413,7 @@ class ConfigTranslator {
       config_.erase("num_key_value_heads");
       known_.push_back(key);
     }
-    const Json &head = config_["head_dim"], &rope = config_["rotary_dim"];
+    const Json head = Known("head_dim"), rope = Known("rotary_dim");
     if (!head.is_number_unsigned() || !rope.is_number_unsigned() || head <= rope) {
       return BadKey(ArchKey("attention.key_length_mla"), head,
                     StrCat("a whole number above rope.dimension_count (", ShortDump(rope), ")"));
@@ -414,7 +452,6 @@ class ConfigTranslator {
   }
 
   absl::Status AddRopeDivisors() {
-    AddGemmaScale();
     if (FindTensor("rope_freqs.weight") == nullptr) return absl::OkStatus();
     absl::StatusOr<Json> divisors = Divisors("rope_freqs.weight");
     if (!divisors.ok()) return divisors.status();

@@ -27,6 +27,8 @@ Json WithDefaults(const Json& config, const Architecture& row) {
   FAIRLEAD_CHECK(defaults.ok() && defaults->is_object());
   Json merged = config;
   for (const auto& [key, value] : defaults->items()) {
+    // Newer configs have the scaling under another name.
+    if (key == "rope_scaling" && config.contains("rope_parameters")) continue;
     if (!merged.contains(key)) merged[key] = value;  // an explicit null stays: it switches off
   }
   return merged;
@@ -95,7 +97,7 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const WeightSource& source) {
   if (absl::Status allowed = CheckAllowed(*config, *row); !allowed.ok()) {
     return WithPath(allowed, source.path());
   }
-  if (HasHeadOfItsOwn(source)) config->tied_head = false;
+  if (config->tied_head && HasHeadOfItsOwn(source)) config->tied_head = false;
   return config;
 }
 

@@ -280,7 +280,8 @@ absl::StatusOr<RopeConfig> ParseRope(const Json& config, int head_dim) {
   RopeConfig rope;
   if (*scaling != nullptr) ReadScaling(**scaling, rope, reader);
   if (!reader.ok()) return reader.status();
-  rope.theta = ReadShared("rope_theta", 1, kMaxTheta, 10000, *scaling, reader);
+  const double theta = reader.Real("default_rope_theta", 1, kMaxTheta, 10000);  // Architecture's
+  rope.theta = ReadShared("rope_theta", 1, kMaxTheta, theta, *scaling, reader);
   if (rope.scaling == RopeScaling::kYarn && rope.theta <= 1) {
     reader.Fail(absl::InvalidArgumentError(
         StrCat("config key \"rope_theta\" is ", rope.theta, "; YaRN needs one above 1")));

@@ -11,7 +11,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-constexpr Family kWindows = {.features = "window"};
+constexpr Family kWindows = {.features = "window max_window_layers"};
 constexpr Family kExperts = {.features = "experts"};
 constexpr Family kNoRope = {.features = "no_rope_layers"};
 
@@ -55,6 +55,25 @@ TEST(ConfigLayersTest, WindowsOfAllLayersOrOfThoseThatTheConfigNames) {
   EXPECT_THAT(Windows(R"({"sliding_window":8,"layer_types":["full_attention","sliding_attention",
       "full_attention","full_attention","full_attention","sliding_attention"]})"),
               ElementsAre(0, 8, 0, 0, 0, 8));
+}
+
+TEST(ConfigLayersTest, NoWindowsWhereTheConfigSwitchesThemOff) {
+  const std::string types = R"("layer_types":["full_attention","sliding_attention",
+      "full_attention","full_attention","full_attention","sliding_attention"])";
+  EXPECT_THAT(Windows(R"({"sliding_window":8,"use_sliding_window":false,)" + types + "}"),
+              ElementsAre(0, 0, 0, 0, 0, 0));
+  EXPECT_THAT(Windows(R"({"sliding_window":8,"use_sliding_window":null})"),
+              ElementsAre(0, 0, 0, 0, 0, 0));
+  // Qwen3-MoE has the key and gives it no meaning.
+  constexpr Family everywhere = {.features = "window"};
+  EXPECT_THAT(
+      OfLayers(R"({"sliding_window":8,"max_window_layers":4})", everywhere, &LayerConfig::window),
+      ElementsAre(8, 8, 8, 8, 8, 8));
+  // SmolLM3: layers that do not rotate.
+  constexpr Family smollm3 = {.features = "window no_rope_layers"};
+  EXPECT_THAT(
+      OfLayers(R"({"sliding_window":8,"no_rope_layer_interval":3})", smollm3, &LayerConfig::window),
+      ElementsAre(0, 0, 8, 0, 0, 8));
 }
 
 TEST(ConfigLayersTest, LayersWithAWindowHaveTheLocalRope) {

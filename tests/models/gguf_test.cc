@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "models/gguf_names.h"
 #include "models/registry.h"
 #include "tests/models/checkpoint_bytes.h"
@@ -178,6 +180,19 @@ TEST(GgufTest, TranslatesRopeScaling) {
   EXPECT_EQ(scaled->ropes[0].scaling, RopeScaling::kYarn);
   EXPECT_EQ(scaled->ropes[0].factor, 4);
   EXPECT_EQ(scaled->ropes[0].original_positions, 32);
+  EXPECT_FLOAT_EQ(scaled->ropes[0].attention_factor, 0.1 * std::log(4.0) + 1);
+  EXPECT_EQ(scaled->max_positions, 128);  // of the file, which is not below 4 * 32
+
+  // One more factor, where a config's attention_factor would stand in YaRN's place.
+  yarn.AddF32("llama.rope.scaling.attn_factor", 2);
+  const auto doubled = ParseConfig(ConfigOf(yarn));
+  ASSERT_TRUE(doubled.ok()) << doubled.status();
+  EXPECT_FLOAT_EQ(doubled->ropes[0].attention_factor, 2 * (0.1 * std::log(4.0) + 1));
+
+  // llama.cpp takes 1 for an absent factor.
+  GgufWriter bare = TinyLlama();
+  bare.AddString("llama.rope.scaling.type", "linear");
+  EXPECT_FALSE(ConfigOf(bare).contains("rope_scaling"));
 }
 
 TEST(GgufTest, FeaturesWeLackAreRefusedByName) {
@@ -192,6 +207,27 @@ TEST(GgufTest, FeaturesWeLackAreRefusedByName) {
   EXPECT_THAT(refusal("llama.attention.sliding_window", 32), HasSubstr("sliding_window"));
   EXPECT_THAT(refusal("llama.attention.value_length", 8), HasSubstr("v_head_dim 8"));
   EXPECT_THAT(refusal("llama.new_idea", 1), HasSubstr("llama.new_idea"));
+  EXPECT_THAT(refusal("llama.rope.freq_base_swa", 500), HasSubstr("llama.rope.freq_base_swa"));
+}
+
+TEST(GgufTest, AFactorOfAttentionThatNothingUsesIsRefused) {
+  GgufWriter writer = TinyLlama();
+  writer.AddF32("llama.rope.scaling.attn_factor", 2);
+  const Bytes bytes = ToBytes(writer.Build());
+  const auto source = OpenGgufBytes(bytes, "tiny.gguf");
+  EXPECT_EQ(source.status().code(), absl::StatusCode::kUnimplemented) << source.status();
+  EXPECT_THAT(source.status().message(), HasSubstr("llama.rope.scaling.attn_factor\" is 2"));
+}
+
+// The softmax scale of Gemma 2 27B; other keys that are absent must not matter.
+TEST(GgufTest, GemmasLargestHasAScaleOfItsOwn) {
+  GgufWriter writer;
+  writer.AddString("general.architecture", "gemma2");
+  writer.AddU32("gemma2.block_count", 46);
+  EXPECT_FALSE(ConfigOf(writer).contains("query_pre_attn_scalar"));
+  writer.AddU32("gemma2.embedding_length", 4608);
+  writer.AddU32("gemma2.attention.head_count", 32);
+  EXPECT_EQ(ConfigOf(writer).at("query_pre_attn_scalar"), 144);
 }
 
 TEST(GgufTest, OtherArchitecturesRotateHalves) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 
 #include "tests/models/checkpoint_bytes.h"
 #include "tests/models/golden_checkpoint.h"
@@ -40,6 +41,8 @@ TEST_P(GgufTwinTest, GivesTheFoldersLogits) {
     });
   }
 }
+
+TEST(GgufTwinsTest, TheOracleNamesThem) { EXPECT_GE(Decoders().size(), 30u); }
 
 INSTANTIATE_TEST_SUITE_P(Decoders, GgufTwinTest, testing::ValuesIn(Decoders()),
                          [](const auto& info) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "tests/models/checkpoint_bytes.h"
@@ -22,8 +23,9 @@ Difference Compare(const std::vector<float>& got, const float* want) {
   double sum = 0;
   for (size_t i = 0; i < got.size(); ++i) {
     const double d = std::abs(static_cast<double>(got[i]) - want[i]);
-    // A NaN anywhere must not pass as a small difference.
-    if (!(d <= difference.largest)) difference.largest = d;
+    // A NaN anywhere must not pass as a small difference, nor be lost to a later one.
+    difference.largest =
+        std::isnan(d) ? std::numeric_limits<double>::infinity() : std::max(difference.largest, d);
     sum += d * d;
   }
   difference.rms = std::sqrt(sum / got.size());
