@@ -105,10 +105,10 @@ class LlamaExport {
   }
 
   void AddRopeDivisors() {
-    RopeConfig unscaled = config_.rope;
+    RopeConfig unscaled = config_.ropes[0];
     unscaled.scaling = RopeScaling::kNone;
     rope_divisors_ = RopeInverseFrequencies(unscaled);
-    const std::vector<float> scaled = RopeInverseFrequencies(config_.rope);
+    const std::vector<float> scaled = RopeInverseFrequencies(config_.ropes[0]);
     for (size_t i = 0; i < scaled.size(); ++i) rope_divisors_[i] /= scaled[i];
     const auto* data = reinterpret_cast<const std::byte*>(rope_divisors_.data());
     writer_.AddTensor("rope_freqs.weight", DType::kF32,
@@ -133,10 +133,21 @@ absl::Status WriteLlamaGguf(const WeightSource& source, const std::string& name,
   }
   const absl::StatusOr<ModelConfig> config = LoadModelConfig(source);
   if (!config.ok()) return config.status();
-  if (config->rope.rotary_dim != config->head_dim) {
-    return absl::InvalidArgumentError(StrCat(source.path(), ": ", config->rope.rotary_dim, " of ",
+  const absl::StatusOr<std::string> architecture = ArchitectureName(source);
+  if (!architecture.ok()) return architecture.status();
+  if (*architecture != "LlamaForCausalLM" && *architecture != "MistralForCausalLM") {
+    return absl::UnimplementedError(StrCat(source.path(), ": architecture ", *architecture,
+                                           "; known: LlamaForCausalLM, MistralForCausalLM"));
+  }
+  const RopeConfig& rope = config->ropes[0];
+  if (rope.rotary_dim != config->head_dim) {
+    return absl::InvalidArgumentError(StrCat(source.path(), ": ", rope.rotary_dim, " of ",
                                              config->head_dim,
                                              " elements of a head rotate; all of them must"));
+  }
+  if (rope.scaling == RopeScaling::kYarn || rope.scaling == RopeScaling::kLongRope) {
+    return absl::UnimplementedError(
+        StrCat(source.path(), ": RoPE scaling other than linear and llama3"));
   }
   LlamaExport exporter(source, *config);
   exporter.AddMetadata(name);
