@@ -57,7 +57,10 @@ TEST_P(DequantizeTest, PackedRowsHaveTheValuesOfGguf) {
   const int64_t cols = 2 * Info(dtype).block_elements;
   const int64_t rows = static_cast<int64_t>(values.size()) / cols - 1;
   ThreadPool pool(2);
-  const WeightPart part{reinterpret_cast<const std::byte*>(blocks.data()), rows};
+  // All but the first row, so that a last panel is not full: the last blocks of MXFP4 have the
+  // smallest exponents.
+  const size_t skipped = RowBytes(dtype, cols);
+  const WeightPart part{reinterpret_cast<const std::byte*>(blocks.data()) + skipped, rows};
   const auto packed =
       PackCpuWeight({.dtype = dtype, .cols = cols, .parts = {&part, 1}}, Numerics::kFloat32, pool);
   ASSERT_TRUE(packed.ok()) << packed.status();
@@ -65,7 +68,7 @@ TEST_P(DequantizeTest, PackedRowsHaveTheValuesOfGguf) {
   for (int64_t r = 0; r < rows; ++r) {
     static_cast<const CpuPackedWeight&>(**packed).DequantizeRow(r, row.data());
     for (int64_t k = 0; k < cols; ++k) {
-      const float expected = values[static_cast<size_t>(r * cols + k)];
+      const float expected = values[static_cast<size_t>((r + 1) * cols + k)];
       if (std::isnan(expected)) {
         EXPECT_TRUE(std::isnan(row[k])) << r << " " << k;
       } else {

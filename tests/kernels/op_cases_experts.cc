@@ -21,9 +21,9 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 // ---- Route
 
-enum class Router { kNormal, kTied, kFar, kMasked, kUnusable };
+enum class Router { kNormal, kTied, kFar, kMasked, kUnusable, kLow };
 
-enum class RouterBias { kNone, kNormal, kNaN };
+enum class RouterBias { kNone, kNormal, kNaN, kInfinity, kAllInfinite };
 
 struct RouteCase {
   int tokens, experts, slots;
@@ -43,6 +43,7 @@ std::vector<float> RouterLogits(CaseRun& run, const RouteCase& c) {
     for (int e = 0; e < c.experts; ++e) {
       if (c.logits == Router::kTied) row[e] = static_cast<float>(run.random().Int(-1, 1));
       if (c.logits == Router::kFar) row[e] *= 30;
+      if (c.logits == Router::kLow) row[e] -= 55;
       if (c.logits == Router::kMasked && e != at && e % 3 != 0) row[e] = -kInfinity;
       if (c.logits == Router::kUnusable && t % 4 == 3) row[e] = -kInfinity;
     }
@@ -96,6 +97,8 @@ void BuildRoute(CaseRun& run, const RouteCase& c) {
     std::vector<float> bias(c.experts, 0.25f);
     if (c.logits != Router::kTied) bias = run.random().Normals(c.experts, 0.3f);
     if (c.bias == RouterBias::kNaN) bias[c.experts / 2] = kNaN;
+    if (c.bias == RouterBias::kInfinity) bias[c.experts / 2] = kInfinity;
+    if (c.bias == RouterBias::kAllInfinite) bias.assign(c.experts, -kInfinity);
     args.bias = run.Floats(bias, {c.experts});
   }
   run.Launch([args](const Ops& ops, Stream& stream) { ops.Route(stream, args); });
@@ -136,8 +139,21 @@ void AddChoiceCases(const Add& add, bool sigmoid, bool normalize) {
     add_sizes("_groups" + name[static_cast<int>(logits)], 96, 4, c);
   }
   c = base;
+  c.logits = Router::kLow;  // sigmoids near 1e-20
+  add_sizes("_low", 40, 4, c);
+  c = base;
   c.bias = RouterBias::kNaN;
   add_sizes("_bias_nan", 40, 4, c);
+  c.bias = RouterBias::kInfinity;
+  add_sizes("_bias_infinity", 40, 4, c);
+  c.bias = RouterBias::kAllInfinite;
+  add_sizes("_bias_all_infinite", 40, 4, c);
+  c.bias = RouterBias::kNormal;
+  add_sizes("_bias", RouteArgs::kMaxExperts, RouteArgs::kMaxSlots, c);
+  c.groups = 2;
+  c.group_scores = 2;
+  add_sizes("_groups2", RouteArgs::kMaxExperts, 8, c);
+  c = base;
   c.bias = RouterBias::kNormal;
   c.groups = 8;
   c.chosen_groups = 4;
