@@ -197,11 +197,11 @@ struct PoolArgs {
 // experts' logits, or a sigmoid of each. The `slots` best experts are chosen, best first, by score
 // + bias, with their scores alone as weights; with normalize divided by their sum, for which a sum
 // of sigmoids counts 1e-20 more, then times scale (DeepSeek-V3, arXiv 2412.19437).
-// With groups, runs of as many experts each, only those of the chosen_groups best groups are looked
-// at, the others not even where all of these score 0. A group is as good as the sum of its
-// group_scores best experts' scores + bias (DeepSeek-V2, arXiv 2405.04434: its best one's; V3: of
-// two). Ties go to the lower id, of groups, too. Scores are compared in f32, but where neither
-// biases nor several scores are added up their logits are, which does not round.
+// With groups, runs of as many experts each, only experts of the chosen_groups best groups are
+// chosen (V2 takes the others' scores for 0, which differs only in who gets a weight of 0). A group
+// is as good as the sum of its group_scores best experts' scores + bias (V2, arXiv 2405.04434: its
+// best one's; V3: of two). Ties go to the lower id, of groups, too. Scores are compared in f32, but
+// where neither biases nor several scores are added up their logits are, which does not round.
 // A row with a NaN or +infinity, or with nothing above -infinity, among its logits or among what is
 // compared gives the experts 0 to slots - 1 with weights NaN.
 struct RouteArgs {
