@@ -93,7 +93,7 @@ void LaunchAttention(const StreamHandle& stream, const AttentionArgs& args, DTyp
                .max_blocks = static_cast<int>(args.block_table.dim[1]),
                .heads = args.heads,
                .window = args.window,
-               .causal = args.causal,
+               .row_step = args.causal ? 1 : 0,
                .scale = args.scale,
                .soft_cap = args.soft_cap,
                .min_rows = 1,

@@ -44,7 +44,7 @@ struct AttentionCall {
   int64_t slots;       // that there is memory for: a row's split each
   KvLayout layout;
   int seqs, max_blocks, heads, window;
-  bool causal;
+  int row_step;  // from a row's position to the next one's: 1, or without causal 0
   float scale, soft_cap;
   // Of the kernel.
   int min_rows, max_rows;  // it takes the sequences of so many rows
@@ -58,9 +58,9 @@ struct AttentionCall {
     const int rows = query_start[seq + 1] - query_start[seq];
     return rows >= min_rows && rows <= max_rows ? rows : 0;
   }
-  // Of a row: the last that it sees. Without causal all rows stand where the last one does.
+  // The last that a row sees.
   GPU_METHOD int Position(int context, int rows, int row) const {
-    return causal ? context - rows + row : context - 1;
+    return context - 1 - (rows - 1 - row) * row_step;
   }
   GPU_METHOD int FirstKey(int position) const {  // that a row at `position` sees
     return window > 0 && position >= window ? position - window + 1 : 0;
@@ -182,14 +182,14 @@ struct Tile {
   int rows, heads, queries;
   int kv_head, head;   // the first
   int64_t token;       // of the first row
-  int position;        // of the first row; without causal, of all
+  int position;        // of the first row
   const int* blocks;   // of the sequence
   Splits splits;       // to sum
   Splits of_sequence;  // that have slots
   int64_t slot;        // of the first row
 
   GPU_METHOD int Position(const AttentionCall& call, int row) const {
-    return call.causal ? position + row : position;
+    return position + row * call.row_step;
   }
   GPU_METHOD int64_t Slot(int row, int split) const {
     return slot + int64_t{1} * row * of_sequence.count() + split - of_sequence.first;
