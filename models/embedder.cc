@@ -2,7 +2,6 @@
 #include "models/embedder.h"
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 
 #include "kernels/check.h"
@@ -13,11 +12,11 @@ namespace {
 
 constexpr int kBlockTokens = 16;
 
-}  // namespace
-
-int Embedder::BlocksFor(size_t tokens) const {
+int BlocksFor(size_t tokens) {
   return static_cast<int>((tokens + kBlockTokens - 1) / kBlockTokens);
 }
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Embedder>> Embedder::Create(std::unique_ptr<EmbeddingModel> model,
                                                            Device& device,
@@ -33,7 +32,7 @@ absl::StatusOr<std::unique_ptr<Embedder>> Embedder::Create(std::unique_ptr<Embed
   const size_t sequences = static_cast<size_t>(limits.sequences);
   const size_t blocks = tokens / kBlockTokens + sequences;  // the last of each may be begun
   const KvShape shape = model->kv_shape(kBlockTokens);
-  const size_t table = sequences * embedder->BlocksFor(embedder->max_tokens_);
+  const size_t table = sequences * BlocksFor(static_cast<size_t>(embedder->max_tokens_));
   Buffer scratch;
   const std::pair<Buffer*, size_t> buffers[] = {
       {&embedder->kv_buffer_, blocks * device.KvBlockBytes(shape)},

@@ -48,7 +48,6 @@ class Embedder {
 
   Embedder() = default;
   absl::Status Check(absl::Span<const std::vector<Token>> sequences) const;
-  int BlocksFor(size_t tokens) const;
   void Run(absl::Span<const std::vector<Token>> sequences, const Consumer& consume);
   size_t CountBatch(absl::Span<const std::vector<Token>> sequences) const;
   Batch Upload(absl::Span<const std::vector<Token>> sequences);
