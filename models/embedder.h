@@ -17,7 +17,7 @@ namespace fairlead {
 
 // Of a batch; all are at least 1.
 struct EmbedderLimits {
-  int tokens = 2048;  // and so of a sequence
+  int tokens = 2048;  // and so of a sequence; at most the max_tokens that the model was loaded for
   int sequences = 64;
 };
 
