@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The engine with a real (tiny) decoder on every device at hand: a request gives the same tokens
-// and the same bits of logprobs alone, in a batch, in chunks, after a prefix hit, after a
-// preemption, with drafts verified, and with one thread or two. The guarded device shows that the
-// engine never looks into device memory and never moves host memory under a copy.
+// The engine with real (tiny) decoders, one on every device at hand, others of other families: a
+// request gives the same tokens and the same bits of logprobs alone, in a batch, in chunks, after a
+// prefix hit, after a preemption, with drafts verified, and with one thread or two. The guarded
+// device shows that the engine never looks into device memory and never moves host memory under a
+// copy.
 #include <atomic>
 #include <functional>
 #include <random>
@@ -10,6 +11,7 @@
 #include <thread>
 #include <tuple>
 
+#include "absl/strings/str_replace.h"
 #include "gtest/gtest.h"
 #include "models/model.h"
 #include "models/weights.h"
@@ -37,7 +39,18 @@ struct DeviceCase {
   std::string name;
   std::function<std::unique_ptr<Device>()> make;
   int requests = kRequests;
+  std::string checkpoint = "llama-gqa";
+  bool drafts = true;  // verified, too
 };
+
+void PrintTo(const DeviceCase& device_case, std::ostream* out) {
+  *out << device_case.checkpoint << " on " << device_case.name;
+}
+
+// Beside that one: windows smaller than a KV block, experts, windows on some layers with a RoPE of
+// their own, and all that with sinks.
+constexpr const char* kFamilies[] = {"mistral-window8", "qwen3-moe", "gemma3-7layers",
+                                     "gpt-oss-3layers"};
 
 std::vector<DeviceCase> DeviceCases() {
   std::vector<DeviceCase> cases = {
@@ -55,6 +68,24 @@ std::vector<DeviceCase> DeviceCases() {
   return cases;
 }
 
+// On one of each kind of device; drafts, which no kernel knows of, on the fast one.
+std::vector<DeviceCase> FamilyCases() {
+  std::vector<DeviceCase> cases;
+  for (const char* family : kFamilies) {
+    for (DeviceCase& each : DeviceCases()) {
+      if (each.name != "Cpu2" && each.name != "HostSimt32") continue;
+      each.checkpoint = family;
+      each.drafts = each.name == "Cpu2";
+      cases.push_back(std::move(each));
+    }
+  }
+  return cases;
+}
+
+std::string CaseName(const testing::TestParamInfo<DeviceCase>& info) {
+  return absl::StrReplaceAll(info.param.checkpoint + "_" + info.param.name, {{"-", "_"}});
+}
+
 struct Answer {
   std::vector<CollectedOutput> outputs, prompt;
   FinishReason reason;
@@ -65,8 +96,11 @@ struct Answer {
 class LoadedDevice {
  public:
   explicit LoadedDevice(const DeviceCase& device_case)
-      : device_(device_case.make()), num_requests_(device_case.requests) {
-    const auto source = OpenWeights(std::string(FAIRLEAD_GOLDEN_DIR) + "/models/llama-gqa");
+      : device_(device_case.make()),
+        num_requests_(device_case.requests),
+        preempts_with_drafts_(device_case.checkpoint == DeviceCase().checkpoint) {
+    const auto source =
+        OpenWeights(std::string(FAIRLEAD_GOLDEN_DIR) + "/models/" + device_case.checkpoint);
     EXPECT_TRUE(source.ok()) << source.status();
     auto model = LoadModel(**source, *device_, kMaxModelLen);
     EXPECT_TRUE(model.ok()) << model.status();
@@ -115,6 +149,7 @@ class LoadedDevice {
     }
     return requests;
   }
+  bool preempts_with_drafts() const { return preempts_with_drafts_; }
   bool asynchronous() const { return device_->info().asynchronous; }
 
   // concurrent: all at once, else one after the other.
@@ -171,6 +206,7 @@ class LoadedDevice {
  private:
   std::unique_ptr<Device> device_;
   const int num_requests_;
+  const bool preempts_with_drafts_;
   std::unique_ptr<Model> model_;
 };
 
@@ -194,7 +230,12 @@ void ExpectSameWithDrafts(LoadedDevice& device, const std::vector<Answer>& alone
     EXPECT_GT(stats.accepted_draft_tokens, 20);
     EXPECT_GT(stats.draft_tokens, stats.accepted_draft_tokens);
     EXPECT_GT(stats.prefix_hit_tokens, 0);
-    EXPECT_EQ(stats.preemptions > 0, num_blocks == 10);
+    // Which requests meet in a small cache depends on the drafts that are right, so on the weights.
+    if (num_blocks > 10) {
+      EXPECT_EQ(stats.preemptions, 0);
+    } else if (device.preempts_with_drafts()) {
+      EXPECT_GT(stats.preemptions, 0);
+    }
   }
 }
 
@@ -214,8 +255,8 @@ void ExpectSameAhead(LoadedDevice& device) {
 
 class EngineDeviceTest : public ::testing::TestWithParam<DeviceCase> {};
 
-INSTANTIATE_TEST_SUITE_P(Devices, EngineDeviceTest, ::testing::ValuesIn(DeviceCases()),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Devices, EngineDeviceTest, ::testing::ValuesIn(DeviceCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Families, EngineDeviceTest, ::testing::ValuesIn(FamilyCases()), CaseName);
 
 TEST_P(EngineDeviceTest, TheAnswerDependsOnTheRequestAlone) {
   LoadedDevice device(GetParam());
@@ -230,15 +271,21 @@ TEST_P(EngineDeviceTest, TheAnswerDependsOnTheRequestAlone) {
   ExpectSame(device.Run({.max_batched_tokens = 64, .max_num_seqs = 16}, 10, true, true, &stats),
              alone);
   EXPECT_GT(stats.preemptions, 0);
-  ExpectSameWithDrafts(device, alone);
+  if (GetParam().drafts) ExpectSameWithDrafts(device, alone);
   ExpectSameAhead(device);
 }
 
 TEST(EngineDevicesTest, ThreadsAndTheKindOfStreamDoNotCount) {
-  const std::vector<DeviceCase> cases = DeviceCases();
-  const std::vector<Answer> expected = LoadedDevice(cases[1]).Alone();
-  ExpectSame(LoadedDevice(cases[2]).Alone(), expected);
-  ExpectSame(LoadedDevice(cases[3]).Alone(), expected);
+  std::vector<std::string> checkpoints = {"llama-gqa"};
+  checkpoints.insert(checkpoints.end(), std::begin(kFamilies), std::end(kFamilies));
+  for (const std::string& checkpoint : checkpoints) {
+    SCOPED_TRACE(checkpoint);
+    std::vector<DeviceCase> cases = DeviceCases();
+    for (DeviceCase& each : cases) each.checkpoint = checkpoint;
+    const std::vector<Answer> expected = LoadedDevice(cases[1]).Alone();
+    ExpectSame(LoadedDevice(cases[2]).Alone(), expected);
+    ExpectSame(LoadedDevice(cases[3]).Alone(), expected);
+  }
 }
 
 }  // namespace
