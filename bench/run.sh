@@ -8,6 +8,7 @@ usage() {
   cat <<'TEXT'
 usage: bench/run.sh [cpu] [options]
        bench/run.sh gpu [--device cuda:N|hip:N|host-simt:32|64] [--scale full|tiny] [options]
+       bench/run.sh fidelity --peer llama:PREFIX --python PYTHON [options]
 cpu:
   --peer PEER       who takes turns with us; may come several times. Without one its columns are empty.
                       llama:PREFIX     llama.cpp; PREFIX is put before llama-bench and llama-server, "llama:" takes them
@@ -29,7 +30,18 @@ gpu: the tests of the gpu label, then limits, ops, invariance, engine, graphs, s
                     an interpreter with torch and transformers, with vllm; default: python3, where it has them
   --model PATH      another file of SmolLM2-135M
   --no-tests        no tests first
-both:
+fidelity: files of many types made with llama-quantize; of each, what we and llama.cpp say beside float32 transformers on that
+     very file, and the speed of both; bench/results/fidelity-files.json and a table in README.md
+  --peer llama:PREFIX
+                    see above; it makes the files, too
+  --python PYTHON   an interpreter with torch, transformers, gguf and numpy; default: python3
+  --model PATH      SmolLM2's GGUF file
+  --step STEP       make, reference, fidelity, speed (which wants a quiet machine) or table; default: all
+  --only NAME       files whose name has this in it; may come several times
+  --stride N        every N-th prefix alone: a look
+  --threads N, --rounds N
+                    as above
+cpu and gpu:
   --name NAME       of the result
   --no-report       no HTML, so no Python
 Exit code 0: measured (a void run says so in its result and here), 1: failed, or the device is not there, 2: wrong usage.
@@ -92,6 +104,12 @@ run_cpu() {
     --output bench/results/report.html; }
 }
 
+run_fidelity() {
+  build release fairlead engine_bench fidelity
+  [ -n "$model" ] || model=$(deploy/get-model.sh | tail -n 1)
+  "$python" bench/fidelity/files.py ${step:+"$step"} --model "$model" "${arguments[@]}"
+}
+
 # add_python_peer NAME MODULES...: unless it was named, where python3 has them.
 add_python_peer() {
   local option=--peer-$1
@@ -129,31 +147,36 @@ run_gpu() {
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-backend=cpu model='' name='' device='' scale='' report=1 run_tests=1 of_cpu='' of_gpu=''
+backend=cpu model='' name='' device='' scale='' report=1 run_tests=1 of_cpu='' of_gpu='' of_fidelity='' timed=''
+python=python3 step=''
 arguments=()
 printf -v shown ' %q' "$@"
 while [ $# -gt 0 ]; do
   option=$1
   case $option in
-    cpu | gpu) backend=$option; shift; continue ;;
+    cpu | gpu | fidelity) backend=$option; shift; continue ;;
     --no-report) report=0; shift; continue ;;
     --no-tests) of_gpu=$option; run_tests=0; shift; continue ;;
     --quick) of_cpu=$option; arguments+=("$option"); shift; continue ;;
     -h | --help) usage; exit 0 ;;
     --device | --scale | --peer-transformers | --peer-vllm) of_gpu=$option ;;
-    --threads | --numerics | --rounds | --only | --dummy-dtype) of_cpu=$option ;;
+    --numerics | --dummy-dtype) of_cpu=$option ;;
+    --python | --step | --stride) of_fidelity=$option ;;
+    --threads | --rounds | --only) timed=$option ;;
     --peer | --model | --name) ;;
     *) usage >&2; exit 2 ;;
   esac
   [ $# -gt 1 ] || fail "$option needs a value" 2
   case $option in
-    --device | --scale | --model | --name) printf -v "${option#--}" '%s' "$2" ;;
+    --device | --scale | --model | --name | --python | --step) printf -v "${option#--}" '%s' "$2" ;;
     *) arguments+=("$option" "$2") ;;
   esac
   shift 2
 done
 [ "$backend" = gpu ] || [ -z "$of_gpu" ] || fail "$of_gpu is of bench/run.sh gpu" 2
 [ "$backend" = cpu ] || [ -z "$of_cpu" ] || fail "$of_cpu is of bench/run.sh cpu" 2
+[ "$backend" = fidelity ] || [ -z "$of_fidelity" ] || fail "$of_fidelity is of bench/run.sh fidelity" 2
+[ "$backend" != gpu ] || [ -z "$timed" ] || fail "$timed is of bench/run.sh cpu and fidelity" 2
 : "${scale:=full}" "${device:=$(default_device)}"
 case $scale in full | tiny) ;; *) fail "--scale: '$scale' is neither full nor tiny" 2 ;; esac
 case $device in cuda | hip) device=$device:0 ;; esac
@@ -165,4 +188,4 @@ cd "$root"
 mkdir -p bench/results
 "$root/deploy/install-deps.sh" >&2
 "run_$backend"
-log "done: bench/results/$name.json"
+[ "$backend" = fidelity ] || log "done: bench/results/$name.json"

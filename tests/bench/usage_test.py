@@ -71,6 +71,7 @@ class UsageTest(unittest.TestCase):
             (("gpu", "--device"), "--device needs a value"),
             (("cpu", "--device", "cuda:0"), "--device is of bench/run.sh gpu"),
             (("gpu", "--rounds", "3"), "--rounds is of bench/run.sh cpu"),
+            (("cpu", "--step", "speed"), "--step is of bench/run.sh fidelity"),
         ):
             code, errors = run(script, *options)
             self.assertEqual(code, 2, errors)
