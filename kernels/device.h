@@ -89,8 +89,10 @@ class PackedWeight {
 // Rows to pack: row-major in the file's layout, in host memory. All parts of one weight have the
 // same dtype and cols; they are stacked in order (q, k, v become one matrix).
 struct WeightPart {
-  const std::byte* data;
+  const std::byte* data;  // null: `make` writes them
   int64_t rows;
+  // Writes so many rows from `first` on. Any thread, several at once.
+  std::function<void(int64_t first, int64_t rows, std::byte* out)> make = {};
 };
 
 struct PackWeightArgs {
@@ -104,7 +106,8 @@ struct PackWeightArgs {
   // of a device are packed before a stream multiplies by one, and outlive the streams that do.
   bool streamed = false;
   // What image() was for the same arguments on such a device, 64-byte aligned; it outlives the
-  // weight, which reads it in place. One of another size is not used: the parts are packed.
+  // weight, which reads it in place, and no part's bytes. One of another size is not used: the
+  // parts are packed.
   absl::Span<const std::byte> image = {};
   // The rows are so many matrices of equally many rows (experts), one after another, wherever parts
   // end; each begins where the device likes. For GroupedMatmul alone where there are several.

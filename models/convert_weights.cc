@@ -134,8 +134,8 @@ void WriteValues(DType dtype, const float* values, int64_t col, int count, std::
   }
 }
 
-void Convert(const WeightInfo& from, DType dtype, int64_t rows, std::byte* out) {
-  const WeightBytes bytes(from);
+void Convert(const WeightInfo& from, DType dtype, int64_t first, int64_t rows, std::byte* out) {
+  const WeightBytes bytes(from, first, rows);
   const int64_t cols = from.dim.back();
   const size_t in_row = RowBytes(from.dtype, cols), out_row = RowBytes(dtype, cols);
   float values[kBlock];
@@ -198,14 +198,11 @@ class ConvertedWeights final : public WeightSource {
       if (absl::Status status = Check(info, dtype); !status.ok()) {
         return absl::Status(status.code(), StrCat(path(), ": ", std::string(status.message())));
       }
-      int64_t rows = 1;
-      for (const int64_t dim : absl::MakeConstSpan(info.dim).first(info.dim.size() - 1))
-        rows *= dim;
       own.dtype = dtype;
       own.data = nullptr;
-      own.bytes = RowBytes(dtype, info.dim.back()) * static_cast<size_t>(rows);
-      own.make = [from = &info, dtype, rows](std::byte* out) {
-        fairlead::Convert(*from, dtype, rows, out);
+      own.bytes = RowBytes(dtype, info.dim.back()) * static_cast<size_t>(info.rows());
+      own.make = [from = &info, dtype](int64_t first, int64_t rows, std::byte* out) {
+        fairlead::Convert(*from, dtype, first, rows, out);
       };
       if (own.file_dtype.empty()) own.file_dtype = std::string(Info(info.dtype).name);
     }

@@ -168,6 +168,9 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const WeightSource& sourc
   auto decoder = std::make_unique<Decoder>(config, device);
   ParameterLoader loader(source, device, cache.get());
   decoder->cache_ = std::move(cache);
+  // Beside packed weights, small vectors are all that is read.
+  const bool packed = decoder->cache_ != nullptr && decoder->cache_->status().ok();
+  for (const MmapFile& file : source.files()) file.ReadAhead(!packed);
   decoder->max_positions_ = max_positions;
   absl::Status status = decoder->LoadEmbeddings(loader);
   if (!status.ok()) return status;

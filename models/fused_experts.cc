@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/fused_experts.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -12,19 +13,41 @@
 namespace fairlead {
 namespace {
 
-// out[e, n, k] = fused[e, k, first + n * step], elements of `size` bytes.
+// out[e, n, k] = fused[e, k, first + n * step], elements of `size` bytes; [e, n] are the rows.
 struct Transposed {
   const std::byte* fused;
-  int64_t experts, k, columns, n, first, step;
+  int64_t k, columns, n, first, step;
   size_t size;
 
-  void operator()(std::byte* out) const {
-    for (int64_t e = 0; e < experts; ++e) {
-      for (int64_t row = 0; row < n; ++row) {
-        const std::byte* from = fused + (e * k * columns + first + row * step) * size;
-        for (int64_t i = 0; i < k; ++i, out += size, from += columns * size) {
-          std::memcpy(out, from, size);
+  void operator()(int64_t begin, int64_t rows, std::byte* out) const {
+    // A few inputs of all rows at a time: neighbouring rows share cache lines.
+    for (int64_t input = 0; input < k; input += kTileInputs) {
+      const int64_t count = std::min(kTileInputs, k - input);
+      for (int64_t row = 0; row < rows; ++row) {
+        const int64_t e = (begin + row) / n, column = first + (begin + row) % n * step;
+        const std::byte* from = fused + ((e * k + input) * columns + column) * size;
+        std::byte* to = out + (row * k + input) * size;
+        for (int64_t i = 0; i < count; ++i, to += size, from += columns * size) {
+          std::memcpy(to, from, size);
         }
+      }
+    }
+  }
+
+  static constexpr int64_t kTileInputs = 32;
+};
+
+// out[e, n] = fused[e, first + n * step]: biases.
+struct Picked {
+  const std::byte* fused;
+  int64_t columns, n, first, step;
+  size_t size;
+
+  void operator()(int64_t begin, int64_t rows, std::byte* out) const {
+    for (int64_t e = begin; e < begin + rows; ++e) {
+      const std::byte* from = fused + (e * columns + first) * size;
+      for (int64_t i = 0; i < n; ++i, out += size, from += step * size) {
+        std::memcpy(out, from, size);
       }
     }
   }
@@ -38,10 +61,11 @@ struct Interleaved {
 
   const std::byte* nibbles;
   const std::byte* exponents;
-  int64_t experts, rows, blocks, first, step;
+  int64_t blocks, first, step;
 
-  void operator()(std::byte* out) const {
-    for (int64_t row = first; row < experts * rows; row += step) {
+  void operator()(int64_t begin, int64_t rows, std::byte* out) const {
+    const int64_t end = first + (begin + rows) * step;
+    for (int64_t row = first + begin * step; row < end; row += step) {
       for (int64_t block = row * blocks; block < (row + 1) * blocks; ++block) {
         *out++ = exponents[block];
         const std::byte* pair = nibbles + block * kNibbleBytes;
@@ -124,7 +148,7 @@ class Splitter {
     made.dtype = DType::kMXFP4;
     made.dim = {dim[0], dim[1] / step, dim[2] * Info(made.dtype).block_elements};
     made.bytes = (nibbles.bytes + scales->bytes) / static_cast<size_t>(step);
-    made.make = Interleaved{nibbles.data, scales->data, dim[0], dim[1], dim[2], first, step};
+    made.make = Interleaved{nibbles.data, scales->data, dim[2], first, step};
     tensors_.push_back(std::move(made));
     return absl::OkStatus();
   }
@@ -154,8 +178,12 @@ class Splitter {
     made.dim = {tensor.dim[0], n};
     if (!bias) made.dim.push_back(k);
     made.bytes = tensor.bytes / static_cast<size_t>(step);
-    made.make = Transposed{tensor.data, tensor.dim[0], k,    columns,
-                           n,           first,         step, RowBytes(tensor.dtype, 1)};
+    const size_t size = RowBytes(tensor.dtype, 1);
+    if (bias) {
+      made.make = Picked{tensor.data, columns, n, first, step, size};
+    } else {
+      made.make = Transposed{tensor.data, k, columns, n, first, step, size};
+    }
     tensors_.push_back(std::move(made));
     return absl::OkStatus();
   }

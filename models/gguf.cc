@@ -24,6 +24,11 @@
 namespace fairlead {
 namespace {
 
+// What is read ahead before anybody knows where the metadata ends: that of large vocabularies, but
+// little of a small file.
+constexpr size_t kHeaderBytes = size_t{8} << 20;
+constexpr size_t kHeaderShare = 64;
+
 // ggml's numbers (enum ggml_type) but those of gguf_blocks.h. Those without a dtype are known by
 // name only, so that an error can say it.
 struct GgmlType {
@@ -134,18 +139,20 @@ void SetData(const FileType& type, const std::byte* data, size_t size, WeightInf
   const auto blocks = static_cast<int64_t>(size / type.block_bytes);
   weight->bytes = static_cast<size_t>(blocks) * RowBytes(type.dtype, type.block_elements);
   weight->file_dtype = std::string(type.name);
-  weight->make = [format = type.format, data, blocks](std::byte* out) {
-    format->make(data, blocks, out);
+  const int64_t row_blocks = weight->dim.back() / type.block_elements;
+  weight->make = [format = type.format, data, row_blocks](int64_t first, int64_t rows,
+                                                          std::byte* out) {
+    format->make(data + first * row_blocks * format->block_bytes, rows * row_blocks, out);
   };
 }
 
-// Multiplies f16 elements: `count` runs of equally many, each by its f32 factor.
-void ScaleHalves(const std::byte* factors, int64_t count, int64_t elements, std::byte* halves) {
-  const int64_t run = elements / count;
-  for (int64_t i = 0; i < elements; ++i) {
+// Multiplies the f16 elements [begin, end) of a tensor: each run of `run` has its f32 factor.
+void ScaleHalves(const std::byte* factors, int64_t run, int64_t begin, int64_t end,
+                 std::byte* halves) {
+  for (int64_t i = 0; i < end - begin; ++i) {
     float factor;
     uint16_t half;
-    std::memcpy(&factor, factors + i / run * sizeof(factor), sizeof(factor));
+    std::memcpy(&factor, factors + (begin + i) / run * sizeof(factor), sizeof(factor));
     std::memcpy(&half, halves + i * sizeof(half), sizeof(half));
     half = F32ToF16(F16ToF32(half) * factor);
     std::memcpy(halves + i * sizeof(half), &half, sizeof(half));
@@ -164,7 +171,7 @@ absl::Status ApplyNvfp4Scales(const std::string& path, std::vector<WeightInfo>& 
     absl::string_view name = weight.file_name;
     if (weight.file_dtype != "NVFP4" || !absl::ConsumeSuffix(&name, ".weight")) continue;
     const auto found = scales.find(absl::StrCat(name, ".scale"));
-    if (found == scales.end()) continue;
+    if (found == scales.end() || weight.bytes == 0) continue;
     const WeightInfo& scale = *found->second;
     const int64_t matrices = weight.dim.size() > 2 ? weight.dim[0] : 1;
     const bool fits = scale.dtype == DType::kF32 && scale.dim.size() == 1 &&
@@ -174,10 +181,11 @@ absl::Status ApplyNvfp4Scales(const std::string& path, std::vector<WeightInfo>& 
           StrCat(path, ": tensor ", Quoted(scale.file_name), ": must be 1 or ", matrices,
                  " f32 values, one for each matrix of ", Quoted(weight.file_name)));
     }
-    weight.make = [make = weight.make, factors = scale.data, count = scale.dim[0],
-                   elements = static_cast<int64_t>(weight.bytes / 2)](std::byte* out) {
-      make(out);
-      ScaleHalves(factors, count, elements, out);
+    const auto elements = static_cast<int64_t>(weight.bytes / sizeof(uint16_t));
+    weight.make = [make = weight.make, factors = scale.data, run = elements / scale.dim[0],
+                   cols = weight.dim.back()](int64_t first, int64_t rows, std::byte* out) {
+      make(first, rows, out);
+      ScaleHalves(factors, run, first * cols, (first + rows) * cols, out);
     };
   }
   return absl::OkStatus();
@@ -247,6 +255,8 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenGguf(const std::string& path) 
   absl::StatusOr<MmapFile> file = MmapFile::Open(path);
   if (!file.ok()) return file.status();
   const absl::Span<const std::byte> bytes = file->bytes();
+  file->ReadAhead(false);  // until somebody says that all will be read
+  ReadSoon(bytes.data(), std::min(kHeaderBytes, bytes.size() / kHeaderShare));
   std::vector<MmapFile> files;
   files.push_back(*std::move(file));
   return Build(bytes, path, std::move(files));

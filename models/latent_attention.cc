@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/latent_attention.h"
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -29,14 +30,13 @@ void Put(DType dtype, float value, std::byte* at) {
   }
 }
 
-// The values of a matrix, or of several, in a dtype of single elements.
-class PlainBytes {
+// The values of some rows of a matrix, or of several, in a dtype of single elements.
+class PlainRows {
  public:
-  PlainBytes(const WeightInfo& info, DType dtype) : bytes_(info), data_(bytes_.data()) {
+  PlainRows(const WeightInfo& info, DType dtype, int64_t first, int64_t rows)
+      : bytes_(info, first, rows), data_(bytes_.data()) {
     if (info.dtype == dtype) return;
     const int64_t cols = info.dim.back();
-    int64_t rows = 1;
-    for (size_t i = 0; i + 1 < info.dim.size(); ++i) rows *= info.dim[i];
     const size_t row_bytes = RowBytes(info.dtype, cols), size = RowBytes(dtype, 1);
     std::vector<float> values(static_cast<size_t>(cols));
     converted_ =
@@ -65,67 +65,111 @@ struct Shape {
   int64_t head_dim() const { return rope + nope; }
 };
 
-void MakeQ(const WeightInfo& q, const Shape& shape, std::byte* out) {
-  const WeightBytes bytes(q);
-  const size_t row = RowBytes(q.dtype, q.dim[1]);
-  const size_t rope = static_cast<size_t>(shape.rope) * row;
-  const size_t nope = static_cast<size_t>(shape.nope) * row;
-  const std::byte* head = bytes.data();
-  for (int64_t h = 0; h < shape.heads; ++h, head += nope + rope, out += nope + rope) {
-    std::memcpy(out, head + nope, rope);
-    std::memcpy(out + rope, head, nope);
+// Calls run(head, i, count, place) for the parts of [first, first + rows) in one head of head_dim
+// rows each; `place` counts from first.
+template <typename Run>
+void ForEachHead(int64_t head_dim, int64_t first, int64_t rows, const Run& run) {
+  for (int64_t row = first; row < first + rows;) {
+    const int64_t i = row % head_dim, count = std::min(head_dim - i, first + rows - row);
+    run(row / head_dim, i, count, row - first);
+    row += count;
   }
 }
 
-// What k and v are made of, by the steps from head to head, row to row and column to column, in
-// elements.
-struct KvPart {
-  const std::byte* data;
-  int64_t head, row, col;
+// Of each head, the rows that rotate first.
+void MakeQ(const WeightInfo& q, const Shape& s, int64_t first, int64_t rows, std::byte* out) {
+  const size_t row_bytes = RowBytes(q.dtype, q.dim[1]);
+  ForEachHead(s.head_dim(), first, rows, [&](int64_t h, int64_t i, int64_t count, int64_t place) {
+    const auto copy = [&](int64_t begin, int64_t end, int64_t from) {  // of this head's rows
+      begin = std::max(begin, i), end = std::min(end, i + count);
+      if (begin >= end) return;
+      const WeightBytes bytes(q, h * s.head_dim() + from + begin, end - begin);
+      std::memcpy(out + static_cast<size_t>(place + begin - i) * row_bytes, bytes.data(),
+                  static_cast<size_t>(end - begin) * row_bytes);
+    };
+    copy(0, s.rope, s.nope);
+    copy(s.rope, s.head_dim(), -s.rope);
+  });
+}
+
+// Where the rows of k and v are: of one matrix, or k's transposed ([rank, nope] a head) in its own.
+struct KvSource {
+  const WeightInfo* k;
+  const WeightInfo* v;
+  bool split;
 };
 
-void MakeKv(const KvPart& k, const KvPart& v, DType dtype, const Shape& s, std::byte* out) {
-  const size_t size = RowBytes(dtype, 1), row = RowBytes(dtype, s.rank + s.rope);
-  const int64_t rows = s.heads * s.head_dim();  // of k, then of v
-  std::memset(out, 0, static_cast<size_t>(2 * rows) * row);
-  const auto copy = [&](const KvPart& part, int64_t head, int64_t i, std::byte* to) {
-    const std::byte* from = part.data + static_cast<size_t>(head * part.head + i * part.row) * size;
-    if (part.col == 1) return void(std::memcpy(to, from, static_cast<size_t>(s.rank) * size));
-    for (int64_t c = 0; c < s.rank; ++c, to += size, from += part.col * size) {
-      std::memcpy(to, from, size);
-    }
-  };
-  for (int64_t h = 0; h < s.heads; ++h) {
-    std::byte* k_row = out + static_cast<size_t>(h * s.head_dim()) * row;
-    std::byte* v_row = k_row + static_cast<size_t>(rows) * row;
-    for (int64_t i = 0; i < s.rope; ++i, k_row += row) {
-      Put(dtype, 1, k_row + RowBytes(dtype, s.rank + i));
-    }
-    for (int64_t i = 0; i < s.nope; ++i, k_row += row) copy(k, h, i, k_row);
-    for (int64_t i = 0; i < s.value; ++i, v_row += row) copy(v, h, i, v_row);
+// The rows [begin, begin + count) of `info` become rows of `row_bytes`.
+void CopyRows(const WeightInfo& info, DType dtype, int64_t begin, int64_t count, size_t row_bytes,
+              std::byte* out) {
+  if (count <= 0) return;
+  const PlainRows rows(info, dtype, begin, count);
+  const size_t bytes = RowBytes(dtype, info.dim.back());
+  for (int64_t i = 0; i < count; ++i) {
+    std::memcpy(out + static_cast<size_t>(i) * row_bytes,
+                rows.data() + static_cast<size_t>(i) * bytes, bytes);
   }
 }
 
-void MakeKvFromOne(const WeightInfo& kv, const Shape& s, std::byte* out) {
-  const DType dtype = PlainType(kv.dtype);
-  const PlainBytes bytes(kv, dtype);
-  const int64_t head = (s.nope + s.value) * s.rank;
-  const std::byte* v = bytes.data() + RowBytes(dtype, s.nope * s.rank);
-  MakeKv({bytes.data(), head, s.rank, 1}, {v, head, s.rank, 1}, dtype, s, out);
+// The columns [begin, begin + count) of one head of k become rows.
+void CopyColumns(const WeightInfo& k, DType dtype, const Shape& s, int64_t head, int64_t begin,
+                 int64_t count, size_t row_bytes, std::byte* out) {
+  if (count <= 0) return;
+  const PlainRows rows(k, dtype, head * s.rank, s.rank);
+  const size_t size = RowBytes(dtype, 1);
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t c = 0; c < s.rank; ++c) {
+      std::memcpy(out + static_cast<size_t>(i) * row_bytes + static_cast<size_t>(c) * size,
+                  rows.data() + static_cast<size_t>(c * s.nope + begin + i) * size, size);
+    }
+  }
 }
 
-void MakeOut(const WeightInfo& o, const Shape& s, std::byte* out) {
+// Of each head's k, the identity for what rotates and then kv_b_proj's rows; of its v, those of
+// kv_b_proj and zeros. First all heads of k, then all of v.
+void MakeKv(const KvSource& from, DType dtype, const Shape& s, int64_t first, int64_t rows,
+            std::byte* out) {
+  const size_t row_bytes = RowBytes(dtype, s.rank + s.rope);
+  std::memset(out, 0, static_cast<size_t>(rows) * row_bytes);
+  const int64_t head_rows = s.nope + s.value;  // of kv_b_proj as one matrix
+  ForEachHead(s.head_dim(), first, rows, [&](int64_t h, int64_t i, int64_t count, int64_t place) {
+    std::byte* to = out + static_cast<size_t>(place) * row_bytes;
+    if (h >= s.heads) {
+      h -= s.heads;
+      const int64_t row = from.split ? h * s.value : h * head_rows + s.nope;
+      CopyRows(*from.v, dtype, row + i, std::min(count, s.value - i), row_bytes, to);
+      return;
+    }
+    for (; i < s.rope && count > 0; ++i, --count, to += row_bytes) {
+      Put(dtype, 1, to + RowBytes(dtype, s.rank + i));
+    }
+    if (from.split) {
+      CopyColumns(*from.k, dtype, s, h, i - s.rope, count, row_bytes, to);
+    } else {
+      CopyRows(*from.k, dtype, h * head_rows + i - s.rope, count, row_bytes, to);
+    }
+  });
+}
+
+void MakeKvFromOne(const WeightInfo& kv, const Shape& s, int64_t first, int64_t rows,
+                   std::byte* out) {
+  MakeKv({&kv, &kv, false}, PlainType(kv.dtype), s, first, rows, out);
+}
+
+// Zero columns where v is shorter than a head.
+void MakeOut(const WeightInfo& o, const Shape& s, int64_t first, int64_t rows, std::byte* out) {
   const DType dtype = PlainType(o.dtype);
-  const PlainBytes bytes(o, dtype);
+  const PlainRows plain(o, dtype, first, rows);
   const size_t value = RowBytes(dtype, s.value), head_dim = RowBytes(dtype, s.head_dim());
-  const std::byte* from = bytes.data();
-  for (int64_t i = 0; i < o.dim[0] * s.heads; ++i, from += value, out += head_dim) {
+  const std::byte* from = plain.data();
+  for (int64_t i = 0; i < rows * s.heads; ++i, from += value, out += head_dim) {
     std::memcpy(out, from, value);
     std::memset(out + value, 0, head_dim - value);
   }
 }
 
-using MakeBytes = void (*)(const WeightInfo& from, const Shape& shape, std::byte* out);
+using MakeRows = void (*)(const WeightInfo& from, const Shape& shape, int64_t first, int64_t rows,
+                          std::byte* out);
 
 class Expander {
  public:
@@ -187,16 +231,15 @@ class Expander {
     const DType dtype = alike ? PlainType((*k)->dtype) : DType::kF32;
     const int64_t rows = 2 * s.heads * s.head_dim(), cols = s.rank + s.rope;
     WeightInfo& made = Add(**k, prefix + kKv, dtype, rows, cols, nullptr);
-    made.make = [s, dtype, from_k = *k, from_v = *v](std::byte* out) {
-      const PlainBytes k_bytes(*from_k, dtype), v_bytes(*from_v, dtype);
-      MakeKv({k_bytes.data(), s.rank * s.nope, 1, s.nope},
-             {v_bytes.data(), s.value * s.rank, s.rank, 1}, dtype, s, out);
+    made.make = [s, dtype, from = KvSource{*k, *v, true}](int64_t first, int64_t count,
+                                                          std::byte* out) {
+      MakeKv(from, dtype, s, first, count, out);
     };
     return absl::OkStatus();
   }
 
   absl::Status AddPlain(const WeightInfo& from, const std::string& module, int64_t rows,
-                        int64_t cols, MakeBytes make) {
+                        int64_t cols, MakeRows make) {
     if (from.dim[1] == cols) {  // nothing to fill up
       made_.push_back(from);
       made_.back().name = module + ".weight";
@@ -208,15 +251,16 @@ class Expander {
   }
 
   WeightInfo& Add(const WeightInfo& from, const std::string& module, DType dtype, int64_t rows,
-                  int64_t cols, MakeBytes make) {
-    made_.push_back(
-        {.name = module + ".weight",
-         .file_name = from.file_name,
-         .dtype = dtype,
-         .dim = {rows, cols},
-         .bytes = RowBytes(dtype, cols) * static_cast<size_t>(rows),
-         .make = [&from, shape = shape_, make](std::byte* out) { make(from, shape, out); },
-         .file_dtype = from.file_dtype});
+                  int64_t cols, MakeRows make) {
+    made_.push_back({.name = module + ".weight",
+                     .file_name = from.file_name,
+                     .dtype = dtype,
+                     .dim = {rows, cols},
+                     .bytes = RowBytes(dtype, cols) * static_cast<size_t>(rows),
+                     .make = [&from, shape = shape_, make](
+                                 int64_t first, int64_t count,
+                                 std::byte* out) { make(from, shape, first, count, out); },
+                     .file_dtype = from.file_dtype});
     return made_.back();
   }
 

@@ -47,8 +47,22 @@ absl::StatusOr<MmapFile> MmapFile::Open(const std::string& path) {
                    .ctime_ns = nanoseconds(info.st_ctim)});
 }
 
+void MmapFile::ReadAhead(bool ahead) const {
+  if (data_ != nullptr) madvise(data_, size_, ahead ? MADV_NORMAL : MADV_RANDOM);
+}
+
+void MmapFile::DropPages() const {
+  if (data_ != nullptr) madvise(data_, size_, MADV_DONTNEED);
+}
+
 MmapFile::~MmapFile() {
   if (data_ != nullptr) munmap(data_, size_);
+}
+
+void ReadSoon(const std::byte* data, size_t bytes) {
+  static const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t into_page = reinterpret_cast<uintptr_t>(data) % page;
+  madvise(const_cast<std::byte*>(data) - into_page, bytes + into_page, MADV_WILLNEED);
 }
 
 MmapFile::MmapFile(MmapFile&& other) noexcept

@@ -42,6 +42,11 @@ class MmapFile {
   // As the file was when it was opened.
   const FileStamp& stamp() const { return stamp_; }
 
+  // Whether a touch reads what lies around, too, as the system likes, or its page alone. A hint.
+  void ReadAhead(bool ahead) const;
+  // Takes the pages that were touched off the process; the system keeps or reads them again.
+  void DropPages() const;
+
  private:
   MmapFile(void* data, size_t size, const FileStamp& stamp)
       : data_(data), size_(size), stamp_(stamp) {}
@@ -50,5 +55,8 @@ class MmapFile {
   size_t size_ = 0;
   FileStamp stamp_;
 };
+
+// Begins to read mapped bytes that will be touched soon. A hint.
+void ReadSoon(const std::byte* data, size_t bytes);
 
 }  // namespace fairlead

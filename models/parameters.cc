@@ -43,6 +43,17 @@ absl::StatusOr<std::vector<float>> ToF32(const WeightInfo& info, int64_t size) {
   }
 }
 
+// `rows` rows of a tensor, from `first` on.
+WeightPart PartOf(const WeightInfo& info, int64_t first, int64_t rows) {
+  if (!info.make) {
+    const size_t row_bytes = RowBytes(info.dtype, info.dim.back());
+    return {info.data + static_cast<size_t>(first) * row_bytes, rows};
+  }
+  return {nullptr, rows, [&info, first](int64_t row, int64_t count, std::byte* out) {
+            info.make(first + row, count, out);
+          }};
+}
+
 }  // namespace
 
 void Linear::Apply(Stream& stream, const Ops& ops, const Tensor& x, const Tensor& out,
@@ -104,8 +115,7 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> ParameterLoader::LoadMatrix(const 
   auto info = Require(name, {rows, cols});
   if (!info.ok()) return info.status();
   if (absl::Status status = CheckDtype(**info); !status.ok()) return status;
-  const WeightBytes bytes(**info);
-  const WeightPart part{bytes.data(), rows};
+  const WeightPart part = PartOf(**info, 0, rows);
   return Pack({name}, {.dtype = (*info)->dtype,
                        .cols = cols,
                        .parts = absl::MakeConstSpan(&part, 1),
@@ -114,7 +124,9 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> ParameterLoader::LoadMatrix(const 
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> ParameterLoader::Pack(
     absl::Span<const std::string> names, const PackWeightArgs& args) {
-  return cache_ != nullptr ? cache_->Pack(names, args) : device_.PackWeight(args);
+  auto packed = cache_ != nullptr ? cache_->Pack(names, args) : device_.PackWeight(args);
+  for (const MmapFile& file : source_.files()) file.DropPages();
+  return packed;
 }
 
 size_t ParameterLoader::LinearBytes(const LinearSpec& spec) const {
@@ -145,12 +157,11 @@ absl::StatusOr<Linear> ParameterLoader::LoadLinear(const LinearSpec& spec, bool 
   for (size_t i = 0; i < infos.size();) {
     const DType dtype = infos[i]->dtype;
     if (absl::Status status = CheckDtype(*infos[i]); !status.ok()) return status;
-    std::vector<WeightBytes> bytes;
     std::vector<WeightPart> parts;
     std::vector<std::string> names;
     const int64_t first_column = column;
     for (; i < infos.size() && infos[i]->dtype == dtype; ++i) {
-      parts.push_back({bytes.emplace_back(*infos[i]).data(), spec.rows[i]});
+      parts.push_back(PartOf(*infos[i], 0, spec.rows[i]));
       names.push_back(infos[i]->name);
       column += spec.rows[i];
     }
@@ -203,11 +214,11 @@ size_t ParameterLoader::ExpertsBytes(const ExpertsSpec& spec) const {
 }
 
 absl::StatusOr<Experts> ParameterLoader::LoadExperts(const ExpertsSpec& spec, bool streamed) {
-  std::vector<std::vector<WeightBytes>> bytes;
+  std::vector<std::vector<const WeightInfo*>> infos;
   std::vector<std::string> names;
   const WeightInfo* first = nullptr;
   for (const std::vector<std::string>& modules : spec.modules) {
-    bytes.emplace_back();
+    infos.emplace_back();
     for (const std::string& module : modules) {
       auto info = Require(module + ".weight",
                           spec.stacked ? std::vector<int64_t>{spec.count, spec.rows, spec.cols}
@@ -220,17 +231,16 @@ absl::StatusOr<Experts> ParameterLoader::LoadExperts(const ExpertsSpec& spec, bo
             std::string(Info(first->dtype).name), " and ", std::string(Info((*info)->dtype).name),
             "; the experts of a layer must have one type"));
       }
-      bytes.back().emplace_back(**info);
+      infos.back().push_back(*info);
       names.push_back((*info)->name);
     }
   }
   if (absl::Status status = CheckDtype(*first); !status.ok()) return status;
-  const size_t matrix_bytes = RowBytes(first->dtype, spec.cols) * static_cast<size_t>(spec.rows);
   std::vector<WeightPart> parts;
   for (int e = 0; e < spec.count; ++e) {
-    for (const std::vector<WeightBytes>& of : bytes) {
-      const std::byte* data = spec.stacked ? of[0].data() + e * matrix_bytes : of[e].data();
-      parts.push_back({data, spec.rows});
+    for (const std::vector<const WeightInfo*>& of : infos) {
+      parts.push_back(spec.stacked ? PartOf(*of[0], e * spec.rows, spec.rows)
+                                   : PartOf(*of[e], 0, spec.rows));
     }
   }
   Experts experts;

@@ -248,14 +248,15 @@ DType ChooseDType(const QuantizedMatrix& m, DType otherwise) {
   return m.bits == 4 && zeros_from_to(0, 15) ? DType::kQ5_0 : otherwise;
 }
 
-void MakeValues(const QuantizedMatrix& m, DType dtype, std::byte* out) {
+void MakeValues(const QuantizedMatrix& m, DType dtype, int64_t first, int64_t rows,
+                std::byte* out) {
   const size_t row_bytes = RowBytes(dtype, m.cols);
-  for (int64_t tile = 0; tile < m.rows; tile += kTileRows) {
-    const int64_t end = std::min(m.rows, tile + kTileRows);
+  for (int64_t tile = first; tile < first + rows; tile += kTileRows) {
+    const int64_t end = std::min(first + rows, tile + kTileRows);
     for (int64_t col = 0; col < m.cols; col += kBlock) {
       const int count = static_cast<int>(std::min<int64_t>(kBlock, m.cols - col));
       for (int64_t row = tile; row < end; ++row) {
-        std::byte* out_row = out + static_cast<size_t>(row) * row_bytes;
+        std::byte* out_row = out + static_cast<size_t>(row - first) * row_bytes;
         if (IsQuantized(dtype)) {
           MakeBlock(m, dtype, row, col, out_row);
         } else {

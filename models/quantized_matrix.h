@@ -64,8 +64,9 @@ struct QuantizedMatrix {
 // scales that f16 holds. Where there is none: `otherwise`. Reads the scales and zero points.
 DType ChooseDType(const QuantizedMatrix& matrix, DType otherwise);
 
-// The values in `dtype`, rows * RowBytes(dtype, cols) bytes. f32, f16 and bf16 are the f32 product,
-// rounded once.
-void MakeValues(const QuantizedMatrix& matrix, DType dtype, std::byte* out);
+// The values of `rows` rows from `first` on in `dtype`, rows * RowBytes(dtype, cols) bytes. f32,
+// f16 and bf16 are the f32 product, rounded once.
+void MakeValues(const QuantizedMatrix& matrix, DType dtype, int64_t first, int64_t rows,
+                std::byte* out);
 
 }  // namespace fairlead

@@ -210,14 +210,16 @@ class Resolver {
   void Add(const std::string& module, const std::string& name, const QuantScheme& scheme,
            const QuantizedMatrix& matrix) {
     const DType dtype = ChooseDType(matrix, Otherwise(matrix.scale_type));
-    made_.push_back({.name = module + ".weight",
-                     .file_name = name,
-                     .dtype = dtype,
-                     .dim = {matrix.rows, matrix.cols},
-                     .data = nullptr,
-                     .bytes = RowBytes(dtype, matrix.cols) * static_cast<size_t>(matrix.rows),
-                     .make = [matrix, dtype](std::byte* out) { MakeValues(matrix, dtype, out); },
-                     .file_dtype = Describe(matrix, scheme)});
+    made_.push_back(
+        {.name = module + ".weight",
+         .file_name = name,
+         .dtype = dtype,
+         .dim = {matrix.rows, matrix.cols},
+         .data = nullptr,
+         .bytes = RowBytes(dtype, matrix.cols) * static_cast<size_t>(matrix.rows),
+         .make = [matrix, dtype](int64_t first, int64_t rows,
+                                 std::byte* out) { MakeValues(matrix, dtype, first, rows, out); },
+         .file_dtype = Describe(matrix, scheme)});
   }
 
   DType Otherwise(ScaleType scales) const {
@@ -282,6 +284,7 @@ class Resolver {
     }
     m.scale_type = *type;
     m.scales = tensor.data;
+    ReadSoon(tensor.data, tensor.bytes);
     return absl::OkStatus();
   }
 
@@ -315,6 +318,7 @@ class Resolver {
     const auto zeros = Require(module + ".qzeros", "I32", {{m.groups, m.rows / per_word}});
     if (!zeros.ok()) return zeros.status();
     m.zeros = zeros->data;
+    ReadSoon(zeros->data, zeros->bytes);
     // A one in each field of a word. The whole word is added to, carries included, as GPTQModel
     // does when it reads the first format and undoes when it writes it.
     if (scheme.zeros_less_one) m.zero_word_offset = ~uint32_t{0} / ((1u << m.bits) - 1);
@@ -388,6 +392,7 @@ class Resolver {
                                 "; it must be a byte for each scale, or packed along the rows"));
     }
     m.zeros = zeros->data;
+    ReadSoon(zeros->data, zeros->bytes);
     return absl::OkStatus();
   }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/registry.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/check.h"
@@ -49,6 +50,8 @@ absl::Status CheckAllowed(const ModelConfig& config, const Architecture& row) {
       StrCat("architecture ", row.name, " with ", refused, " is not supported"));
 }
 
+constexpr int64_t kComparedRows = 128;  // at once
+
 // A head that differs from the embedding table counts even where the config says that they are one
 // (transformers 5, tie_weights); the same values twice are no such head.
 bool HasHeadOfItsOwn(const WeightSource& source) {
@@ -56,8 +59,19 @@ bool HasHeadOfItsOwn(const WeightSource& source) {
   const WeightInfo* table = source.Find("model.embed_tokens.weight");
   if (head == nullptr || table == nullptr) return false;
   if (head->dtype != table->dtype || head->dim != table->dim) return true;
-  const WeightBytes head_bytes(*head), table_bytes(*table);
-  return std::memcmp(head_bytes.data(), table_bytes.data(), head->bytes) != 0;
+  // The first rows say it, where the two differ.
+  const int64_t rows = head->rows();
+  const size_t row_bytes = RowBytes(head->dtype, head->dim.back());
+  for (int64_t row = 0; row < rows; row += kComparedRows) {
+    const int64_t count = std::min(kComparedRows, rows - row);
+    const size_t bytes = static_cast<size_t>(count) * row_bytes;
+    for (const WeightInfo* info : {head, table}) {
+      if (!info->make) ReadSoon(info->data + static_cast<size_t>(row) * row_bytes, bytes);
+    }
+    const WeightBytes head_bytes(*head, row, count), table_bytes(*table, row, count);
+    if (std::memcmp(head_bytes.data(), table_bytes.data(), bytes) != 0) return true;
+  }
+  return false;
 }
 
 }  // namespace

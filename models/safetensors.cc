@@ -155,6 +155,7 @@ absl::StatusOr<JsonTable> ReadHeader(absl::Span<const std::byte> file, const std
                                              length, " bytes at byte 8 of ", file.size(),
                                              "; at most ", kMaxHeaderBytes, " are allowed"));
   }
+  ReadSoon(file.data(), sizeof(length) + length);
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + sizeof(length), length);
   absl::StatusOr<JsonTable> header = ParseJsonTable(text, kMaxJsonDepth);
   if (!header.ok()) {
@@ -227,6 +228,7 @@ absl::Status AddShard(const std::string& path, CheckpointContents& contents,
                       absl::Span<const std::string> required) {
   absl::StatusOr<MmapFile> file = MmapFile::Open(path);
   if (!file.ok()) return file.status();
+  file->ReadAhead(false);  // until somebody says that all will be read
   absl::StatusOr<SafetensorsTable> table = ParseSafetensors(file->bytes(), path);
   if (!table.ok()) return table.status();
   absl::flat_hash_set<absl::string_view> names;

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <map>
+#include <numeric>
 #include <random>
 #include <set>
 #include <system_error>
@@ -19,7 +20,10 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "kernels/check.h"
 #include "kernels/strings.h"
+#include "models/fused_experts.h"
+#include "models/mapped_weights.h"
 
 namespace fairlead {
 namespace {
@@ -30,8 +34,8 @@ constexpr char kSuffix[] = ".weights";
 constexpr size_t kSamples = 16;  // of a file; each may cost a read of its own
 constexpr size_t kSampleBytes = 4096;
 constexpr size_t kLongestStem = 64;
-// A tenth of a second's work, at most. Larger ones are alone of their form: an embedding table.
-constexpr size_t kMostMadeBytes = size_t{64} << 20;
+// Of a tensor that is made: neighbouring rows are cheaper together.
+constexpr int64_t kMadeRows = 64;
 // More threads do not read faster, and the start has other work for them.
 constexpr unsigned kMostThreads = 4;
 // A cache must not be what fills a disk. On small ones a twentieth is left.
@@ -81,8 +85,46 @@ uint64_t LayoutFingerprint(const WeightSource& source, Device& device) {
   return hash;
 }
 
+// Of how fused experts are split, which the model does itself: known ones, in both forms.
+uint64_t FusedExpertsFingerprint() {
+  std::vector<uint8_t> bytes(192);
+  std::iota(bytes.begin(), bytes.end(), uint8_t{0});
+  const auto* data = reinterpret_cast<const std::byte*>(bytes.data());
+  const auto fused = [&](const char* name, std::vector<int64_t> dim) {
+    return WeightInfo{
+        .name = name, .file_name = name, .dim = std::move(dim), .data = data, .bytes = 192};
+  };
+  const auto packed = [&](const char* name, std::vector<int64_t> dim, size_t size) {
+    return SkippedTensor{
+        .name = name, .dtype = "U8", .dim = std::move(dim), .data = data, .bytes = size};
+  };
+  const auto source = MakeMappedWeights(
+      {.format = WeightFormat::kSafetensors,
+       .path = {},
+       .files = {},
+       .tensors = {fused("0.mlp.experts.gate_up_proj", {2, 3, 8}),
+                   fused("0.mlp.experts.down_proj", {2, 8, 3})},
+       .skipped = {packed("1.mlp.experts.gate_up_proj_blocks", {2, 4, 1, 16}, 128),
+                   packed("1.mlp.experts.gate_up_proj_scales", {2, 4, 1}, 8)},
+       .config = {},
+       .metadata = {}});
+  FAIRLEAD_CHECK(source.ok());
+  const auto split = SplitFusedExperts(**source);
+  FAIRLEAD_CHECK(split.ok());
+  uint64_t hash = 0;
+  for (const char* name : {"0.mlp.experts.gate_proj.weight", "0.mlp.experts.up_proj.weight",
+                           "0.mlp.experts.down_proj.weight", "1.mlp.experts.gate_proj.weight",
+                           "1.mlp.experts.up_proj.weight"}) {
+    const WeightInfo* info = (*split)->Find(name);
+    const WeightBytes made(*info);
+    hash = XXH3_64bits_withSeed(made.data(), info->bytes, hash);
+  }
+  return hash;
+}
+
 // Of tensors that are made from another form when they are read: which they are, and what is made
-// of the smallest of each form, since another version may make other bytes of it.
+// of the first rows of the smallest of each form, since another version may make other bytes of
+// them.
 uint64_t FormsFingerprint(const WeightSource& source) {
   std::map<std::string, const WeightInfo*> smallest;
   uint64_t hash = 0;
@@ -95,11 +137,12 @@ uint64_t FormsFingerprint(const WeightSource& source) {
     if (least == nullptr || tensor.bytes < least->bytes) least = &tensor;
   }
   for (const auto& [form, tensor] : smallest) {
-    if (tensor->bytes > kMostMadeBytes) continue;
-    const WeightBytes made(*tensor);
-    hash = XXH3_64bits_withSeed(made.data(), tensor->bytes, hash);
+    const int64_t rows = std::min(kMadeRows, tensor->rows());
+    const WeightBytes made(*tensor, 0, rows);
+    const size_t bytes = static_cast<size_t>(rows) * RowBytes(tensor->dtype, tensor->dim.back());
+    hash = XXH3_64bits_withSeed(made.data(), bytes, hash);
   }
-  return hash;
+  return hash ^ FusedExpertsFingerprint();
 }
 
 std::string IdentityOf(const WeightSource& source, Device& device) {

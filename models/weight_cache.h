@@ -5,7 +5,7 @@
 // A file is used only if its identity is the one of now: the stamps of the model's files (size,
 // inode, mtime and ctime), a hash of samples of their content, a fingerprint of the layout, for
 // which small matrices are packed, and one of the tensors that are made from another form
-// (--weight-dtype, quantised safetensors), of which small ones are made. Any change of a model file
+// (--weight-dtype, quantised safetensors), of which a few rows are made. Any change of a model file
 // moves its ctime, which no program can set back; so the content need not be read. Two changes
 // within one tick of the kernel's clock (10 ms, a second on some network mounts) would have one
 // ctime, so files that changed less than `settle` ago are not stored. The samples are for file

@@ -12,10 +12,20 @@
 
 namespace fairlead {
 
-WeightBytes::WeightBytes(const WeightInfo& info) : data_(info.data) {
-  if (!info.make) return;
-  made_ = std::make_unique_for_overwrite<std::byte[]>(info.bytes);
-  info.make(made_.get());
+int64_t WeightInfo::rows() const {
+  int64_t rows = 1;  // fits: the reader has checked the product
+  for (size_t i = 0; i + 1 < dim.size(); ++i) rows *= dim[i];
+  return rows;
+}
+
+WeightBytes::WeightBytes(const WeightInfo& info, int64_t first, int64_t rows) {
+  const size_t row_bytes = info.dim.empty() ? info.bytes : RowBytes(info.dtype, info.dim.back());
+  if (!info.make) {
+    data_ = info.data + static_cast<size_t>(first) * row_bytes;
+    return;
+  }
+  made_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(rows) * row_bytes);
+  info.make(first, rows, made_.get());
   data_ = made_.get();
 }
 

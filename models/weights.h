@@ -30,16 +30,21 @@ struct WeightInfo {
   const std::byte* data =
       nullptr;  // GGUF: aligned to general.alignment; safetensors: not aligned at all
   size_t bytes = 0;
-  // Where the file has the values in another form, data is null and this writes `bytes` bytes of
-  // them in `dtype`. Any thread; not after the source is gone.
-  std::function<void(std::byte* out)> make = {};
+  // Where the file has the values in another form, data is null and this writes them in `dtype`: so
+  // many rows (of dim.back() elements, all other dimensions as one) from `first` on. Any thread,
+  // several at once; not after the source is gone. Neighbouring rows are cheaper together.
+  std::function<void(int64_t first, int64_t rows, std::byte* out)> make = {};
   std::string file_dtype = {};  // as the file calls that form ("IQ3_S"); empty: dtype's name
+
+  int64_t rows() const;
 };
 
-// The bytes of a tensor, wherever they come from; made ones live as long as this.
+// The bytes of a tensor, or of some of its rows, wherever they come from; made ones live as long as
+// this.
 class WeightBytes {
  public:
-  explicit WeightBytes(const WeightInfo& info);
+  explicit WeightBytes(const WeightInfo& info) : WeightBytes(info, 0, info.rows()) {}
+  WeightBytes(const WeightInfo& info, int64_t first, int64_t rows);
   const std::byte* data() const { return data_; }
 
  private:

@@ -18,6 +18,7 @@
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/simd_matmul.h"
 #include "kernels/half.h"
+#include "kernels/pack_args.h"
 #include "oneapi/dnnl/dnnl.hpp"
 
 namespace fairlead {
@@ -231,12 +232,11 @@ class OnednnPlan final : public DensePlan {
  private:
   // `count` rows from `first` on, of all parts stacked.
   static void CopyRows(const PackWeightArgs& args, int64_t first, int64_t count, uint16_t* out) {
-    for (const WeightPart& part : args.parts) {
-      const int64_t here = std::clamp<int64_t>(part.rows - first, 0, count);
-      if (here > 0) std::memcpy(out, part.data + first * args.cols * 2, here * args.cols * 2);
-      out += here * args.cols;
-      count -= here;
-      first = std::max<int64_t>(first - part.rows, 0);
+    const PartsInMemory source(args, first, first + count);
+    for (const WeightPart& part : source.parts()) {
+      const auto elements = static_cast<size_t>(part.rows * args.cols);
+      std::memcpy(out, part.data, elements * sizeof(*out));
+      out += elements;
     }
   }
 

@@ -22,55 +22,19 @@ namespace fairlead {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kLeastOfWaste = 32;  // wasted bytes are at most one in so many
 
-// The rows of all parts as one matrix of `group_rows` after another.
-class SourceRows {
- public:
-  SourceRows(const PackWeightArgs& args, int64_t group_rows)
-      : parts_(args.parts),
-        row_bytes_(RowBytes(args.dtype, args.cols)),
-        group_rows_(group_rows),
-        zeros_(row_bytes_) {}
-
-  // Of a group; rows past its end are zeros.
-  const std::byte* Row(int64_t group, int64_t row) const {
-    if (row >= group_rows_) return zeros_.data();
-    row += group * group_rows_;
-    for (const WeightPart& part : parts_) {
-      if (row < part.rows) return part.data + row * row_bytes_;
-      row -= part.rows;
-    }
-    return zeros_.data();
-  }
-
- private:
-  absl::Span<const WeightPart> parts_;
-  size_t row_bytes_;
-  int64_t group_rows_;
-  std::vector<std::byte> zeros_;
-};
+// Of a weight whose parts are made, so many are made and packed at once: a source may hold
+// neighbouring rows side by side.
+constexpr int64_t kMadePanels = 8;
 
 #ifdef FAIRLEAD_WITH_ONEDNN
-// The parts, or pieces of them, that are the rows [begin, end).
-std::vector<WeightPart> PartsOf(const PackWeightArgs& args, int64_t begin, int64_t end) {
-  std::vector<WeightPart> parts;
-  int64_t first = 0;  // row that is the part's first
-  for (const WeightPart& part : args.parts) {
-    const int64_t from = std::max(begin, first), to = std::min(end, first + part.rows);
-    if (from < to) {
-      parts.push_back({part.data + (from - first) * RowBytes(args.dtype, args.cols), to - from});
-    }
-    first += part.rows;
-  }
-  return parts;
-}
-
 // One for each group, or none.
 std::vector<std::unique_ptr<DensePlan>> PackPlans(const PackWeightArgs& args, int64_t group_rows,
                                                   Numerics numerics, ThreadPool& pool) {
   std::vector<std::unique_ptr<DensePlan>> plans;
   for (int64_t g = 0; g < args.groups; ++g) {
-    const std::vector<WeightPart> parts = PartsOf(args, g * group_rows, (g + 1) * group_rows);
+    const std::vector<WeightPart> parts = CutParts(args, g * group_rows, (g + 1) * group_rows);
     PackWeightArgs group = args;
     group.parts = parts;
     group.groups = 1;
@@ -81,6 +45,41 @@ std::vector<std::unique_ptr<DensePlan>> PackPlans(const PackWeightArgs& args, in
   return plans;
 }
 #endif
+
+// Panels of a group, from `begin` on. Rows past the group's end are zeros.
+void PackSlab(const PackWeightArgs& args, int64_t group, int64_t begin, int64_t end,
+              const std::vector<std::byte>& zeros, CpuPackedWeight& weight) {
+  const int64_t before = group * weight.group_rows();
+  const PartsInMemory source(args, before + begin * kPanelRows,
+                             before + std::min(end * kPanelRows, weight.group_rows()));
+  auto part = source.parts().begin();
+  int64_t row = 0;  // of the part
+  for (int64_t panel = begin; panel < end; ++panel) {
+    const std::byte* from[kPanelRows];
+    for (const std::byte*& data : from) {
+      if (part != source.parts().end() && row == part->rows) {
+        ++part;
+        row = 0;
+      }
+      const bool ended = part == source.parts().end();
+      data = ended ? zeros.data() : part->data + static_cast<size_t>(row++) * zeros.size();
+    }
+    PackPanel(args.dtype, from, args.cols,
+              weight.mutable_panel(group * weight.group_panels() + panel));
+  }
+}
+
+void PackPanels(const PackWeightArgs& args, ThreadPool& pool, CpuPackedWeight& weight) {
+  const bool is_made = std::any_of(args.parts.begin(), args.parts.end(),
+                                   [](const WeightPart& part) { return bool{part.make}; });
+  const int64_t panels = weight.group_panels(), most = is_made ? kMadePanels : 1;
+  const int64_t slabs = (panels + most - 1) / most;  // of a group
+  const std::vector<std::byte> zeros(RowBytes(args.dtype, args.cols));
+  pool.ParallelFor(slabs * args.groups, [&](int64_t slab, int) {
+    const int64_t begin = slab % slabs * most;
+    PackSlab(args, slab / slabs, begin, std::min(begin + most, panels), zeros, weight);
+  });
+}
 
 }  // namespace
 
@@ -129,6 +128,9 @@ absl::StatusOr<std::unique_ptr<CpuPackedWeight>> CpuPackedWeight::Allocate(DType
   const bool huge = weight->bytes() >= 2 * kHugePage;
   const size_t alignment = huge ? kHugePage : 64;
   const size_t bytes = (weight->bytes() + alignment - 1) / alignment * alignment;
+  // A huge page at the end is there as a whole: only where that wastes little.
+  const size_t in_huge_pages =
+      (bytes - weight->bytes()) * kLeastOfWaste <= bytes ? bytes : bytes - kHugePage;
   weight->owned_.reset(static_cast<std::byte*>(std::aligned_alloc(alignment, bytes)));
   if (weight->owned_ == nullptr) {
     return absl::ResourceExhaustedError(
@@ -136,7 +138,7 @@ absl::StatusOr<std::unique_ptr<CpuPackedWeight>> CpuPackedWeight::Allocate(DType
   }
   weight->SetData(weight->owned_.get());
   if (huge)
-    madvise(weight->owned_.get(), bytes, MADV_HUGEPAGE);  // a hint: failing costs TLB misses only
+    madvise(weight->owned_.get(), in_huge_pages, MADV_HUGEPAGE);  // failing costs TLB misses only
   return weight;
 }
 
@@ -189,14 +191,7 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> PackCpuWeight(const PackWeightArgs
   absl::StatusOr<std::unique_ptr<CpuPackedWeight>> weight =
       CpuPackedWeight::Allocate(args.dtype, *rows, args.cols, args.groups);
   if (!weight.ok()) return weight.status();
-  const SourceRows source(args, (*weight)->group_rows());
-  const int64_t group_panels = (*weight)->group_panels();
-  pool.ParallelFor((*weight)->panels(), [&](int64_t panel, int) {
-    const std::byte* from[kPanelRows];
-    const int64_t first = panel % group_panels * kPanelRows;
-    for (int r = 0; r < kPanelRows; ++r) from[r] = source.Row(panel / group_panels, first + r);
-    PackPanel(args.dtype, from, args.cols, (*weight)->mutable_panel(panel));
-  });
+  PackPanels(args, pool, **weight);
   return std::move(*weight);
 }
 

@@ -131,9 +131,12 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackStreamed(const Pack
                                            std::move(host), streamed_);
 }
 
-absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackWeight(const PackWeightArgs& args) {
-  const absl::StatusOr<int64_t> rows = RowsToPack(args);
+absl::StatusOr<std::unique_ptr<PackedWeight>> GpuDevice::PackWeight(const PackWeightArgs& given) {
+  const absl::StatusOr<int64_t> rows = RowsToPack(given);
   if (!rows.ok()) return rows.status();
+  const PartsInMemory source(given, 0, *rows);
+  PackWeightArgs args = given;
+  args.parts = source.parts();
   if (info_.numerics != Numerics::kFloat32 &&
       MmaMemoryBytes(args.dtype, args.cols, kMmaTogether) +
               ExpertTiles::MemoryBytes(RouteArgs::kMaxSlots, args.groups, 1) >

@@ -78,6 +78,36 @@ TEST_P(DequantizeTest, PackedRowsHaveTheValuesOfGguf) {
   }
 }
 
+// Of one matrix and of five, in parts that end anywhere, more rows than are made at once.
+TEST(PackCpuWeightTest, PartsThatAreMadeGiveTheImageOfThoseInMemory) {
+  constexpr int64_t kRows = 5 * 149, kCols = 64;
+  ThreadPool pool(2);
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kQ4_0, DType::kQ8_0}) {
+    const size_t row_bytes = RowBytes(dtype, kCols);
+    std::vector<std::byte> bytes(kRows * row_bytes);
+    for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * i / 7 % 113);
+    const auto part = [&](int64_t begin, int64_t rows, bool made) {
+      const std::byte* from = bytes.data() + begin * row_bytes;
+      if (!made) return WeightPart{from, rows};
+      return WeightPart{nullptr, rows, [=](int64_t first, int64_t count, std::byte* out) {
+                          EXPECT_TRUE(first >= 0 && count > 0 && first + count <= rows);
+                          std::memcpy(out, from + first * row_bytes, count * row_bytes);
+                        }};
+    };
+    const WeightPart whole = part(0, kRows, false);
+    const WeightPart pieces[] = {part(0, 200, true), part(200, 3, false), part(203, 1, true),
+                                 part(204, kRows - 204, true)};
+    for (const int groups : {1, 5}) {
+      PackWeightArgs args = {.dtype = dtype, .cols = kCols, .parts = {&whole, 1}, .groups = groups};
+      const auto in_memory = PackCpuWeight(args, Numerics::kFloat32, pool);
+      args.parts = pieces;
+      const auto made = PackCpuWeight(args, Numerics::kFloat32, pool);
+      ASSERT_TRUE(in_memory.ok() && made.ok());
+      EXPECT_TRUE((*in_memory)->image() == (*made)->image()) << Info(dtype).name << " " << groups;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Types, DequantizeTest,
     testing::Values(GoldenType{"F16", DType::kF16}, GoldenType{"BF16", DType::kBF16},

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -123,7 +124,8 @@ TEST_P(GroupedMatmulTest, RowsHaveTheBitsOfMatmul) {
   }
 }
 
-// From the image of another, or from host memory: whichever the device has.
+// From the image of another, or from host memory: whichever the device has. Or from rows that are
+// made when they are packed.
 TEST_P(GroupedMatmulTest, BitsDoNotDependOnHowTheWeightCame) {
   const auto [name, numerics] = GetParam();
   const auto device = Open(name, numerics);
@@ -145,12 +147,25 @@ TEST_P(GroupedMatmulTest, BitsDoNotDependOnHowTheWeightCame) {
     ASSERT_TRUE(other.ok()) << other.status();
     EXPECT_EQ((*other)->image().data(), args.image.data());
     EXPECT_EQ((*other)->host_bytes() > 0, args.streamed);
-    CaseRun a(*device, DType::kF32, 0), b(*device, DType::kF32, 0);
+    const size_t row_bytes = RowBytes(dtype, s.k);
+    const WeightPart of_rows = {
+        nullptr, part.rows, [&](int64_t first, int64_t rows, std::byte* out) {
+          std::memcpy(out, product.weight.data() + first * row_bytes, rows * row_bytes);
+        }};
+    args.image = {};
+    args.streamed = false;
+    args.parts = {&of_rows, 1};
+    const auto made = device->PackWeight(args);
+    ASSERT_TRUE(made.ok()) << made.status();
+    CaseRun a(*device, DType::kF32, 0), b(*device, DType::kF32, 0), c(*device, DType::kF32, 0);
     BuildGrouped(a, s, product, packed->get());
     BuildGrouped(b, s, product, other->get());
+    BuildGrouped(c, s, product, made->get());
     EXPECT_EQ(a.Finish(), std::vector<std::string>());
     EXPECT_EQ(b.Finish(), std::vector<std::string>());
+    EXPECT_EQ(c.Finish(), std::vector<std::string>());
     EXPECT_EQ(DifferingBits(a, b), "") << Info(dtype).name;
+    EXPECT_EQ(DifferingBits(a, c), "") << Info(dtype).name;
   }
 }
 

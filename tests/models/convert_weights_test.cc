@@ -13,6 +13,7 @@
 #include "kernels/half.h"
 #include "models/json.h"
 #include "tests/models/checkpoint_bytes.h"
+#include "tests/models/weight_rows.h"
 
 namespace fairlead {
 namespace {
@@ -50,8 +51,8 @@ std::unique_ptr<WeightSource> Folder(const TemporaryFolder& folder,
 }
 
 std::string BytesOf(const WeightInfo& info) {
-  const WeightBytes bytes(info);
-  return {reinterpret_cast<const char*>(bytes.data()), info.bytes};
+  const std::vector<std::byte> bytes = BytesByRows(info);
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 std::string Zeros(size_t bytes) { return std::string(bytes, '\0'); }

@@ -15,6 +15,7 @@
 #include "kernels/half.h"
 #include "models/gguf.h"
 #include "tests/models/checkpoint_bytes.h"
+#include "tests/models/weight_rows.h"
 #include "tests/reference/dequantize.h"
 
 namespace fairlead {
@@ -83,7 +84,7 @@ TEST_P(GgufBlocksTest, TheTensorHasTheValuesOfGguf) {
   EXPECT_EQ(tensor->data, nullptr);
   EXPECT_EQ(tensor->dim, (std::vector<int64_t>{int64_t(rows), int64_t(cols)}));
   ASSERT_EQ(tensor->bytes, RowBytes(tensor->dtype, int64_t(rows * cols)));
-  const WeightBytes made(*tensor);
+  const std::vector<std::byte> made = BytesByRows(*tensor);
   const std::set<std::string_view> exact = {"TQ1_0", "TQ2_0", "IQ3_S", "NVFP4"};
   if (!exact.contains(format.name)) {
     ASSERT_EQ(tensor->dtype, DType::kF16);
@@ -138,7 +139,7 @@ TEST(GgufBlocks, Nvfp4ComesWithScalesOfItsMatrices) {
     const auto source = OpenGgufBytes(file, "nvfp4.gguf");
     EXPECT_TRUE(source.ok()) << source.status();
     const WeightInfo& tensor = *(*source)->Find("x.weight");
-    const WeightBytes made(tensor);
+    const std::vector<std::byte> made = BytesByRows(tensor);
     return std::pair(reference::DequantizeElement(tensor.dtype, made.data(), 0),
                      reference::DequantizeElement(tensor.dtype, made.data(), 127));
   };

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/half.h"
 #include "tests/models/checkpoint_bytes.h"
+#include "tests/models/weight_rows.h"
 
 namespace fairlead {
 namespace {
@@ -160,8 +161,9 @@ class QuantizedFolder : public ::testing::Test {
     const WeightInfo* info = (*source)->Find("m.weight");
     EXPECT_TRUE(info != nullptr && info->dtype == DType::kF32);
     std::vector<float> values(info->bytes / sizeof(float));
-    const WeightBytes bytes(*info);
-    std::memcpy(values.data(), bytes.data(), info->bytes);
+    const std::vector<std::byte> bytes = BytesByRows(*info);
+    EXPECT_EQ(bytes.size(), info->bytes);
+    std::memcpy(values.data(), bytes.data(), std::min(bytes.size(), info->bytes));
     return values;
   }
 

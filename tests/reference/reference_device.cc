@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/pack_args.h"
 #include "kernels/strings.h"
 #include "tests/reference/reference_ops.h"
 
@@ -71,11 +72,12 @@ class ReferenceDevice : public Device {
                                                " with ", args.cols, " columns"));
     }
     int64_t rows = 0;
+    for (const WeightPart& part : args.parts) rows += part.rows;
+    const PartsInMemory source(args, 0, rows);
     std::vector<std::byte> data;
-    for (const WeightPart& part : args.parts) {
+    for (const WeightPart& part : source.parts()) {
       data.insert(data.end(), part.data,
                   part.data + static_cast<size_t>(part.rows) * RowBytes(args.dtype, args.cols));
-      rows += part.rows;
     }
     if (args.groups < 1 || rows % args.groups != 0) {
       return absl::InvalidArgumentError(
