@@ -18,10 +18,11 @@ void RefuseValue(std::string_view key, const std::string& value, std::string_vie
                                       ": not supported; known here: ", known)));
 }
 
-void ReadGroups(const ModelConfig& config, ExpertsConfig& experts, ConfigReader& reader) {
+void ReadGroups(ExpertsConfig& experts, ConfigReader& reader) {
   experts.groups = reader.Int("n_group", 1, RouteArgs::kMaxGroups, 1);
   experts.chosen_groups = reader.Int("topk_group", 1, experts.groups, 1);
   if (!reader.ok()) return;
+  if (experts.groups == 1) experts.group_scores = 1;  // nothing to compare
   const int in_group = experts.count / experts.groups;
   if (experts.count % experts.groups != 0 || experts.group_scores > in_group ||
       experts.slots > experts.chosen_groups * in_group) {
@@ -56,9 +57,10 @@ void ReadRoutedExperts(const Family& family, ModelConfig& config, ConfigReader& 
   experts.scores = sigmoid ? RouteArgs::Scores::kSigmoid : RouteArgs::Scores::kSoftmax;
   experts.choice_bias = sigmoid;
   experts.scale = static_cast<float>(reader.Real("routed_scaling_factor", 1e-6, 1e6, 1));
-  experts.group_scores = sigmoid ? 2 : 1;
-  if (method != "greedy") ReadGroups(config, experts, reader);
-  if (experts.groups == 1) experts.group_scores = 1;
+  if (method != "greedy") {
+    experts.group_scores = sigmoid ? 2 : 1;
+    ReadGroups(experts, reader);
+  }
   experts.shared_ffn = reader.Int("n_shared_experts", 0, kMaxShared, 0) * experts.ffn;
 }
 

@@ -36,7 +36,7 @@ void ReadLatent(ModelConfig& config, ConfigReader& reader) {
   }
   // What is made of kv_b_proj and o_proj (latent_attention.h) grows by as much; published models by
   // less than 2.
-  constexpr int64_t kMaxGrowth = 16;
+  constexpr int64_t kMaxGrowth = 8;
   const int64_t made = 2 * int64_t{config.head_dim} * (latent.kv_rank + latent.rope_dim);
   const int64_t stored = int64_t{latent.nope_dim + latent.value_dim} * latent.kv_rank;
   if (made > kMaxGrowth * stored || config.head_dim > kMaxGrowth * latent.value_dim) {
