@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <malloc.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -33,7 +33,7 @@ constexpr int kPositions = 256;
 // Of what is read, and of memory: the bars of the design.
 constexpr double kOver = 1.05;
 // Stacks, the allocator's own, code that comes into memory. Of a server's size it is nothing.
-constexpr int64_t kSmall = int64_t{2} << 20;
+constexpr int64_t kSmall = int64_t{4} << 20;
 
 int64_t Number(const char* file, std::string_view key, int64_t unit) {
   std::ifstream in(file);
@@ -353,12 +353,32 @@ class LoadingTest : public ::testing::TestWithParam<LoadCase> {
     int64_t mapped = 0;     // at most, more than before: pages of files
     int64_t weights = 0;    // packed
     int64_t mapped_weights = 0;
-    absl::Status cache;
+    absl::StatusCode cache = absl::StatusCode::kOk;
   };
-  // One start of the program, all of its files cold.
+  // One start of the program, all of its files cold, in a process of its own: what an allocator
+  // keeps of an earlier start would hide what this one takes.
   Cost Load(bool cached) {
+    Cost cost;
+    int ends[2];
+    EXPECT_EQ(pipe(ends), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+      cost = LoadHere(cached);
+      const bool written = write(ends[1], &cost, sizeof(cost)) == sizeof(cost);
+      std::cout.flush();
+      _exit(written && !HasFailure() ? 0 : 1);
+    }
+    close(ends[1]);
+    EXPECT_EQ(read(ends[0], &cost, sizeof(cost)), static_cast<ssize_t>(sizeof(cost)));
+    close(ends[0]);
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0) << "the start failed";
+    return cost;
+  }
+
+  Cost LoadHere(bool cached) {
     MakeCold(folder_);
-    malloc_trim(0);  // what earlier starts have left
     Cost cost;
     auto device = OpenDevice("cpu", {.threads = 2});
     EXPECT_TRUE(device.ok()) << device.status();
@@ -373,7 +393,7 @@ class LoadingTest : public ::testing::TestWithParam<LoadCase> {
     std::shared_ptr<WeightCache> cache;
     if (cached) {
       cache = std::make_shared<WeightCache>(options_, **source, **device);
-      cost.cache = cache->status();
+      cost.cache = cache->status().code();
     }
     auto model = LoadModel(**source, **device, kPositions, cache);
     EXPECT_TRUE(model.ok()) << model.status();
@@ -422,11 +442,11 @@ TEST_P(LoadingTest, ReadsOnceAndKeepsThePackedWeightsAlone) {
 
 TEST_P(LoadingTest, ASecondStartReadsThePackedWeightsAlone) {
   const Cost first = Load(/*cached=*/true);
-  EXPECT_TRUE(absl::IsNotFound(first.cache)) << first.cache;
+  EXPECT_EQ(first.cache, absl::StatusCode::kNotFound);
   EXPECT_LE(static_cast<double>(first.read), kOver * static_cast<double>(Bytes(model_)));
   ExpectMemory(first);
   const Cost second = Load(/*cached=*/true);
-  ASSERT_TRUE(second.cache.ok()) << second.cache;
+  ASSERT_EQ(second.cache, absl::StatusCode::kOk);
   // What oneDNN packs is packed each time, from the file.
   const int64_t again = std::min(Bytes(model_), second.weights - second.mapped_weights);
   const auto whole = static_cast<double>(Bytes(options_.folder) + again);
