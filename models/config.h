@@ -144,10 +144,6 @@ absl::StatusOr<ModelConfig> ParseConfig(const Json& config, const Family& family
 // layers are known.
 absl::Status ReadLayers(const Json& json, const Family& family, ModelConfig& config);
 
-inline std::vector<float> RopeInverseFrequencies(const ModelConfig& config) {
-  return RopeInverseFrequencies(config.ropes[0], config.max_positions);
-}
-
 // Whether `features` (Family) has this word.
 bool HasFeature(const Family& family, std::string_view word);
 

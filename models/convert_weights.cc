@@ -151,8 +151,9 @@ void Convert(const WeightInfo& from, DType dtype, int64_t first, int64_t rows, s
 }
 
 bool IsMatrix(const WeightInfo& info, WeightFormat format) {
-  const bool shape = info.dim.size() == 2 || (info.dim.size() > 2 && format == WeightFormat::kGguf);
   const std::string& name = info.name;
+  const bool stacks = format == WeightFormat::kGguf || name.find(".experts.") != std::string::npos;
+  const bool shape = info.dim.size() == 2 || (info.dim.size() > 2 && stacks);
   // Small, and what they decide is whether an expert is asked at all.
   const bool is_router = name.ends_with("mlp.gate.weight") ||
                          name.ends_with("block_sparse_moe.gate.weight") ||
@@ -198,13 +199,8 @@ class ConvertedWeights final : public WeightSource {
       if (absl::Status status = Check(info, dtype); !status.ok()) {
         return absl::Status(status.code(), StrCat(path(), ": ", std::string(status.message())));
       }
-      own.dtype = dtype;
-      own.data = nullptr;
-      own.bytes = RowBytes(dtype, info.dim.back()) * static_cast<size_t>(info.rows());
-      own.make = [from = &info, dtype](int64_t first, int64_t rows, std::byte* out) {
-        fairlead::Convert(*from, dtype, first, rows, out);
-      };
-      if (own.file_dtype.empty()) own.file_dtype = std::string(Info(info.dtype).name);
+      own = ConvertTensor(info, dtype);
+      own.converted_from = &info;
     }
     return absl::OkStatus();
   }
@@ -228,6 +224,18 @@ class ConvertedWeights final : public WeightSource {
 };
 
 }  // namespace
+
+WeightInfo ConvertTensor(const WeightInfo& from, DType dtype) {
+  WeightInfo converted = from;
+  converted.dtype = dtype;
+  converted.data = nullptr;
+  converted.bytes = RowBytes(dtype, from.dim.back()) * static_cast<size_t>(from.rows());
+  converted.make = [from, dtype](int64_t first, int64_t rows, std::byte* out) {
+    Convert(from, dtype, first, rows, out);
+  };
+  if (converted.file_dtype.empty()) converted.file_dtype = std::string(Info(from.dtype).name);
+  return converted;
+}
 
 bool IsReadable(DType dtype) {
   NibbleBlock block;

@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
-#include "models/fused_experts.h"
 #include "models/latent_attention.h"
 #include "models/registry.h"
 
@@ -89,6 +88,7 @@ int Decoder::CountResidentLayers(const ParameterLoader& loader, const WeightSour
   if (placement.resident) return std::min(*placement.resident, config_.layers);
   std::vector<size_t> bytes;
   size_t total = 0, largest = 0;
+  int64_t vector_values = FinalNormOf(config_).size;
   for (int i = 0; i < config_.layers; ++i) {
     bytes.push_back(0);
     const auto add = [&](size_t matrix) {
@@ -102,9 +102,10 @@ int Decoder::CountResidentLayers(const ParameterLoader& loader, const WeightSour
       add(loader.ExpertsBytes(DownExpertsOf(config_, i)));
     }
     total += bytes.back();
+    vector_values += VectorValuesOf(config_, i, source);
   }
-  const size_t vectors = RopeTableBytes(config_, max_positions_) +
-                         sizeof(float) * static_cast<size_t>(config_.layers) * 4 * config_.hidden;
+  const size_t vectors =
+      RopeTableBytes(config_, max_positions_) + sizeof(float) * static_cast<size_t>(vector_values);
   const size_t kept =
       placement.kept_bytes + vectors +
       (placement.max_tokens > 0 ? ScratchBytes(placement.max_tokens, placement.max_rows) : 0);
@@ -466,13 +467,12 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const WeightSource& source, Dev
                                                  const LayerPlacement& placement) {
   auto config = LoadModelConfig(source);
   if (!config.ok()) return config.status();
-  // Null where the source's tensors will do.
-  absl::StatusOr<std::unique_ptr<WeightSource>> made = std::unique_ptr<WeightSource>();
-  if (config->experts.names == ExpertNames::kGptOss) made = SplitFusedExperts(source);
-  if (config->is_latent()) made = ExpandLatentWeights(source, *config);
+  if (!config->is_latent()) {
+    return Decoder::Load(source, *config, device, max_positions, std::move(cache), placement);
+  }
+  const auto made = ExpandLatentWeights(source, *config);
   if (!made.ok()) return made.status();
-  return Decoder::Load(*made != nullptr ? **made : source, *config, device, max_positions,
-                       std::move(cache), placement);
+  return Decoder::Load(**made, *config, device, max_positions, std::move(cache), placement);
 }
 
 }  // namespace fairlead

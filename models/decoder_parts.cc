@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/decoder_parts.h"
 
+#include <numeric>
+
 #include "kernels/strings.h"
 #include "models/latent_attention.h"
 
@@ -144,6 +146,21 @@ VectorSpec FinalNormOf(const ModelConfig& config) {
           .size = config.hidden,
           .norm = true,
           .factor = config.logit_scale};
+}
+
+int64_t VectorValuesOf(const ModelConfig& c, int index, const WeightSource& source) {
+  int64_t values = 0;
+  const LayerVectors vectors = VectorsOf(c, index);
+  for (const VectorSpec* spec : vectors.all()) values += spec->size;
+  const LayerLinears linears = LinearsOf(c, index, source);
+  for (const ParameterLoader::LinearSpec* spec : linears.all()) {
+    if (spec->bias) values += std::accumulate(spec->rows.begin(), spec->rows.end(), int64_t{0});
+  }
+  if (!c.layer[index].experts) return values;
+  for (const auto& spec : {GateUpExpertsOf(c, index), DownExpertsOf(c, index)}) {
+    if (spec.bias) values += static_cast<int64_t>(spec.modules.size()) * spec.count * spec.rows;
+  }
+  return values;
 }
 
 }  // namespace fairlead

@@ -58,4 +58,7 @@ struct LayerVectors {
 LayerVectors VectorsOf(const ModelConfig& config, int index);
 VectorSpec FinalNormOf(const ModelConfig& config);
 
+// How many values all its vectors have, the biases of linear layers and experts included.
+int64_t VectorValuesOf(const ModelConfig& config, int index, const WeightSource& source);
+
 }  // namespace fairlead

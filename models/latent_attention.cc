@@ -206,6 +206,7 @@ class Expander {
   }
 
   std::vector<WeightInfo> Take() { return std::move(made_); }
+  const OverlayWeights::Names& replaced() const { return replaced_; }
 
  private:
   absl::Status CheckReadable(const WeightInfo& info) const {
@@ -224,34 +225,52 @@ class Expander {
     if (!k.ok()) return k.status();
     const auto v = RequireTensor(source_, prefix + kSplitV + ".weight", {s.heads, s.value, s.rank});
     if (!v.ok()) return v.status();
-    for (const WeightInfo* part : {*k, *v}) {
+    const WeightInfo &from_k = InFile(**k), &from_v = InFile(**v);
+    for (const WeightInfo* part : {&from_k, &from_v}) {
       if (absl::Status status = CheckReadable(*part); !status.ok()) return status;
     }
-    const bool alike = PlainType((*k)->dtype) == PlainType((*v)->dtype);
-    const DType dtype = alike ? PlainType((*k)->dtype) : DType::kF32;
+    const bool alike = PlainType(from_k.dtype) == PlainType(from_v.dtype);
+    const DType dtype = alike ? PlainType(from_k.dtype) : DType::kF32;
     const int64_t rows = 2 * s.heads * s.head_dim(), cols = s.rank + s.rope;
-    WeightInfo& made = Add(**k, prefix + kKv, dtype, rows, cols, nullptr);
-    made.make = [s, dtype, from = KvSource{*k, *v, true}](int64_t first, int64_t count,
-                                                          std::byte* out) {
+    WeightInfo& made = Add(from_k, prefix + kKv, dtype, rows, cols, nullptr);
+    made.make = [s, dtype, from = KvSource{&from_k, &from_v, true}](int64_t first, int64_t count,
+                                                                    std::byte* out) {
       MakeKv(from, dtype, s, first, count, out);
     };
+    replaced_.insert((*v)->name);
+    if ((*k)->dtype == (*v)->dtype) ConvertLike(**k, made);
     return absl::OkStatus();
   }
 
   absl::Status AddPlain(const WeightInfo& from, const std::string& module, int64_t rows,
                         int64_t cols, MakeRows make) {
     if (from.dim[1] == cols) {  // nothing to fill up
+      replaced_.insert(from.name);
       made_.push_back(from);
       made_.back().name = module + ".weight";
       return absl::OkStatus();
     }
-    if (absl::Status status = CheckReadable(from); !status.ok()) return status;
-    Add(from, module, PlainType(from.dtype), rows, cols, make);
+    const WeightInfo& values = InFile(from);
+    if (absl::Status status = CheckReadable(values); !status.ok()) return status;
+    ConvertLike(from, Add(values, module, PlainType(values.dtype), rows, cols, make));
     return absl::OkStatus();
+  }
+
+  // Before --weight-dtype: values are rounded once.
+  static const WeightInfo& InFile(const WeightInfo& info) {
+    return info.converted_from != nullptr ? *info.converted_from : info;
+  }
+
+  static void ConvertLike(const WeightInfo& from, WeightInfo& made) {
+    const bool blocks = made.dim.back() % Info(from.dtype).block_elements == 0;
+    if (from.converted_from != nullptr && blocks && made.dtype != from.dtype)
+      made = ConvertTensor(made, from.dtype);
   }
 
   WeightInfo& Add(const WeightInfo& from, const std::string& module, DType dtype, int64_t rows,
                   int64_t cols, MakeRows make) {
+    replaced_.insert(from.name);
+    const bool other = from.file_dtype.empty() && dtype != from.dtype;
     made_.push_back({.name = module + ".weight",
                      .file_name = from.file_name,
                      .dtype = dtype,
@@ -260,7 +279,7 @@ class Expander {
                      .make = [&from, shape = shape_, make](
                                  int64_t first, int64_t count,
                                  std::byte* out) { make(from, shape, first, count, out); },
-                     .file_dtype = from.file_dtype});
+                     .file_dtype = other ? std::string(Info(from.dtype).name) : from.file_dtype});
     return made_.back();
   }
 
@@ -268,6 +287,7 @@ class Expander {
   const ModelConfig& config_;
   const Shape shape_;
   std::vector<WeightInfo> made_;
+  OverlayWeights::Names replaced_;
 };
 
 }  // namespace
@@ -313,7 +333,7 @@ absl::StatusOr<std::unique_ptr<WeightSource>> ExpandLatentWeights(const WeightSo
   for (int i = 0; i < config.layers; ++i) {
     if (absl::Status status = expander.AddLayer(i); !status.ok()) return status;
   }
-  return std::make_unique<OverlayWeights>(source, expander.Take());
+  return std::make_unique<OverlayWeights>(source, expander.Take(), expander.replaced());
 }
 
 }  // namespace fairlead

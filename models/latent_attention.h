@@ -35,8 +35,10 @@ struct LatentMatrix {
 };
 std::vector<LatentMatrix> LatentMatricesOf(const ModelConfig& config, int index);
 
-// `source`, which must outlive it, with the made matrices, in the dtype of the file's; q_heads
-// apart, f16 where that is quantised. kInvalidArgument names a tensor that is missing or has a
+// `source`, which must outlive it, with the made matrices in place of those that they are made of,
+// in the file's dtype; q_heads apart, f16 where that is quantised. What --weight-dtype has
+// converted is made of the file's values and then converted, where its rows are whole blocks.
+// kInvalidArgument names a tensor that is missing or has a
 // wrong shape, kUnimplemented one whose dtype cannot be read back.
 absl::StatusOr<std::unique_ptr<WeightSource>> ExpandLatentWeights(const WeightSource& source,
                                                                   const ModelConfig& config);

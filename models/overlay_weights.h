@@ -1,40 +1,64 @@
 // SPDX-License-Identifier: Apache-2.0
-// A checkpoint with tensors made of its own besides those that it has. Any thread.
+// A checkpoint with tensors made of its own besides those that it has, or in their place. Any
+// thread.
 #pragma once
 
+#include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "kernels/strings.h"
 #include "models/weights.h"
 
 namespace fairlead {
 
 class OverlayWeights final : public WeightSource {
  public:
-  // `source` must outlive it. A made tensor hides one of the source's that has its name.
-  OverlayWeights(const WeightSource& source, std::vector<WeightInfo> made)
-      : source_(source), made_(std::move(made)) {
-    for (size_t i = 0; i < made_.size(); ++i) index_[made_[i].name] = i;
+  using Names = absl::flat_hash_set<std::string>;
+
+  // `source` must outlive it. A made tensor hides one of the source's that has its name; `replaced`
+  // names others of the source's, skipped ones too, that are no longer there.
+  OverlayWeights(const WeightSource& source, std::vector<WeightInfo> made,
+                 const Names& replaced = {})
+      : source_(source), tensors_(std::move(made)) {
+    for (size_t i = 0; i < tensors_.size(); ++i) index_.emplace(tensors_[i].name, i);
+    for (const WeightInfo& tensor : source.tensors()) {
+      if (replaced.contains(tensor.name)) continue;
+      if (!index_.emplace(tensor.name, tensors_.size()).second) continue;
+      tensors_.push_back(tensor);
+    }
+    for (const SkippedTensor& tensor : source.skipped()) {
+      if (!replaced.contains(tensor.name)) skipped_.push_back(tensor);
+    }
+  }
+  // Keeps the source.
+  OverlayWeights(std::unique_ptr<WeightSource> source, std::vector<WeightInfo> made,
+                 const Names& replaced)
+      : OverlayWeights(*source, std::move(made), replaced) {
+    kept_ = std::move(source);
   }
 
   WeightFormat format() const override { return source_.format(); }
   const std::string& path() const override { return source_.path(); }
   const WeightInfo* Find(std::string_view name) const override {
-    const auto found = index_.find(absl::string_view(name.data(), name.size()));
-    return found == index_.end() ? source_.Find(name) : &made_[found->second];
+    const auto found = index_.find(AbslView(name));
+    return found == index_.end() ? nullptr : &tensors_[found->second];
   }
-  // The source's.
-  absl::Span<const WeightInfo> tensors() const override { return source_.tensors(); }
-  absl::Span<const SkippedTensor> skipped() const override { return source_.skipped(); }
+  absl::Span<const WeightInfo> tensors() const override { return tensors_; }
+  absl::Span<const SkippedTensor> skipped() const override { return skipped_; }
   const Json& config() const override { return source_.config(); }
   const Json& metadata() const override { return source_.metadata(); }
   absl::Span<const MmapFile> files() const override { return source_.files(); }
 
  private:
+  std::unique_ptr<WeightSource> kept_;
   const WeightSource& source_;
-  const std::vector<WeightInfo> made_;
+  std::vector<WeightInfo> tensors_;  // the made ones first
+  std::vector<SkippedTensor> skipped_;
   absl::flat_hash_map<std::string, size_t> index_;
 };
 

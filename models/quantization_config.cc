@@ -14,6 +14,14 @@ namespace fairlead {
 namespace {
 
 constexpr int kMostGroup = 1 << 20;
+// Published configs have a few groups and patterns, and up to a name for each layer.
+constexpr size_t kMostGroups = 256;
+constexpr size_t kMostNames = 1 << 17;  // of one list
+constexpr size_t kMostPatterns = 256, kLongestPattern = 1024;
+// Of layers whose names are matched with patterns: bytes of a name, and of all names with all
+// patterns, each name counting kNameBytes more.
+constexpr size_t kLongestName = 512, kMostMatchedBytes = size_t{1} << 28, kNameBytes = 64;
+constexpr std::string_view kPattern = "re:";
 constexpr int kDefaultFp8Block = 128;  // as transformers
 constexpr char kMethods[] = "fp8, gptq, awq, compressed-tensors, mxfp4";
 
@@ -68,6 +76,10 @@ void CheckNames(const std::string& where, std::string_view key, ConfigReader& re
     reader.Fail(
         absl::InvalidArgumentError(StrCat("config key \"", where, key, "\" is ", ShortDump(*names),
                                           "; it must be an array of strings")));
+  } else if (names->size() > kMostNames) {
+    reader.Fail(
+        absl::InvalidArgumentError(StrCat("config key \"", where, key, "\" has ", names->size(),
+                                          " entries; at most ", kMostNames, " are allowed")));
   }
 }
 
@@ -143,7 +155,7 @@ absl::StatusOr<QuantScheme> ReadGptq(const Json& json) {
                      "v2",
                      "v2_alpha"},
                     reader);
-  QuantScheme scheme = {.method = QuantMethod::kGptq, .targets = {}};
+  QuantScheme scheme = {.method = QuantMethod::kGptq};
   scheme.bits = Bits(kWhere, "bits", reader);
   scheme.block_cols = GroupSize(kWhere, "group_size", reader);
   scheme.symmetric = reader.Bool("sym", true);
@@ -166,7 +178,7 @@ absl::StatusOr<QuantScheme> ReadAwq(const Json& json) {
       {"backend", "dataset", "do_fuse", "exllama_config", "fuse_max_seq_len", "lm_head", "meta",
        "method", "modules_to_fuse", "quantizer", "tokenizer"},
       reader);
-  QuantScheme scheme = {.method = QuantMethod::kAwq, .targets = {}};
+  QuantScheme scheme = {.method = QuantMethod::kAwq};
   scheme.bits = Bits(kWhere, reader.Find("bits") != nullptr ? "bits" : "w_bit", reader,
                      /*eight=*/false);
   scheme.block_cols = GroupSize(
@@ -206,7 +218,7 @@ absl::StatusOr<QuantScheme> ReadFp8(const Json& json) {
                     {"quant_method", "activation_scheme", "fmt", "weight_block_size", "scale_fmt",
                      "expert_dtype", "modules_to_not_convert", "ignored_layers"},
                     {"dequantize", "kv_cache_scheme", "modules_to_convert"}, reader);
-  QuantScheme scheme = {.method = QuantMethod::kFp8, .is_float = true, .targets = {}};
+  QuantScheme scheme = {.method = QuantMethod::kFp8, .is_float = true};
   scheme.block_rows = scheme.block_cols = kDefaultFp8Block;
   if (!json.contains("weight_block_size")) {
     scheme.blocks_known = false;
@@ -269,20 +281,64 @@ void ReadWeightArgs(const Json& json, const std::string& where, ConfigReader& gr
   group.Fail(reader.status());
 }
 
-// Nothing where the group leaves weights alone.
-std::optional<QuantScheme> ReadGroup(const Json& json, const std::string& where,
-                                     const std::string& format_of_all, ConfigReader& all) {
-  ConfigReader reader(json, where);
-  if (!reader.ok()) {
-    all.Fail(reader.status());
-    return std::nullopt;
+absl::Status BadTarget(std::string_view target, std::string_view what) {
+  return absl::InvalidArgumentError(
+      StrCat("quantization_config target ", ShortDump(Json(std::string(target))), what));
+}
+
+// The regular expression of a target "re:...".
+absl::StatusOr<Regex> CompileTarget(const std::string& target) {
+  const std::string_view pattern = std::string_view(target).substr(kPattern.size());
+  if (pattern.size() > kLongestPattern) {
+    return BadTarget(target, StrCat(" has ", pattern.size(), " bytes; at most ", kLongestPattern,
+                                    " are allowed"));
   }
+  absl::StatusOr<Regex> regex = Regex::Compile(StrCat("\\A(?:", pattern, ")"));
+  if (regex.ok()) return regex;
+  const absl::Status error = BadTarget(target, StrCat(": ", std::string(regex.status().message())));
+  return absl::Status(regex.status().code(), error.message());
+}
+
+absl::Status TooMany(size_t count, std::string_view what, size_t most) {
+  return absl::InvalidArgumentError(StrCat("config key \"", kWhere, "config_groups\" has ", count,
+                                           " ", what, "; at most ", most, " are allowed"));
+}
+
+// targets: of each scheme.
+absl::Status AddTargets(const std::vector<std::vector<std::string>>& targets,
+                        QuantizationConfig& config) {
+  size_t patterns = 0;
+  for (const std::vector<std::string>& of : targets) {
+    patterns += static_cast<size_t>(std::count_if(
+        of.begin(), of.end(), [](const std::string& name) { return name.starts_with(kPattern); }));
+  }
+  if (patterns > kMostPatterns) return TooMany(patterns, "\"re:\" targets", kMostPatterns);
+  for (size_t scheme = 0; scheme < targets.size(); ++scheme) {
+    for (const std::string& target : targets[scheme]) {
+      if (!target.starts_with(kPattern)) {
+        config.names.emplace(target, scheme);  // the first group that has the name keeps it
+        continue;
+      }
+      absl::StatusOr<Regex> regex = CompileTarget(target);
+      if (!regex.ok()) return regex.status();
+      config.patterns.push_back({target, *std::move(regex), scheme});
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Adds nothing where the group leaves weights alone.
+void ReadGroup(const Json& json, const std::string& where, const std::string& format_of_all,
+               std::vector<QuantScheme>& schemes, std::vector<std::vector<std::string>>& targets,
+               ConfigReader& all) {
+  ConfigReader reader(json, where);
+  if (!reader.ok()) return all.Fail(reader.status());
   RefuseUnknownKeys(json, where, {"targets", "weights", "format"},
                     {"input_activations", "output_activations"}, reader);
   CheckNames(where, "targets", reader);
   const Json* weights = reader.Find("weights");
-  QuantScheme scheme;
   if (weights != nullptr && reader.ok()) {
+    QuantScheme scheme;
     const std::string format = Choice(
         where, "format", {"pack-quantized", "int-quantized", "float-quantized", "naive-quantized"},
         format_of_all, reader);
@@ -290,15 +346,15 @@ std::optional<QuantScheme> ReadGroup(const Json& json, const std::string& where,
     ReadWeightArgs(*weights, where + "weights.", reader, scheme);
     if (scheme.is_float && scheme.method == QuantMethod::kPacked)
       RefuseValue(where, "format", format, "floats are not packed", reader);
-    if (const Json* targets = reader.Find("targets"); targets != nullptr && reader.ok())
-      scheme.targets = targets->get<std::vector<std::string>>();
+    schemes.push_back(scheme);
+    targets.emplace_back();
+    if (const Json* names = reader.Find("targets"); names != nullptr && reader.ok())
+      targets.back() = names->get<std::vector<std::string>>();
   }
   all.Fail(reader.status());
-  if (weights == nullptr) return std::nullopt;
-  return scheme;
 }
 
-absl::StatusOr<std::vector<QuantScheme>> ReadCompressedTensors(const Json& json) {
+absl::Status ReadCompressedTensors(const Json& json, QuantizationConfig& config) {
   ConfigReader reader(json, kWhere);
   RefuseUnknownKeys(json, kWhere,
                     {"quant_method", "config_groups", "format", "ignore", "sparsity_config"},
@@ -306,7 +362,6 @@ absl::StatusOr<std::vector<QuantScheme>> ReadCompressedTensors(const Json& json)
                      "run_compressed", "version"},
                     reader);
   CheckNames(kWhere, "ignore", reader);
-  std::vector<QuantScheme> schemes;
   if (const Json* sparsity = reader.Find("sparsity_config"); sparsity != nullptr) {
     const std::string where = StrCat(kWhere, "sparsity_config.");
     ConfigReader inner(*sparsity, where);
@@ -318,32 +373,21 @@ absl::StatusOr<std::vector<QuantScheme>> ReadCompressedTensors(const Json& json)
                                      "naive-quantized", "mixed-precision", "dense", "fakequant"},
                                     "fakequant", reader);
   if (!reader.ok()) return reader.status();
-  if (format == "dense" || format == "fakequant") return schemes;
+  if (format == "dense" || format == "fakequant") return absl::OkStatus();
   const Json* groups = reader.Find("config_groups");
   if (groups == nullptr || !groups->is_object()) {
     return absl::InvalidArgumentError(
         StrCat("config key \"", kWhere, "config_groups\" must be an object"));
   }
+  if (groups->size() > kMostGroups) return TooMany(groups->size(), "groups", kMostGroups);
+  std::vector<std::vector<std::string>> targets;
   for (const auto& [name, group] : groups->items()) {
     const std::string where = StrCat(kWhere, "config_groups.", name, ".");
-    std::optional<QuantScheme> scheme = ReadGroup(group, where, format, reader);
-    if (scheme) schemes.push_back(*std::move(scheme));
+    ReadGroup(group, where, format, config.schemes, targets, reader);
   }
   if (!reader.ok()) return reader.status();
-  return schemes;
-}
-
-// As Python's re.match: from the start of the name, not to its end.
-absl::StatusOr<bool> MatchesPattern(std::string_view pattern, std::string_view name) {
-  absl::StatusOr<Regex> regex = Regex::Compile(StrCat("\\A(?:", pattern, ")"));
-  if (!regex.ok()) {
-    return absl::Status(regex.status().code(), StrCat("quantization_config target ",
-                                                      ShortDump(Json(StrCat("re:", pattern))), ": ",
-                                                      std::string(regex.status().message())));
-  }
-  std::vector<TextSpan> match;
-  Regex::Search(*regex, name.size()).FindAll(name, &match);
-  return !match.empty();
+  // Else there is nothing to choose.
+  return config.schemes.size() > 1 ? AddTargets(targets, config) : absl::OkStatus();
 }
 
 // Where the configs of published folders have it.
@@ -366,11 +410,10 @@ absl::StatusOr<std::optional<QuantizationConfig>> ReadQuantizationConfig(const J
   const std::string method = reader.String("quant_method", "");
   if (!reader.ok()) return reader.status();
   if (method == "mxfp4") return std::nullopt;
-  QuantizationConfig result = {.method = method, .schemes = {}};
+  QuantizationConfig result;
+  result.method = method;
   if (method == "compressed-tensors") {
-    absl::StatusOr<std::vector<QuantScheme>> schemes = ReadCompressedTensors(*json);
-    if (!schemes.ok()) return schemes.status();
-    result.schemes = *std::move(schemes);
+    if (absl::Status status = ReadCompressedTensors(*json, result); !status.ok()) return status;
     return result;
   }
   absl::StatusOr<QuantScheme> scheme = absl::UnimplementedError(
@@ -384,30 +427,44 @@ absl::StatusOr<std::optional<QuantizationConfig>> ReadQuantizationConfig(const J
   return result;
 }
 
-absl::StatusOr<const QuantScheme*> FindScheme(const QuantizationConfig& config,
-                                              std::string_view module) {
-  if (config.schemes.size() == 1) return &config.schemes.front();
-  const auto first = [&](auto matches) -> absl::StatusOr<const QuantScheme*> {
-    for (const QuantScheme& scheme : config.schemes) {
-      for (const std::string& target : scheme.targets) {
-        const absl::StatusOr<bool> found = matches(target);
-        if (!found.ok()) return found.status();
-        if (*found) return &scheme;
-      }
-    }
-    return nullptr;
+SchemeFinder::SchemeFinder(const QuantizationConfig& config, size_t name_bytes) : config_(config) {
+  for (const QuantizationConfig::Pattern& pattern : config.patterns)
+    searches_.emplace_back(pattern.regex, name_bytes);
+}
+
+absl::Status SchemeFinder::Count(std::string_view module) {
+  if (searches_.empty()) return absl::OkStatus();
+  if (module.size() > kLongestName) {
+    return absl::InvalidArgumentError(
+        StrCat("the name of a quantised layer has ", module.size(), " bytes; at most ",
+               kLongestName, " are allowed where quantization_config has \"re:\" targets"));
+  }
+  ++layers_;
+  matched_bytes_ += (module.size() + kNameBytes) * searches_.size();
+  if (matched_bytes_ <= kMostMatchedBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat("quantization_config has ", searches_.size(),
+                                           " \"re:\" targets for at least ", layers_, " layers; ",
+                                           kMostMatchedBytes, " bytes of names, and ", kNameBytes,
+                                           " more for each, may be matched"));
+}
+
+absl::StatusOr<const QuantScheme*> SchemeFinder::Find(std::string_view module) {
+  if (config_.schemes.size() == 1) return &config_.schemes.front();
+  const auto named = [&](std::string_view name) {
+    const auto found = config_.names.find(AbslView(name));
+    return found == config_.names.end() ? nullptr : &config_.schemes[found->second];
   };
-  constexpr std::string_view kPattern = "re:";
-  auto found =
-      first([&](const std::string& target) -> absl::StatusOr<bool> { return target == module; });
-  if (!found.ok() || *found != nullptr) return found;
-  found = first([&](const std::string& target) -> absl::StatusOr<bool> {
-    if (!target.starts_with(kPattern)) return false;
-    return MatchesPattern(std::string_view(target).substr(kPattern.size()), module);
-  });
-  if (!found.ok() || *found != nullptr) return found;
-  return first(
-      [](const std::string& target) -> absl::StatusOr<bool> { return target == "Linear"; });
+  if (const QuantScheme* scheme = named(module); scheme != nullptr) return scheme;
+  if (absl::Status status = Count(module); !status.ok()) return status;
+  std::vector<TextSpan> match;
+  for (size_t i = 0; i < searches_.size(); ++i) {
+    const QuantizationConfig::Pattern& pattern = config_.patterns[i];
+    if (!searches_[i].FindAll(module, &match)) {
+      return BadTarget(pattern.target, ": it takes too many steps to match the names of layers");
+    }
+    if (!match.empty()) return &config_.schemes[pattern.scheme];
+  }
+  return named("Linear");
 }
 
 }  // namespace fairlead

@@ -10,15 +10,19 @@
 // --kv-cache-dtype decides.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/json.h"
+#include "models/regex.h"
 
 namespace fairlead {
 
@@ -41,22 +45,46 @@ struct QuantScheme {
   bool blocks_known = true;     // FP8: the file's scales say whether there are blocks
   bool zeros_less_one = false;  // GPTQ: what is stored is the zero point less one
   bool act_order = false;
-  std::vector<std::string> targets;  // names, "re:" and a regular expression, or "Linear"
 };
 
 struct QuantizationConfig {
   std::string method;                // "gptq"
   std::vector<QuantScheme> schemes;  // none: all weights are plain
+  // Which of several schemes a layer has, in the order of the groups and their targets; none where
+  // there is one scheme.
+  struct Pattern {
+    std::string target;  // "re:" and a regular expression
+    Regex regex;         // at the start of a name, as Python's re.match
+    size_t scheme = 0;
+  };
+  std::vector<Pattern> patterns;
+  absl::flat_hash_map<std::string, size_t> names;  // of layers, or their class, "Linear"
 };
 
 // `config` is a whole config.json. Nothing where it names no quantisation, or one that is not of
-// linear layers (mxfp4, of experts). kInvalidArgument: malformed. kUnimplemented: a method, a
+// linear layers (mxfp4, of experts). kInvalidArgument: malformed, or more groups, names or patterns
+// than a config can need; says how many there are and may be. kUnimplemented: a method, a
 // format or a parameter that we do not know; key, value and what is known.
 absl::StatusOr<std::optional<QuantizationConfig>> ReadQuantizationConfig(const Json& config);
 
-// The scheme that `module` ("model.layers.0.mlp.up_proj") has; as compressed_tensors' match.py:
-// exact names first, then regular expressions, then the class. Null if none matches.
-absl::StatusOr<const QuantScheme*> FindScheme(const QuantizationConfig& config,
-                                              std::string_view module);
+// Finds the schemes of a checkpoint's layers, in time linear in their names' bytes. One thread.
+class SchemeFinder {
+ public:
+  // `config` must outlive it. `name_bytes`: of all layers that will be asked for.
+  SchemeFinder(const QuantizationConfig& config, size_t name_bytes);
+
+  // The scheme that `module` ("model.layers.0.mlp.up_proj") has; as compressed_tensors' match.py:
+  // exact names first, then regular expressions, then the class. Null if none matches.
+  // kInvalidArgument names a pattern that backtracks without end, and says if there are too many
+  // layers for so many patterns.
+  absl::StatusOr<const QuantScheme*> Find(std::string_view module);
+
+ private:
+  absl::Status Count(std::string_view module);
+
+  const QuantizationConfig& config_;
+  std::deque<Regex::Search> searches_;  // of config_.patterns
+  size_t layers_ = 0, matched_bytes_ = 0;
+};
 
 }  // namespace fairlead

@@ -14,7 +14,6 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "kernels/strings.h"
 #include "models/quantization_config.h"
@@ -82,10 +81,6 @@ std::optional<ScaleType> ScaleTypeOf(std::string_view type) {
   return std::nullopt;
 }
 
-std::string Shape(absl::Span<const int64_t> dim) {
-  return StrCat("[", absl::StrJoin(dim, ", "), "]");
-}
-
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The dtype that the model was made for: what its quantised weights become when they are
@@ -121,8 +116,12 @@ class Resolver {
 
   absl::Status Run() {
     if (!duplicate_.empty()) return Error(duplicate_, "comes twice");
-    for (const std::string& name : Names()) {
-      if (absl::Status status = ResolveIfCodes(name); !status.ok()) return status;
+    const std::vector<std::string> names = Names();
+    size_t module_bytes = 0;
+    for (const std::string& name : names) module_bytes += ModuleOf(name).size();
+    SchemeFinder schemes(config_, module_bytes);
+    for (const std::string& name : names) {
+      if (absl::Status status = ResolveIfCodes(name, schemes); !status.ok()) return status;
     }
     const auto is_used = [&](const auto& tensor) {
       return used_.contains(tensor.name) || EndsWithAny(tensor.name, kOfActivations);
@@ -176,10 +175,10 @@ class Resolver {
     return is_codes ? name.substr(0, name.size() - 7) : "";
   }
 
-  absl::Status ResolveIfCodes(const std::string& name) {
+  absl::Status ResolveIfCodes(const std::string& name, SchemeFinder& schemes) {
     const std::string module = ModuleOf(name);
     if (module.empty()) return absl::OkStatus();
-    const absl::StatusOr<const QuantScheme*> found = FindScheme(config_, module);
+    const absl::StatusOr<const QuantScheme*> found = schemes.Find(module);
     if (!found.ok()) return InFile(found.status());
     if (*found == nullptr)
       return Error(name, "is quantised, but is no target of quantization_config's groups");
@@ -258,11 +257,11 @@ class Resolver {
     if (tensor->type != type)
       return Error(name, StrCat("has dtype ", tensor->type, "; it must be ", type));
     if (dim && tensor->dim != absl::MakeConstSpan(*dim)) {
-      return Error(name,
-                   StrCat("has the shape ", Shape(tensor->dim), "; it must be ", Shape(*dim)));
+      return Error(
+          name, StrCat("has the shape ", ShapeText(tensor->dim), "; it must be ", ShapeText(*dim)));
     }
     if (tensor->dim.size() != rank || tensor->elements() == 0) {
-      return Error(name, StrCat("has the shape ", Shape(tensor->dim), "; it must have ", rank,
+      return Error(name, StrCat("has the shape ", ShapeText(tensor->dim), "; it must have ", rank,
                                 " dimensions and elements"));
     }
     return *tensor;
@@ -310,8 +309,8 @@ class Resolver {
     if (scales == nullptr) return Error(scales_name, "is missing");
     if (absl::Status status = SetScaleType(scales_name, *scales, m); !status.ok()) return status;
     if (const int64_t dim[] = {m.groups, m.rows}; scales->dim != absl::MakeConstSpan(dim)) {
-      return Error(scales_name,
-                   StrCat("has the shape ", Shape(scales->dim), "; it must be ", Shape(dim)));
+      return Error(scales_name, StrCat("has the shape ", ShapeText(scales->dim), "; it must be ",
+                                       ShapeText(dim)));
     }
     m.scale_row_step = 1;
     m.scale_group_step = m.rows;
@@ -334,8 +333,8 @@ class Resolver {
                                               : absl::OkStatus();
     }
     if (tensor->type != "I32" || tensor->dim.size() != 1 || tensor->dim[0] != m.cols) {
-      return Error(
-          name, StrCat("is ", tensor->type, Shape(tensor->dim), "; it must be I32[", m.cols, "]"));
+      return Error(name, StrCat("is ", tensor->type, ShapeText(tensor->dim), "; it must be I32[",
+                                m.cols, "]"));
     }
     auto groups = std::make_shared<std::vector<int32_t>>(static_cast<size_t>(m.cols));
     std::memcpy(groups->data(), tensor->data, tensor->bytes);
@@ -366,8 +365,8 @@ class Resolver {
     const auto want = absl::MakeConstSpan(dim);
     const bool one = row_blocks * m.groups == 1 && scales->elements() == 1;
     if (!one && scales->dim != want && !(m.groups == 1 && scales->dim == want.first(1))) {
-      return Error(name,
-                   StrCat("has the shape ", Shape(scales->dim), "; it must be ", Shape(want)));
+      return Error(
+          name, StrCat("has the shape ", ShapeText(scales->dim), "; it must be ", ShapeText(want)));
     }
     m.scale_row_step = m.block_rows >= m.rows ? 0 : m.groups;
     m.scale_group_step = 1;
@@ -388,7 +387,7 @@ class Resolver {
                zeros->type == "I32" && zeros->dim == absl::MakeConstSpan(dim)) {
       m.zero_layout = ZeroLayout::kPackedRows;
     } else {
-      return Error(name, StrCat("is ", zeros->type, Shape(zeros->dim),
+      return Error(name, StrCat("is ", zeros->type, ShapeText(zeros->dim),
                                 "; it must be a byte for each scale, or packed along the rows"));
     }
     m.zeros = zeros->data;
@@ -419,8 +418,8 @@ class Resolver {
     const int64_t per_word = 32 / m.bits;
     const int64_t most = codes->dim[1] * per_word;
     if (dim[0] != codes->dim[0] || dim[1] > most || dim[1] <= most - per_word) {
-      return Error(module + ".weight_shape", StrCat("is ", Shape(dim), ", but ", Quoted(name),
-                                                    " has the shape ", Shape(codes->dim)));
+      return Error(module + ".weight_shape", StrCat("is ", ShapeText(dim), ", but ", Quoted(name),
+                                                    " has the shape ", ShapeText(codes->dim)));
     }
     m.rows = dim[0];
     m.cols = dim[1];

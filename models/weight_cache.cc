@@ -11,7 +11,6 @@
 #include <cerrno>
 #include <filesystem>
 #include <map>
-#include <numeric>
 #include <random>
 #include <set>
 #include <system_error>
@@ -22,8 +21,6 @@
 #include "absl/time/clock.h"
 #include "kernels/check.h"
 #include "kernels/strings.h"
-#include "models/fused_experts.h"
-#include "models/mapped_weights.h"
 
 namespace fairlead {
 namespace {
@@ -85,43 +82,6 @@ uint64_t LayoutFingerprint(const WeightSource& source, Device& device) {
   return hash;
 }
 
-// Of how fused experts are split, which the model does itself: known ones, in both forms.
-uint64_t FusedExpertsFingerprint() {
-  std::vector<uint8_t> bytes(192);
-  std::iota(bytes.begin(), bytes.end(), uint8_t{0});
-  const auto* data = reinterpret_cast<const std::byte*>(bytes.data());
-  const auto fused = [&](const char* name, std::vector<int64_t> dim) {
-    return WeightInfo{
-        .name = name, .file_name = name, .dim = std::move(dim), .data = data, .bytes = 192};
-  };
-  const auto packed = [&](const char* name, std::vector<int64_t> dim, size_t size) {
-    return SkippedTensor{
-        .name = name, .dtype = "U8", .dim = std::move(dim), .data = data, .bytes = size};
-  };
-  const auto source = MakeMappedWeights(
-      {.format = WeightFormat::kSafetensors,
-       .path = {},
-       .files = {},
-       .tensors = {fused("0.mlp.experts.gate_up_proj", {2, 3, 8}),
-                   fused("0.mlp.experts.down_proj", {2, 8, 3})},
-       .skipped = {packed("1.mlp.experts.gate_up_proj_blocks", {2, 4, 1, 16}, 128),
-                   packed("1.mlp.experts.gate_up_proj_scales", {2, 4, 1}, 8)},
-       .config = {},
-       .metadata = {}});
-  FAIRLEAD_CHECK(source.ok());
-  const auto split = SplitFusedExperts(**source);
-  FAIRLEAD_CHECK(split.ok());
-  uint64_t hash = 0;
-  for (const char* name : {"0.mlp.experts.gate_proj.weight", "0.mlp.experts.up_proj.weight",
-                           "0.mlp.experts.down_proj.weight", "1.mlp.experts.gate_proj.weight",
-                           "1.mlp.experts.up_proj.weight"}) {
-    const WeightInfo* info = (*split)->Find(name);
-    const WeightBytes made(*info);
-    hash = XXH3_64bits_withSeed(made.data(), info->bytes, hash);
-  }
-  return hash;
-}
-
 // Of tensors that are made from another form when they are read: which they are, and what is made
 // of the first rows of the smallest of each form, since another version may make other bytes of
 // them.
@@ -142,7 +102,7 @@ uint64_t FormsFingerprint(const WeightSource& source) {
     const size_t bytes = static_cast<size_t>(rows) * RowBytes(tensor->dtype, tensor->dim.back());
     hash = XXH3_64bits_withSeed(made.data(), bytes, hash);
   }
-  return hash ^ FusedExpertsFingerprint();
+  return hash;
 }
 
 std::string IdentityOf(const WeightSource& source, Device& device) {

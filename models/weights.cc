@@ -6,7 +6,9 @@
 #include <cerrno>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_join.h"
 #include "kernels/strings.h"
+#include "models/fused_experts.h"
 #include "models/gguf.h"
 #include "models/safetensors.h"
 
@@ -29,12 +31,19 @@ WeightBytes::WeightBytes(const WeightInfo& info, int64_t first, int64_t rows) {
   data_ = made_.get();
 }
 
+std::string ShapeText(absl::Span<const int64_t> dim) {
+  return StrCat("[", absl::StrJoin(dim, ", "), "]");
+}
+
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& path) {
   struct stat info = {};
   if (stat(path.c_str(), &info) != 0) {
     return absl::ErrnoToStatus(errno, StrCat("cannot open model ", path));
   }
-  if (S_ISDIR(info.st_mode)) return OpenSafetensorsFolder(path);
+  if (S_ISDIR(info.st_mode)) {
+    auto folder = OpenSafetensorsFolder(path);
+    return folder.ok() ? SplitFusedExperts(*std::move(folder)) : std::move(folder);
+  }
   if (absl::EndsWith(path, ".safetensors")) {
     return absl::InvalidArgumentError(
         StrCat(path, ": give the folder that holds it and config.json, not the file"));

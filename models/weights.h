@@ -35,6 +35,8 @@ struct WeightInfo {
   // several at once; not after the source is gone. Neighbouring rows are cheaper together.
   std::function<void(int64_t first, int64_t rows, std::byte* out)> make = {};
   std::string file_dtype = {};  // as the file calls that form ("IQ3_S"); empty: dtype's name
+  // What --weight-dtype has made this of (convert_weights.h); lives as long as the source.
+  const WeightInfo* converted_from = nullptr;
 
   int64_t rows() const;
 };
@@ -62,6 +64,9 @@ struct SkippedTensor {
   size_t bytes = 0;
 };
 
+// For messages: "[2, 32]".
+std::string ShapeText(absl::Span<const int64_t> dim);
+
 enum class WeightFormat { kGguf, kSafetensors };
 
 class WeightSource {
@@ -87,10 +92,12 @@ class WeightSource {
   virtual absl::Span<const MmapFile> files() const { return {}; }
 };
 
-// Opens a GGUF file or a Hugging Face folder. Every size, count and offset is checked against the
-// file with overflow-safe arithmetic before it is used. Errors name the file, the tensor or key,
-// and the offset: kNotFound (no such path), kInvalidArgument (truncated, lying or malformed),
-// kUnimplemented (a dtype or version we lack; the message lists the known ones).
+// Opens a GGUF file or a Hugging Face folder; quantised weights of folders are tensors of a dtype
+// of ours (quantized_tensors.h), and so are fused experts (fused_experts.h). Every size, count and
+// offset is checked against the file with overflow-safe arithmetic before it is used. Errors name
+// the file, the tensor or key, and the offset: kNotFound (no such path), kInvalidArgument
+// (truncated, lying or malformed), kUnimplemented (a dtype or version we lack; the message lists
+// the known ones).
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& path);
 
 }  // namespace fairlead

@@ -9,8 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "kernels/device.h"
 #include "kernels/strings.h"
-#include "models/decoder_parts.h"
-#include "models/fused_experts.h"
+#include "models/latent_attention.h"
 #include "models/model.h"
 #include "models/quantization_config.h"
 #include "models/registry.h"
@@ -33,48 +32,29 @@ struct InspectOptions {
   int concurrency = 1;
 };
 
-// What a model's weights are made of: the file's tensors, and experts that are made of such as are
-// no tensors by themselves.
+// What a model's weights become when they are loaded: the source's tensors, or others that are made
+// of them.
 struct Contents {
-  std::unique_ptr<WeightSource> split;  // owns what is made; may be null
-  std::vector<const WeightInfo*> tensors;
-  std::set<std::string> used;  // of WeightSource::skipped()
+  std::unique_ptr<WeightSource> made;  // may be null
+  absl::Span<const WeightInfo> tensors;
 };
 
-void AddMadeExperts(const ParameterLoader::ExpertsSpec& spec, const WeightSource& source,
-                    Contents& contents) {
-  for (const std::vector<std::string>& modules : spec.modules) {
-    for (const std::string& module : modules) {
-      const WeightInfo* made = contents.split->Find(module + ".weight");
-      if (made == nullptr || source.Find(made->file_name) != nullptr) continue;
-      contents.tensors.push_back(made);
-      const std::string stem = made->file_name.substr(0, made->file_name.rfind('_'));
-      contents.used.insert({stem + "_blocks", stem + "_scales"});
-    }
-  }
-}
-
 absl::StatusOr<Contents> ContentsOf(const WeightSource& source, const ModelConfig* config) {
-  Contents contents;
-  for (const WeightInfo& tensor : source.tensors()) contents.tensors.push_back(&tensor);
-  if (config == nullptr || config->experts.names != ExpertNames::kGptOss) return contents;
-  auto split = SplitFusedExperts(source);
-  if (!split.ok()) return split.status();
-  contents.split = *std::move(split);
-  for (int i = 0; i < config->layers; ++i) {
-    if (!config->layer[i].experts) continue;
-    AddMadeExperts(GateUpExpertsOf(*config, i), source, contents);
-    AddMadeExperts(DownExpertsOf(*config, i), source, contents);
-  }
+  Contents contents{.made = nullptr, .tensors = source.tensors()};
+  if (config == nullptr || !config->is_latent()) return contents;
+  auto made = ExpandLatentWeights(source, *config);
+  if (!made.ok()) return made.status();
+  contents.made = *std::move(made);
+  contents.tensors = contents.made->tensors();
   return contents;
 }
 
 Json DtypeCounts(const Contents& contents) {
   std::map<std::string, std::pair<int64_t, uint64_t>> counts;  // tensors, bytes
-  for (const WeightInfo* tensor : contents.tensors) {
-    auto& [tensors, bytes] = counts[std::string(Info(tensor->dtype).name)];
+  for (const WeightInfo& tensor : contents.tensors) {
+    auto& [tensors, bytes] = counts[std::string(Info(tensor.dtype).name)];
     ++tensors;
-    bytes += tensor->bytes;
+    bytes += tensor.bytes;
   }
   Json json = Json::object();
   for (const auto& [name, count] : counts)
@@ -85,9 +65,9 @@ Json DtypeCounts(const Contents& contents) {
 // Of tensors that are made from another form: as the file has them, and as what they are computed.
 Json FormCounts(const Contents& contents) {
   std::map<std::string, int64_t> counts;
-  for (const WeightInfo* tensor : contents.tensors) {
-    if (tensor->make && !tensor->file_dtype.empty())
-      ++counts[StrCat(tensor->file_dtype, " as ", Info(tensor->dtype).name)];
+  for (const WeightInfo& tensor : contents.tensors) {
+    if (tensor.make && !tensor.file_dtype.empty())
+      ++counts[StrCat(tensor.file_dtype, " as ", Info(tensor.dtype).name)];
   }
   Json json = Json::object();
   for (const auto& [form, count] : counts) json[form] = count;
@@ -96,7 +76,7 @@ Json FormCounts(const Contents& contents) {
 
 uint64_t BytesOf(const Contents& contents) {
   uint64_t bytes = 0;
-  for (const WeightInfo* tensor : contents.tensors) bytes += tensor->bytes;
+  for (const WeightInfo& tensor : contents.tensors) bytes += tensor.bytes;
   return bytes;
 }
 
@@ -105,12 +85,13 @@ struct ParameterCounts {
   int64_t active = 0;  // that one token is multiplied with, of the experts those it takes
 };
 
-ParameterCounts CountParameters(const Contents& contents, const ModelConfig* config) {
+// Of the model as it is published, whatever is made of it.
+ParameterCounts CountParameters(const WeightSource& source, const ModelConfig* config) {
   int64_t others = 0, experts = 0;
-  for (const WeightInfo* tensor : contents.tensors) {
+  for (const WeightInfo& tensor : source.tensors()) {
     int64_t count = 1;
-    for (const int64_t dim : tensor->dim) count *= dim;
-    (tensor->name.find(".experts.") == std::string::npos ? others : experts) += count;
+    for (const int64_t dim : tensor.dim) count *= dim;
+    (tensor.name.find(".experts.") == std::string::npos ? others : experts) += count;
   }
   const int count = config == nullptr ? 0 : config->experts.count;
   return {.total = others + experts,
@@ -161,10 +142,8 @@ absl::StatusOr<Json> Memory(const InspectOptions& options, const Contents& conte
               {"total", BytesOf(contents) + kv + scratch}};
 }
 
-void NoteWeights(const WeightSource& source, const Contents& contents, const Json& converted,
-                 Json& unusual) {
+void NoteWeights(const WeightSource& source, const Json& converted, Json& unusual) {
   for (const SkippedTensor& tensor : source.skipped()) {
-    if (contents.used.contains(tensor.name)) continue;
     unusual.push_back(StrCat("tensor ", tensor.name, " has dtype ", tensor.dtype, ": not used"));
   }
   if (source.format() == WeightFormat::kSafetensors) {
@@ -188,7 +167,7 @@ absl::StatusOr<Json> Inspect(const InspectOptions& options) {
     contents = ContentsOf(source, nullptr);
   }
   const ModelConfig* known = config.ok() ? &*config : nullptr;
-  const ParameterCounts parameters = CountParameters(*contents, known);
+  const ParameterCounts parameters = CountParameters(source, known);
   Json unusual = Json::array();
   Json report = {{"path", source.path()},
                  {"format", source.format() == WeightFormat::kGguf ? "gguf" : "safetensors"},
@@ -196,7 +175,7 @@ absl::StatusOr<Json> Inspect(const InspectOptions& options) {
                  {"supported", config.ok()},
                  {"parameters", parameters.total},
                  {"active_parameters", parameters.active},
-                 {"tensors", contents->tensors.size()},
+                 {"tensors", source.tensors().size()},
                  {"dtypes", DtypeCounts(*contents)},
                  {"converted", FormCounts(*contents)},
                  {"shape", nullptr},
@@ -210,7 +189,7 @@ absl::StatusOr<Json> Inspect(const InspectOptions& options) {
   } else {
     unusual.push_back(StrCat("not supported: ", std::string(config.status().message())));
   }
-  NoteWeights(source, *contents, report["converted"], unusual);
+  NoteWeights(source, report["converted"], unusual);
   report["tokenizer"] = TokenizerInfo(source, unusual);
   report["chat_template"] = TemplateInfo(source, unusual);
   report["unusual"] = std::move(unusual);

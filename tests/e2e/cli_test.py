@@ -338,6 +338,22 @@ class CliTest(unittest.TestCase):
         blocks = 2 * 4 * 3 * 64 * 96 // 32
         self.assertEqual(report["dtypes"]["mxfp4"], {"tensors": 2 * 3, "bytes": 17 * blocks})
         self.assertEqual(report["memory"]["weights"], 17 * blocks + 2 * (report["parameters"] - 32 * blocks))
+        self.assertEqual(report["converted"], {})
+        half = self.inspect(harness.golden("models", "gpt-oss-bf16"), "--weight-dtype", "q8_0")
+        self.assertEqual(half["converted"], {"bf16 as q8_0": 2 + 2 * (4 + 3)})  # all matrices but the routers
+        matrices = 2 * 512 * 64 + 2 * (3 * 128 * 64 + 4 * 3 * 64 * 96)
+        self.assertEqual(half["memory"]["weights"], matrices * 34 // 32 + 2 * (half["parameters"] - matrices))
+
+    def test_inspect_latent_attention(self):
+        # Memory is of what is made: v of 8 elements a head filled up to 16, and rows for the part of k that rotates.
+        report = self.inspect(harness.golden("models", "deepseek-v2-lite"))
+        made = 32 * 4 * 16 + 2 * 4 * 16 * (16 + 8)
+        held = 32 * 4 * 8 + 4 * (8 + 8) * 16
+        self.assertEqual(report["memory"]["weights"], 4 * (report["parameters"] + 2 * (made - held)))
+        self.assertEqual(report["dtypes"], {"f32": {"tensors": report["tensors"], "bytes": report["memory"]["weights"]}})
+        half = self.inspect(harness.golden("models", "deepseek-v2-lite"), "--weight-dtype", "bf16")
+        self.assertEqual(half["parameters"], report["parameters"])
+        self.assertEqual(half["converted"], {"f32 as bf16": half["dtypes"]["bf16"]["tensors"]})
 
     def test_inspect_text_of_folders(self):
         folder = self.folder_with_tokenizer()

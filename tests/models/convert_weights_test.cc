@@ -108,6 +108,19 @@ TEST(ConvertWeightsTest, VectorsRoutersAndStacksStayAsTheyAre) {
   EXPECT_FALSE((*source)->files().empty());  // the weight cache wants them
 }
 
+TEST(ConvertWeightsTest, StackedExpertsAreMatrices) {
+  const TemporaryFolder folder;
+  auto source = ConvertWeights(
+      Folder(folder, {{"model.layers.0.mlp.experts.up_proj.weight", "F32", {2, 2, 32}, Zeros(512)},
+                      {"model.conv.weight", "F32", {2, 2, 32}, Zeros(512)}}),
+      DType::kQ8_0);
+  ASSERT_TRUE(source.ok()) << source.status();
+  const WeightInfo* experts = (*source)->Find("model.layers.0.mlp.experts.up_proj.weight");
+  EXPECT_EQ(experts->dtype, DType::kQ8_0);
+  EXPECT_EQ(experts->bytes, 2 * 2 * RowBytes(DType::kQ8_0, 32));
+  EXPECT_EQ((*source)->Find("model.conv.weight")->dtype, DType::kF32);
+}
+
 TEST(ConvertWeightsTest, RowsThatAreNoBlocksAreRefusedByName) {
   const TemporaryFolder folder;
   const auto source =

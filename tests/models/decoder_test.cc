@@ -205,6 +205,30 @@ TEST(DecoderLoadTest, AsManyLayersStayOnTheDeviceAsFit) {
   EXPECT_EQ(resident(0), 0);
 }
 
+// All of the vectors, biases of experts included, lie on the device whatever else does.
+TEST(DecoderLoadTest, ResidentLayersLeaveRoomForVectors) {
+  const std::unique_ptr<Device> simt = Open("host-simt:32", Numerics::kPrecise);
+  auto source = OpenWeights(GoldenCheckpoint::Folder("gpt-oss-bf16"));
+  ASSERT_TRUE(source.ok()) << source.status();
+  const auto whole = LoadModel(**source, *simt, kMaxTokens);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  constexpr size_t kLayers = 2, kHidden = 64, kFfn = 96, kExperts = 4, kHeads = 4, kHeadDim = 32;
+  const size_t page = simt->PackedBytes(DType::kBF16, 1, 32, 1);
+  const size_t matrices = kLayers * 5 * page;  // qkv, o, the router, two of experts
+  const size_t biases = kHidden + 2 * kHeads * kHeadDim + kExperts * (1 + 2 * kFfn + kHidden);
+  const size_t layer = 2 * kHidden + kHeads + biases;
+  const size_t vectors = 4 * (kLayers * layer + kHidden + kMaxTokens * kHeadDim);
+  const size_t needed = (*whole)->ScratchBytes(kMaxTokens, 8) + vectors + matrices;
+  for (const size_t lacking : {0, 4}) {
+    SmallDevice device(*simt, needed - lacking);
+    auto model = LoadModel(
+        **source, device, kMaxTokens, nullptr,
+        {.resident = std::nullopt, .kept_bytes = 0, .max_tokens = kMaxTokens, .max_rows = 8});
+    ASSERT_TRUE(model.ok()) << model.status();
+    EXPECT_EQ((*model)->resident_layers() == kLayers, lacking == 0);
+  }
+}
+
 TEST(DecoderLoadTest, UnknownPathIsNotFound) {
   EXPECT_EQ(ModelRunner::Open(GoldenCheckpoint::Folder("no-such-model"), Cpu(Numerics::kFloat32),
                               kMaxTokens)

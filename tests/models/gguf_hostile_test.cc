@@ -387,7 +387,10 @@ uint64_t Exercise(const WeightSource& source) {
     sum += source.Find(tensor.name) == &tensor ? 1 : 0;
   }
   const auto config = LoadModelConfig(source);
-  if (config.ok()) sum += RopeInverseFrequencies(*config).size();
+  if (config.ok()) {
+    for (const RopeConfig& rope : config->ropes)
+      sum += RopeInverseFrequencies(rope, config->max_positions).size();
+  }
   return sum;
 }
 

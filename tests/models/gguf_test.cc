@@ -115,7 +115,8 @@ TEST(GgufTest, TranslatesTheConfig) {
   EXPECT_FALSE(parsed->qkv_bias);
   EXPECT_EQ(parsed->ropes[0].pairing, RopePairing::kAdjacent);
   // theta^(-2i/16) / divisor, theta = 10^4: 10^(-i/2).
-  const std::vector<float> frequencies = RopeInverseFrequencies(*parsed);
+  const std::vector<float> frequencies =
+      RopeInverseFrequencies(parsed->ropes[0], parsed->max_positions);
   ASSERT_EQ(frequencies.size(), 8u);
   EXPECT_FLOAT_EQ(frequencies[0], 1.0f);
   EXPECT_FLOAT_EQ(frequencies[2], 0.1f / 1.5f);

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "kernels/half.h"
+#include "models/convert_weights.h"
 #include "models/dummy_weights.h"
 #include "models/model.h"
 #include "models/overlay_weights.h"
@@ -89,7 +90,11 @@ TEST_P(LatentAttentionTest, MadeMatricesHoldTheFilesValues) {
   EXPECT_EQ(find("kv_heads")->dim, (std::vector<int64_t>{2 * kHeads * kHeadDim, kRank + kRope}));
   EXPECT_EQ(find("o_heads")->dim, (std::vector<int64_t>{kHidden, kHeads * kHeadDim}));
   const Values q(find("q_heads")), kv(find("kv_heads")), o(find("o_heads"));
-  const Values q_b(find("q_b_proj")), kv_b(find("kv_b_proj")), o_proj(find("o_proj"));
+  const auto of_file = [&](const char* name) {
+    EXPECT_EQ((*made)->Find(std::string(kPrefix) + name + ".weight"), nullptr) << name;
+    return source->Find(std::string(kPrefix) + name + ".weight");
+  };
+  const Values q_b(of_file("q_b_proj")), kv_b(of_file("kv_b_proj")), o_proj(of_file("o_proj"));
   for (int h = 0; h < kHeads; ++h) {
     for (int i = 0; i < kHeadDim; ++i) {
       const int row = h * kHeadDim + i, v_row = kHeads * kHeadDim + row;
@@ -116,6 +121,42 @@ INSTANTIATE_TEST_SUITE_P(DTypes, LatentAttentionTest,
                          testing::Values(DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0,
                                          DType::kQ4_0, DType::kQ5_1),
                          [](const auto& info) { return std::string(Info(info.param).name); });
+
+// --weight-dtype: what is filled up keeps the dtype, and is rounded once. Rows of kv_heads are no
+// multiple of a block here: they stay as the file has them.
+TEST(LatentAttentionTest, ConvertedMatricesStayConverted) {
+  const std::unique_ptr<WeightSource> source = Dummy(DType::kBF16);
+  const auto converted = ConvertWeights(Dummy(DType::kBF16), DType::kQ4_0);
+  ASSERT_TRUE(converted.ok()) << converted.status();
+  const auto config = LoadModelConfig(**converted);
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto made = ExpandLatentWeights(**converted, *config);
+  ASSERT_TRUE(made.ok()) << made.status();
+  const auto find = [&](const WeightSource& from, const char* name) {
+    const WeightInfo* info = from.Find(std::string(kPrefix) + name + ".weight");
+    EXPECT_NE(info, nullptr) << name;
+    return info;
+  };
+  const WeightInfo& out = *find(**made, "o_heads");
+  EXPECT_EQ(out.dtype, DType::kQ4_0);
+  EXPECT_EQ(out.file_dtype, "bf16");
+  EXPECT_EQ(find(**made, "q_heads")->dtype, DType::kQ4_0);
+  EXPECT_EQ(find(**made, "kv_heads")->dtype, DType::kBF16);
+  // A head's values are one block, and so are the zeros behind them.
+  const Values o(&out), o_proj(find(**converted, "o_proj"));
+  const Values kv(find(**made, "kv_heads")), kv_b(find(*source, "kv_b_proj"));
+  for (int h = 0; h < kHeads; ++h) {
+    for (int i = 0; i < kHeadDim; ++i) {
+      for (int r = 0; r < kHidden; ++r) {
+        ASSERT_EQ(o(r, h * kHeadDim + i), i < kValue ? o_proj(r, h * kValue + i) : 0) << r;
+      }
+      if (i >= kValue) continue;
+      for (int c = 0; c < kRank; ++c) {
+        ASSERT_EQ(kv((kHeads + h) * kHeadDim + i, c), kv_b(h * (kNope + kValue) + kNope + i, c));
+      }
+    }
+  }
+}
 
 TEST(LatentAttentionTest, ADummyModelLoads) {
   const auto device = OpenDevice("cpu", {.threads = 1});

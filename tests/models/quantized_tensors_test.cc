@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ctime>
 #include <map>
 #include <random>
 #include <tuple>
@@ -401,6 +402,82 @@ TEST_F(QuantizedFolder, GroupsAreChosenByTheirTargets) {
           AllOf(HasSubstr("\"m.weight_packed\""), HasSubstr("no target")));
   Refused(config("re:.*n", "m"), PackedParts(), kMalformed, HasSubstr("is not of the format"));
   Refused(config("re:(", "re:n"), PackedParts(), kMalformed, HasSubstr("re:("));
+}
+
+std::string TwoGroups(const Json& targets) {
+  const Json weights = {{"num_bits", 4}, {"strategy", "group"}, {"group_size", 16}};
+  return DumpJson({{"quant_method", "compressed-tensors"},
+                   {"format", "pack-quantized"},
+                   {"config_groups",
+                    {{"a", {{"targets", targets}, {"weights", weights}}},
+                     {"b", {{"targets", {"Linear"}}, {"weights", weights}}}}}});
+}
+
+Json Targets(size_t count, const std::string& before, const std::string& after = "") {
+  Json targets = Json::array();
+  for (size_t i = 0; i < count; ++i) targets.push_back(absl::StrCat(before, i, after));
+  return targets;
+}
+
+TEST_F(QuantizedFolder, TooManyTargets) {
+  const Parts parts = PackedParts();
+  const auto refused = [&](const std::string& config, const char* count, const char* most) {
+    Refused(config, parts, kMalformed, AllOf(HasSubstr(count), HasSubstr(most)));
+  };
+  ASSERT_TRUE(Open(TwoGroups(Targets(256, "re:x")), parts).ok());
+  refused(TwoGroups(Targets(257, "re:x")), "config_groups\" has 257 \"re:\" targets",
+          "at most 256");
+  refused(TwoGroups(Targets(131'073, "x")), "a.targets\" has 131073 entries", "at most 131072");
+  refused(TwoGroups({"re:" + std::string(1025, 'x')}), "has 1025 bytes", "at most 1024");
+  Json config = Json::parse(TwoGroups({"x"}));
+  config["ignore"] = Targets(131'073, "x");
+  refused(DumpJson(config), "ignore\" has 131073 entries", "at most 131072");
+  config.erase("ignore");
+  for (int i = 0; i < 255; ++i)
+    config["config_groups"][absl::StrCat("c", i)] = config["config_groups"]["a"];
+  refused(DumpJson(config), "config_groups\" has 257 groups", "at most 256");
+}
+
+// Layers that share their parts' bytes' sizes, with names from `before`, a number and `after`.
+Parts PackedLayers(int count, const std::string& before, const std::string& after) {
+  Parts parts;
+  for (int i = 0; i < count; ++i) {
+    for (const auto& [name, part] : PackedParts())
+      parts[absl::StrCat(before, i, after, name.substr(1))] = part;
+  }
+  return parts;
+}
+
+// Seconds of the processor's, not of a clock: other work does not count.
+double ProcessorSeconds(const auto& work) {
+  const std::clock_t start = std::clock();
+  work();
+  return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+}
+
+TEST_F(QuantizedFolder, ManyPatternsForManyLayers) {
+  const Json targets = Targets(256, "re:.*self_attn.*layers\\.", "\\..*(q|k|v)_proj");
+  const Parts parts = PackedLayers(4000, "model.layers.", ".self_attn.q_proj");
+  EXPECT_LT(ProcessorSeconds([&] { EXPECT_TRUE(Open(TwoGroups(targets), parts).ok()); }), 20);
+  const Parts more = PackedLayers(12'000, "model.layers.", ".self_attn.q_proj");
+  Refused(TwoGroups(targets), more, kMalformed,
+          AllOf(HasSubstr("256 \"re:\" targets for at least 1"), HasSubstr("268435456")));
+  Refused(TwoGroups({"re:x"}), PackedLayers(1, std::string(600, 'm'), ""), kMalformed,
+          AllOf(HasSubstr("601 bytes"), HasSubstr("at most 512")));
+}
+
+TEST_F(QuantizedFolder, PatternsThatBacktrackWithoutEnd) {
+  const Parts parts = PackedLayers(1, std::string(400, 'a'), "");
+  // The name holds each of their letters: PCRE2 cannot see at once that there is no match.
+  for (const char* pattern :
+       {"re:(a|aa)+$", "re:(a+)+0a", "re:.*.*.*.*.*.*.*.*0a", "re:a*a*a*a*a*a*0a"}) {
+    const double seconds = ProcessorSeconds([&] {
+      const auto source = Open(TwoGroups({pattern}), parts);
+      EXPECT_THAT(std::string(source.status().message()),
+                  AllOf(HasSubstr(pattern), HasSubstr("too many steps")));
+    });
+    EXPECT_LT(seconds, 10) << pattern;
+  }
 }
 
 struct Refusal {
