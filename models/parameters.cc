@@ -12,10 +12,6 @@
 namespace fairlead {
 namespace {
 
-std::string Shape(absl::Span<const int64_t> dim) {
-  return absl::StrCat("[", absl::StrJoin(dim, ", "), "]");
-}
-
 // Norms and biases come in one of the plain types; nothing else is a vector.
 absl::StatusOr<std::vector<float>> ToF32(const WeightInfo& info, int64_t size) {
   std::vector<float> out(static_cast<size_t>(size));
@@ -102,8 +98,8 @@ absl::StatusOr<const WeightInfo*> RequireTensor(const WeightSource& source, cons
   }
   if (info->dim != dim) {
     return absl::InvalidArgumentError(absl::StrCat(source.path(), ": tensor ", info->file_name,
-                                                   " has the shape ", Shape(info->dim),
-                                                   ", the config asks for ", Shape(dim)));
+                                                   " has the shape ", ShapeText(info->dim),
+                                                   ", the config asks for ", ShapeText(dim)));
   }
   return info;
 }

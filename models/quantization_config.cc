@@ -20,7 +20,8 @@ constexpr size_t kMostNames = 1 << 17;  // of one list
 constexpr size_t kMostPatterns = 256, kLongestPattern = 1024;
 // Of layers whose names are matched with patterns: bytes of a name, and of all names with all
 // patterns, each name counting kNameBytes more.
-constexpr size_t kLongestName = 512, kMostMatchedBytes = size_t{1} << 28, kNameBytes = 64;
+constexpr size_t kLongestName = 512, kMostMatchedBytes = size_t{1} << 26, kNameBytes = 64;
+constexpr int64_t kBaseSteps = 1 << 16;  // of a pattern: Regex::Search
 constexpr std::string_view kPattern = "re:";
 constexpr int kDefaultFp8Block = 128;  // as transformers
 constexpr char kMethods[] = "fp8, gptq, awq, compressed-tensors, mxfp4";
@@ -429,7 +430,7 @@ absl::StatusOr<std::optional<QuantizationConfig>> ReadQuantizationConfig(const J
 
 SchemeFinder::SchemeFinder(const QuantizationConfig& config, size_t name_bytes) : config_(config) {
   for (const QuantizationConfig::Pattern& pattern : config.patterns)
-    searches_.emplace_back(pattern.regex, name_bytes);
+    searches_.emplace_back(pattern.regex, name_bytes, kBaseSteps);
 }
 
 absl::Status SchemeFinder::Count(std::string_view module) {

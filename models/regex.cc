@@ -97,11 +97,11 @@ struct Regex::Search::State {
   int64_t steps_left;
 };
 
-Regex::Search::Search(const Regex& regex, size_t text_bytes)
+Regex::Search::Search(const Regex& regex, size_t text_bytes, int64_t base_steps)
     : state_(std::make_unique<State>(
           State{regex.compiled_->code.get(), MatchDataPtr(pcre2_match_data_create(1, nullptr)),
                 MatchContextPtr(pcre2_match_context_create(nullptr)),
-                kBaseSteps + kStepsPerByte * static_cast<int64_t>(text_bytes)})) {
+                base_steps + kStepsPerByte * static_cast<int64_t>(text_bytes)})) {
   FAIRLEAD_CHECK(state_->data != nullptr && state_->context != nullptr);
   pcre2_set_heap_limit(state_->context.get(), kHeapLimitKib);
 }

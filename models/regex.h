@@ -41,12 +41,12 @@ class Regex {
   class Search {
    public:
     // `text_bytes`: of all parts together.
-    Search(const Regex& regex, size_t text_bytes);
+    Search(const Regex& regex, size_t text_bytes, int64_t base_steps = kBaseSteps);
     ~Search();
 
     // Appends the matches, left to right and disjoint; an empty match right behind the previous one
     // is skipped. `text` must be valid UTF-8. Backtracking is bounded: all calls together have
-    // kBaseSteps + kStepsPerByte * text_bytes steps, beyond kFreeSteps for each position of the
+    // base_steps + kStepsPerByte * text_bytes steps, beyond kFreeSteps for each position of the
     // text, and kHeapLimitKib of memory. Who needs more gets no match from there on (the rest
     // counts as unmatched, none of it is lost), and false. This ends exponential patterns at once;
     // a step is PCRE2's and may run over a repeated character, so that a pattern made for it,

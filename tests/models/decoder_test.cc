@@ -219,13 +219,13 @@ TEST(DecoderLoadTest, ResidentLayersLeaveRoomForVectors) {
   const size_t layer = 2 * kHidden + kHeads + biases;
   const size_t vectors = 4 * (kLayers * layer + kHidden + kMaxTokens * kHeadDim);
   const size_t needed = (*whole)->ScratchBytes(kMaxTokens, 8) + vectors + matrices;
-  for (const size_t lacking : {0, 4}) {
+  for (const size_t lacking : {size_t{0}, size_t{4}}) {
     SmallDevice device(*simt, needed - lacking);
     auto model = LoadModel(
         **source, device, kMaxTokens, nullptr,
         {.resident = std::nullopt, .kept_bytes = 0, .max_tokens = kMaxTokens, .max_rows = 8});
     ASSERT_TRUE(model.ok()) << model.status();
-    EXPECT_EQ((*model)->resident_layers() == kLayers, lacking == 0);
+    EXPECT_EQ((*model)->resident_layers() == static_cast<int>(kLayers), lacking == 0);
   }
 }
 

@@ -151,7 +151,7 @@ TEST_F(FusedFolder, ShapesThatCannotBe) {
       blocks({0, 2, kHuge, 16}, {0, 2, kHuge}),
       blocks({0, 2, 1, 16}, {0, 2, 1}),
       blocks({2, 0, 1, 16}, {2, 0, 1}),
-      blocks({kHuge, 2, 0, 16}, {kHuge, 2, 0}),
+      blocks({kHuge / 2, 2, 0, 16}, {kHuge / 2, 2, 0}),
       blocks({2, 3, 1, 16}, {2, 3, 1}),
       blocks({2, 2, 1, 16}, {2, 2, 2}),
       blocks({2, 2, 1, 8}, {2, 2, 1}),
