@@ -39,7 +39,8 @@ def measured(reports):
             for test in suite["testsuite"]:
                 if "value_param" not in test:
                     continue
-                row = cells.setdefault((form, test["value_param"].strip('"')), {})
+                # A string's, or a pointer's with the string behind it.
+                row = cells.setdefault((form, re.search(r'"([^"]*)"$', test["value_param"]).group(1)), {})
                 for key, value in test.items():
                     if match := KEY.match(key):
                         row[match.groups()] = float(value)
