@@ -210,10 +210,10 @@ size_t Decoder::host_weight_bytes() const {
   return total;
 }
 
-std::vector<Decoder::ActivationSpec> Decoder::ActivationSpecs(int64_t tokens) const {
+Decoder::ActivationSpecList Decoder::ActivationSpecs(int64_t tokens) const {
   const ModelConfig& c = config_;
   const DType dtype = activation_dtype_;
-  std::vector<ActivationSpec> specs = {
+  ActivationSpecList specs = {
       {&Activations::x, dtype, tokens, c.hidden},
       {&Activations::normed, dtype, tokens, c.hidden},
       {&Activations::qkv, dtype, tokens, qkv_columns()},

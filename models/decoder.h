@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "models/decoder_parts.h"
 #include "models/model.h"
 #include "models/parameters.h"
@@ -98,7 +99,9 @@ class Decoder : public Model {
     DType dtype;
     int64_t rows, columns;
   };
-  std::vector<ActivationSpec> ActivationSpecs(int64_t tokens) const;
+  // Of every step, which allocates nothing.
+  using ActivationSpecList = absl::InlinedVector<ActivationSpec, 16>;
+  ActivationSpecList ActivationSpecs(int64_t tokens) const;
   Activations Allocate(int64_t tokens, Scratch& scratch) const;
   void Attend(Stream& stream, const Batch& batch, size_t index, const PagedKv& kv,
               const Activations& a) const;

@@ -33,7 +33,7 @@ constexpr int kPositions = 256;
 // Of what is read, and of memory: the bars of the design.
 constexpr double kOver = 1.05;
 // Stacks, the allocator's own, code that comes into memory. Of a server's size it is nothing.
-constexpr int64_t kSmall = int64_t{4} << 20;
+constexpr int64_t kSmall = int64_t{8} << 20;
 
 int64_t Number(const char* file, std::string_view key, int64_t unit) {
   std::ifstream in(file);
