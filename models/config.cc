@@ -15,11 +15,6 @@
 namespace fairlead {
 namespace {
 
-constexpr int kMaxLayers = 1 << 12;
-constexpr int kMaxHeads = 1 << 14;
-constexpr int kMaxVocab = 1 << 24;
-constexpr int kMaxPositions = 1 << 28;
-
 // Keys that change what the model computes: harmless where they hold a value that switches the
 // feature off (null, false, 0, an empty list or `neutral`), or where the family has the feature.
 struct FeatureKey {

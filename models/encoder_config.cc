@@ -7,6 +7,7 @@
 
 #include "kernels/device.h"
 #include "kernels/strings.h"
+#include "models/config_parts.h"
 #include "models/config_reader.h"
 #include "models/json.h"
 #include "models/registry.h"
@@ -14,13 +15,6 @@
 namespace fairlead {
 namespace {
 
-// As those of config.cc.
-constexpr int kMaxHidden = 1 << 20;
-constexpr int kMaxFfn = 1 << 22;
-constexpr int kMaxLayers = 1 << 12;
-constexpr int kMaxHeads = 1 << 14;
-constexpr int kMaxVocab = 1 << 24;
-constexpr int kMaxPositions = 1 << 28;
 constexpr int kMaxTypes = 1 << 16;
 
 struct EncoderArchitecture {
