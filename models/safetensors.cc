@@ -19,6 +19,7 @@
 #include "models/mapped_weights.h"
 #include "models/mmap_file.h"
 #include "models/quantized_tensors.h"
+#include "models/text_part.h"
 
 namespace fairlead {
 namespace {
@@ -330,6 +331,7 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenSafetensorsFolder(const std::s
     if (!added.ok()) return added;
   }
   if (absl::Status status = ResolveQuantizedTensors(contents); !status.ok()) return status;
+  if (absl::Status status = TakeTextPart(contents); !status.ok()) return status;
   NameAsWithHead(contents);
   return MakeMappedWeights(std::move(contents));
 }

@@ -35,6 +35,7 @@ WIDE = {"hidden": 1024, "ffn": 2816, "layers": 12, "heads": 16, "kv_heads": 8, "
 DEVIATION, HEAD_DEVIATION = 0.02, 0.06
 # Of the peer: the tokens it is asked for; the likeliest by float32 that are compared one by one, all others being one more.
 ASKED, LISTED = 8192, 2048
+PRINTABLE = 40  # a token that is printable text in both vocabularies
 WIDE_PREFIXES, SHORTEST, LONGEST = 100, 16, 400
 
 
@@ -189,7 +190,7 @@ def ask(url: str, body: dict | None = None) -> dict:
 
 def of_peer(options: argparse.Namespace, path: Path, prefixes: list[list[int]]):
     """llama-server's probabilities before sampling, of the ASKED tokens it thinks likeliest; the rest is -inf. Its defaults
-    otherwise. (Every token's would be ten megabytes of JSON a prefix; llama-perplexity's files round log-probabilities.)"""
+    otherwise, but for the token that is sampled: an end of text, or a part of a character, would come without them. (Every token's would be ten megabytes of JSON a prefix; llama-perplexity's files round log-probabilities.)"""
     import numpy as np
 
     server = subprocess.Popen([*peer_command(options, "llama-server"), "-m", str(path), "-t", str(options.threads), "-np", "1",
@@ -208,7 +209,8 @@ def of_peer(options: argparse.Namespace, path: Path, prefixes: list[list[int]]):
         vocab = ask(f"{url}/v1/models")["data"][0]["meta"]["n_vocab"]
         rows = np.full((len(prefixes), vocab), -np.inf)
         for row, ids in zip(rows, prefixes):
-            answer = ask(f"{url}/completion", {"prompt": ids, "n_predict": 1, "n_probs": min(ASKED, vocab), "cache_prompt": False})
+            answer = ask(f"{url}/completion", {"prompt": ids, "n_predict": 1, "n_probs": min(ASKED, vocab),
+                                                "logit_bias": [[PRINTABLE, 1000]], "cache_prompt": False})
             for entry in answer["completion_probabilities"][0]["top_logprobs"]:
                 row[entry["id"]] = entry["logprob"]
         return rows

@@ -29,7 +29,7 @@ struct RouteCall {
   int tokens, experts, slots;
   int groups, in_group, chosen_groups, group_scores;
   bool normalize, sigmoid;
-  bool adds;  // to scores, before they are compared: in shared memory
+  bool adds;  // to scores, before they are compared
   float scale;
 };
 
@@ -94,12 +94,14 @@ GPU_DEVICE float ScoreOf(const RouteCall& call, float logit, float max) {
 
 GPU_KERNEL void RouteTokens(RouteCall call) {
   static_assert(RouteArgs::kMaxSlots <= kWarp);
-  GPU_DYNAMIC_SHARED(float, added);  // [warps, experts]
+  GPU_DYNAMIC_SHARED(float, rows);  // [warps, experts]
   const int token = static_cast<int>(BlockX()) * (kThreads / kWarp) + WarpId();
   if (token >= call.tokens) return;
   const float* logit = call.logits + int64_t{1} * token * call.experts;
-  const float* compared = logit;
-  uint64_t own = LaneBest(call, logit, kAllGroups, kNoRank);
+  float* compared = rows + WarpId() * call.experts;
+  for (int e = LaneId(); e < call.experts; e += kWarp) compared[e] = logit[e];
+  SyncWarp();
+  uint64_t own = LaneBest(call, compared, kAllGroups, kNoRank);
   uint64_t best = WarpMax(own);
   bool usable = IsUsable(best);  // the same for all lanes
   const float max = usable ? LogitOf(best) : 0.0f;
@@ -109,21 +111,24 @@ GPU_KERNEL void RouteTokens(RouteCall call) {
   }
   all = call.sigmoid ? 1.0f : WarpSum(all);
   if (usable && call.adds) {
-    float* row = added + WarpId() * call.experts;
+    SyncWarp();
     for (int e = LaneId(); e < call.experts; e += kWarp) {
       const float bias = call.bias == nullptr ? 0.0f : call.bias[e];
-      row[e] = ScoreOf(call, logit[e], max) / all + bias;
+      compared[e] = ScoreOf(call, logit[e], max) / all + bias;
     }
     SyncWarp();
-    compared = row;
-    usable = IsUsable(WarpMax(LaneBest(call, compared, kAllGroups, kNoRank)));
+    own = LaneBest(call, compared, kAllGroups, kNoRank);
+    best = WarpMax(own);
+    usable = IsUsable(best);
   }
   int my_expert = LaneId();  // lane j has slot j
   float my_weight = NAN;
   if (usable) {
     const GroupMask groups = BestGroups(call, compared);
-    own = LaneBest(call, compared, groups, kNoRank);
-    best = WarpMax(own);
+    if (groups != kAllGroups) {
+      own = LaneBest(call, compared, groups, kNoRank);
+      best = WarpMax(own);
+    }
     float chosen = 0.0f;
     for (int slot = 0; slot < call.slots; ++slot) {
       const float score = ScoreOf(call, logit[IdOf(best)], max);
@@ -239,7 +244,7 @@ void LaunchRoute(const StreamHandle& stream, const RouteArgs& args) {
                           .sigmoid = args.scores == RouteArgs::Scores::kSigmoid,
                           .adds = args.bias || args.group_scores > 1,
                           .scale = args.scale};
-  const size_t shared = call.adds ? sizeof(float) * (kThreads / kWarp) * experts : 0;
+  const size_t shared = sizeof(float) * (kThreads / kWarp) * experts;
   GPU_LAUNCH(stream, Grid{Blocks(tokens * kWarp)}, kThreads, shared, RouteTokens, call);
 }
 

@@ -13,6 +13,7 @@
 #include "models/model.h"
 #include "models/quantization_config.h"
 #include "models/registry.h"
+#include "models/text_part.h"
 #include "server/commands/command.h"
 #include "server/commands/inspect_features.h"
 #include "server/commands/inspect_text.h"
@@ -143,6 +144,9 @@ absl::StatusOr<Json> Memory(const InspectOptions& options, const Contents& conte
 }
 
 void NoteWeights(const WeightSource& source, const Json& converted, Json& unusual) {
+  if (const auto whole = source.config().find(kTextPartOf); whole != source.config().end())
+    unusual.push_back(
+        StrCat("the text model of a ", whole->get<std::string>(), ", nothing else of it"));
   for (const SkippedTensor& tensor : source.skipped()) {
     unusual.push_back(StrCat("tensor ", tensor.name, " has dtype ", tensor.dtype, ": not used"));
   }

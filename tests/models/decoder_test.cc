@@ -129,18 +129,17 @@ std::string TestName(const testing::TestParamInfo<const char*>& info) {
   return name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Checkpoints, DecoderTest,
-                         testing::Values("llama-gqa", "llama-tied-mqa", "llama-bias-sharded",
-                                         "llama-bf16", "llama-rope-llama3", "llama-rope-linear",
-                                         "mistral-window8", "qwen2-tied", "qwen2-yarn", "qwen3",
-                                         "qwen3-moe", "gemma2", "gemma3", "phi3", "phi3-longrope",
-                                         "olmo", "olmo2", "mixtral-sharded", "gpt-oss-bf16",
-                                         "gpt-oss-mxfp4", "granite", "smollm3", "smollm3-interval",
-                                         "phi4-mini", "llama3-head48", "mistral-head16",
-                                         "gemma2-window16", "gemma3-7layers", "gpt-oss-3layers",
-                                         "qwen3-moe-sparse", "qwen2-moe", "deepseek-v2-lite",
-                                         "deepseek-v2", "deepseek-v2-groups", "deepseek-v3"),
-                         TestName);
+INSTANTIATE_TEST_SUITE_P(
+    Checkpoints, DecoderTest,
+    testing::Values("llama-gqa", "llama-tied-mqa", "llama-bias-sharded", "llama-bf16",
+                    "llama-rope-llama3", "llama-rope-linear", "mistral-window8", "qwen2-tied",
+                    "qwen2-yarn", "qwen3", "qwen3-moe", "gemma2", "gemma3", "phi3", "phi3-longrope",
+                    "olmo", "olmo2", "mixtral-sharded", "gpt-oss-bf16", "gpt-oss-mxfp4", "granite",
+                    "smollm3", "smollm3-interval", "phi4-mini", "llama3-head48", "mistral-head16",
+                    "gemma2-window16", "gemma3-7layers", "gemma3-with-vision", "gpt-oss-3layers",
+                    "qwen3-moe-sparse", "qwen2-moe", "deepseek-v2-lite", "deepseek-v2",
+                    "deepseek-v2-groups", "deepseek-v3"),
+    TestName);
 
 // Written by the formats' own packages: golden/make/make_quantized.py.
 INSTANTIATE_TEST_SUITE_P(Quantized, DecoderTest,

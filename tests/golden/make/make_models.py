@@ -176,13 +176,14 @@ def build(spec, out, seed):
         print("no float64 run:", e)
         exact = None
     config = spec["config"]
-    embeds = not model_class(spec).__name__.endswith("ForCausalLM")
+    embeds = not model_class(spec).__name__.endswith(("ForCausalLM", "ForConditionalGeneration"))
+    vocab = config.get("text_config", config)["vocab_size"]
     result = lambda o: (o.last_hidden_state if embeds else o.logits)[0].float()
-    golden = {"name": spec["name"], "architecture": config["architectures"][0], "vocab_size": config["vocab_size"],
+    golden = {"name": spec["name"], "architecture": config["architectures"][0], "vocab_size": vocab,
               "arithmetic": "float32", "data": "golden.f32", "min_margin": MIN_MARGIN}
     goldens, noise, sequences = Goldens(), 0.0, []
     for length in LENGTHS:
-        ids = torch.randint(0, config["vocab_size"], (length,), generator=gen).tolist()
+        ids = torch.randint(0, vocab, (length,), generator=gen).tolist()
         entry, batch = {"ids": ids}, torch.tensor([ids])
         options = {} if "bert" in config["model_type"] else {"use_cache": False}
         o = model(batch, output_hidden_states=True, **options)

@@ -28,8 +28,7 @@ namespace fairlead {
 namespace {
 
 // Small ones, odd sizes among them, that reach every kernel: an emulated GPU runs some 10^5 threads
-// a second. Not routers that add biases or scores: they read shared memory by flat addresses, which
-// the emulator cannot follow.
+// a second.
 constexpr const char* kChosen =
     "Embed_.*_t(1_v1|3_v5|2_v33)_.*|"
     "RmsNorm_t3_h(1|33|65|576)|RmsNorm_t(5_h65_in_place|17_h48)|RmsNorm_t3_h(17|576)_accumulate|"
@@ -47,7 +46,7 @@ constexpr const char* kChosen =
     "RmsNorm_t3_h33_slice|Scale_h(1|257)(_capped)?|Scale_both|Embed_(f32|q4_k)_.*_accumulate|"
     "LayerNorm_t3_h(1|33|65|384)|LayerNorm_t3_h33_plain|LayerNorm_t5_h33_in_place|"
     "ActivateAndMul_.*_f(33|257)_alone|Attention_bidirectional_(t9|t49|poison)|"
-    "Route_.*_sigmoid_(scale|groups)|Route_.*_softmax_(scale|groups3)|"
+    "Route_.*_sigmoid_(bias_groups|groups8|groups32)|Route_.*_softmax_(scale|bias|groups3)|"
     "Logprobs_(r1|v65_n5|v257_n1|masked)";
 
 // An output of many blocks, for which there is a matmul of its own; the list's are smaller.
