@@ -46,8 +46,8 @@ TEST(TextPart, TakesTheConfigAndWhatItLeavesToTheWhole) {
 }
 
 TEST(TextPart, TheHeadIsTiedUnlessTheWholeSaysOtherwise) {
-  CheckpointContents contents = Contents(
-      R"({"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {}})", {});
+  CheckpointContents contents =
+      Contents(R"({"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {}})", {});
   ASSERT_TRUE(TakeTextPart(contents).ok());
   EXPECT_EQ(contents.config["tie_word_embeddings"], true);
 }
