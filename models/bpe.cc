@@ -25,6 +25,11 @@ bool After(const BpeModel::Workspace::Candidate& a, const BpeModel::Workspace::C
   return a.key > b.key;
 }
 
+// Of two parts of a word, the second one has the prefix.
+std::string_view WithoutPrefix(std::string_view right, std::string_view prefix) {
+  return right.substr(std::min(prefix.size(), right.size()));
+}
+
 void AddSymbol(Token id, std::vector<BpeModel::Workspace::Symbol>* symbol) {
   const auto index = static_cast<int32_t>(symbol->size());
   if (index > 0) symbol->back().next = index;
@@ -52,7 +57,7 @@ absl::StatusOr<std::unique_ptr<BpeModel>> BpeModel::Create(const Vocabulary& voc
   std::string joined;
   for (size_t i = 0; i < rule.size(); ++i) {
     joined.assign(rule[i].left);
-    joined.append(rule[i].right);
+    joined.append(WithoutPrefix(rule[i].right, options.subword_prefix));
     const std::optional<Token> left = vocabulary.Find(rule[i].left);
     const std::optional<Token> right = vocabulary.Find(rule[i].right);
     const std::optional<Token> merged = vocabulary.Find(joined);
@@ -72,10 +77,12 @@ const BpeModel::Merge* BpeModel::FindMerge(Token left, Token right) const {
   return found == merge_.end() ? nullptr : &found->second;
 }
 
-void BpeModel::Encode(std::string_view word, Workspace* workspace, std::vector<Token>* out) const {
+void BpeModel::Encode(std::string_view word, TokenModel::Workspace* base,
+                      std::vector<Token>* out) const {
+  auto* const workspace = static_cast<Workspace*>(base);
   FAIRLEAD_CHECK(word.size() < static_cast<size_t>(INT32_MAX));
   if (options_.ignore_merges) {
-    if (const std::optional<Token> whole = vocabulary_.Find(word)) {
+    if (const std::optional<Token> whole = vocabulary_.FindPlain(word)) {
       out->push_back(*whole);
       return;
     }
@@ -88,13 +95,26 @@ void BpeModel::Encode(std::string_view word, Workspace* workspace, std::vector<T
   }
 }
 
+std::optional<Token> BpeModel::FindCharacter(std::string_view word, size_t begin,
+                                             size_t end) const {
+  const std::string_view character = word.substr(begin, end - begin);
+  const bool has_prefix = begin > 0 && !options_.subword_prefix.empty();
+  const bool has_suffix = end == word.size() && !options_.word_suffix.empty();
+  if (has_prefix || has_suffix) {
+    return vocabulary_.Find(StrCat(has_prefix ? options_.subword_prefix : "", character,
+                                   has_suffix ? options_.word_suffix : ""));
+  }
+  const char32_t c = DecodeUtf8(word, &begin);
+  return c < kDirectEnd ? character_[c] : vocabulary_.Find(character);
+}
+
 void BpeModel::AddCharacters(std::string_view word, std::vector<Workspace::Symbol>* symbol) const {
   bool unknown_pending = false;  // bytes of a fallback go before it: the reference's order
   for (size_t pos = 0; pos < word.size();) {
     const size_t begin = pos;
-    const char32_t c = DecodeUtf8(word, &pos);
+    DecodeUtf8(word, &pos);
     const std::string_view character = word.substr(begin, pos - begin);
-    const std::optional<Token> id = c < kDirectEnd ? character_[c] : vocabulary_.Find(character);
+    const std::optional<Token> id = FindCharacter(word, begin, pos);
     if (id) {
       if (unknown_pending) AddSymbol(*options_.unknown, symbol);
       unknown_pending = false;

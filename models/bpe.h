@@ -5,10 +5,10 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -16,12 +16,13 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "models/token_model.h"
 #include "models/tokenizer.h"
 #include "models/vocabulary.h"
 
 namespace fairlead {
 
-class BpeModel {
+class BpeModel final : public TokenModel {
  public:
   // Merging `left` with `right` gives the token spelled left + right; earlier rules go first.
   struct Rule {
@@ -35,10 +36,11 @@ class BpeModel {
         false;  // an unknown character becomes its bytes' tokens <0x00>..<0xFF>, if all exist
     bool fuse_unknown = false;     // unknown characters in a row become one unknown token
     std::optional<Token> unknown;  // without it unknown characters vanish
+    std::string subword_prefix;    // of every character of a word but the first
+    std::string word_suffix;       // of a word's last character
   };
 
-  // Memory that Encode reuses from word to word. One thread.
-  struct Workspace {
+  struct Workspace final : TokenModel::Workspace {
     struct Symbol {
       Token id;
       int32_t previous;
@@ -50,8 +52,6 @@ class BpeModel {
     };
     std::vector<Symbol> symbol;
     std::vector<Candidate> heap;
-    const std::atomic<bool>* cancelled = nullptr;  // once true, a word may come out half merged
-    bool IsCancelled() const { return cancelled != nullptr && *cancelled; }
   };
 
   // kInvalidArgument: a rule whose parts or whose result is not in the vocabulary.
@@ -59,8 +59,13 @@ class BpeModel {
                                                           absl::Span<const Rule> rule,
                                                           const Options& options);
 
-  // Appends the tokens of a word (valid UTF-8, under 2 GiB). O(n log n) for n characters.
-  void Encode(std::string_view word, Workspace* workspace, std::vector<Token>* out) const;
+  std::unique_ptr<TokenModel::Workspace> NewWorkspace() const override {
+    return std::make_unique<Workspace>();
+  }
+  // O(n log n) for n characters.
+  void Encode(std::string_view word, TokenModel::Workspace* workspace,
+              std::vector<Token>* out) const override;
+  bool keeps_all() const override { return true; }  // but for characters that no token spells
 
  private:
   struct Merge {
@@ -71,6 +76,7 @@ class BpeModel {
 
   BpeModel(const Vocabulary& vocabulary, const Options& options);
   void AddCharacters(std::string_view word, std::vector<Workspace::Symbol>* symbol) const;
+  std::optional<Token> FindCharacter(std::string_view word, size_t begin, size_t end) const;
   bool AddFallbackBytes(std::string_view character, std::vector<Workspace::Symbol>* symbol) const;
   void MergeSymbols(Workspace* workspace) const;
   const Merge* FindMerge(Token left, Token right) const;

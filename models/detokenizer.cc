@@ -53,6 +53,27 @@ size_t SkipAscii(std::string_view bytes, size_t pos) {
   return pos;
 }
 
+class BytesStream final : public TextStream {
+ public:
+  BytesStream(const Tokenizer& tokenizer, bool skip_special_tokens)
+      : tokenizer_(tokenizer), skip_special_tokens_(skip_special_tokens) {}
+
+  std::string Push(Token token) override {
+    if (skip_special_tokens_ && tokenizer_.IsSpecial(token)) return "";
+    pending_.append(tokenizer_.Bytes(token));
+    const size_t complete = CompleteUtf8Prefix(pending_);
+    std::string text = ReplaceInvalidUtf8(std::string_view(pending_).substr(0, complete));
+    pending_.erase(0, complete);
+    return text;
+  }
+  std::string Finish() override { return ReplaceInvalidUtf8(pending_); }
+
+ private:
+  const Tokenizer& tokenizer_;
+  const bool skip_special_tokens_;
+  std::string pending_;  // at most 3 bytes: the start of one character
+};
+
 }  // namespace
 
 bool IsValidUtf8(std::string_view bytes) {
@@ -62,6 +83,11 @@ bool IsValidUtf8(std::string_view bytes) {
     pos += sequence.length;
   }
   return true;
+}
+
+size_t CharacterLength(std::string_view bytes) {
+  const Sequence sequence = ReadSequence(bytes, 0);
+  return sequence.valid ? sequence.length : 0;
 }
 
 std::string ReplaceInvalidUtf8(std::string_view bytes) {
@@ -89,21 +115,20 @@ size_t CompleteUtf8Prefix(std::string_view bytes) {
   return bytes.size();
 }
 
-Detokenizer::Detokenizer(const Tokenizer& tokenizer, bool skip_special_tokens)
-    : tokenizer_(tokenizer), skip_special_tokens_(skip_special_tokens) {}
-
-std::string Detokenizer::Push(Token token) {
-  if (skip_special_tokens_ && tokenizer_.IsSpecial(token)) return "";
-  pending_.append(tokenizer_.Bytes(token));
-  const size_t complete = CompleteUtf8Prefix(pending_);
-  std::string text = ReplaceInvalidUtf8(std::string_view(pending_).substr(0, complete));
-  pending_.erase(0, complete);
-  return text;
+std::unique_ptr<TextStream> Tokenizer::NewStream(bool skip_special_tokens) const {
+  return std::make_unique<BytesStream>(*this, skip_special_tokens);
 }
 
+Detokenizer::Detokenizer(const Tokenizer& tokenizer, bool skip_special_tokens)
+    : tokenizer_(tokenizer),
+      skip_special_tokens_(skip_special_tokens),
+      stream_(tokenizer.NewStream(skip_special_tokens)) {}
+
+std::string Detokenizer::Push(Token token) { return stream_->Push(token); }
+
 std::string Detokenizer::Finish() {
-  std::string text = ReplaceInvalidUtf8(pending_);
-  pending_.clear();
+  std::string text = stream_->Finish();
+  stream_ = tokenizer_.NewStream(skip_special_tokens_);
   return text;
 }
 

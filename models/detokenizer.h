@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tokens to text, streaming: never emits part of a UTF-8 character, and the concatenation of all
-// pieces equals Tokenizer::Decode of the whole list. One thread at a time; owns its buffer, borrows
-// the tokenizer.
+// pieces equals Tokenizer::Decode of the whole list. One thread at a time; borrows the tokenizer.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -19,12 +19,13 @@ class Detokenizer {
   // Bytes that can no longer become a valid character are emitted as U+FFFD, the way Decode does.
   std::string Push(Token token);
   // What is left at the end: an incomplete character becomes U+FFFD.
+  // The next Push begins a new text.
   std::string Finish();
 
  private:
   const Tokenizer& tokenizer_;
   bool skip_special_tokens_;
-  std::string pending_;  // at most 3 bytes: the start of one character
+  std::unique_ptr<TextStream> stream_;
 };
 
 // Length of the longest prefix of `bytes` that is complete: valid characters, or bytes that can
@@ -34,5 +35,7 @@ size_t CompleteUtf8Prefix(std::string_view bytes);
 // Rust's lossy decoders do).
 std::string ReplaceInvalidUtf8(std::string_view bytes);
 bool IsValidUtf8(std::string_view bytes);
+// Bytes of the valid character that `bytes` (not empty) starts with; 0 if there is none.
+size_t CharacterLength(std::string_view bytes);
 
 }  // namespace fairlead

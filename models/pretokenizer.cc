@@ -2,11 +2,13 @@
 #include "models/pretokenizer.h"
 
 #include <algorithm>
+#include <cctype>
 #include <utility>
 
 #include "kernels/strings.h"
-#include "models/byte_level.h"
 #include "models/config_reader.h"
+#include "models/pretokenizer_steps.h"
+#include "models/unicode.h"
 
 namespace fairlead {
 
@@ -16,170 +18,24 @@ constexpr std::string_view kGpt2Split =
 namespace {
 
 constexpr int kMaxSteps = 64;
+constexpr int kMaxLength = 1 << 20;  // characters of FixedLength's words
 
-// A stretch of a word: a match of the pattern or what lies between two.
-struct Stretch {
-  TextSpan span;
-  bool is_match;
-};
-
-// Joins each match that does not follow a match to the stretch before it.
-std::vector<Stretch> MergeWithPrevious(const std::vector<Stretch>& stretch) {
-  std::vector<Stretch> out;
-  bool after_match = false;
-  for (const Stretch& s : stretch) {
-    if (s.is_match && !after_match && !out.empty()) {
-      out.back().span.end = s.span.end;
-    } else {
-      out.push_back({s.span, false});
-    }
-    after_match = s.is_match;
-  }
-  return out;
+bool IsOneCharacter(const std::string& text) {
+  size_t pos = 0;
+  if (!text.empty()) DecodeUtf8(text, &pos);
+  return !text.empty() && pos == text.size();
 }
 
-// The mirror image of MergeWithPrevious.
-std::vector<Stretch> MergeWithNext(const std::vector<Stretch>& stretch) {
-  std::vector<Stretch> out;
-  bool before_match = false;
-  for (auto s = stretch.rbegin(); s != stretch.rend(); ++s) {
-    if (s->is_match && !before_match && !out.empty()) {
-      out.back().span.begin = s->span.begin;
-    } else {
-      out.push_back({s->span, false});
-    }
-    before_match = s->is_match;
-  }
-  std::reverse(out.begin(), out.end());
-  return out;
+bool IsAnyPunctuation(char32_t c) {
+  return IsPunctuation8(c) || (c < 0x80 && std::ispunct(static_cast<unsigned char>(c)) != 0);
 }
-
-std::vector<Stretch> MergeEqual(const std::vector<Stretch>& stretch) {
-  std::vector<Stretch> out;
-  bool previous = false;
-  for (const Stretch& s : stretch) {
-    if (s.is_match == previous && !out.empty()) {
-      out.back().span.end = s.span.end;
-    } else {
-      out.push_back({s.span, false});
-    }
-    previous = s.is_match;
-  }
-  return out;
-}
-
-}  // namespace
-
-class PreTokenizer::Step {
- public:
-  virtual ~Step() = default;
-  virtual void Apply(Words* words) const = 0;
-  virtual bool keeps_all() const { return true; }
-  virtual bool is_alphabet() const { return false; }
-};
-
-namespace {
-
-class SplitStep : public PreTokenizer::Step {
- public:
-  SplitStep(Regex regex, SplitBehavior behavior, bool invert)
-      : regex_(std::move(regex)), behavior_(behavior), invert_(invert) {}
-
-  void Apply(Words* words) const override {
-    std::vector<TextSpan> out;
-    out.reserve(words->span.size());
-    Regex::Search search(regex_, words->text.size());
-    std::vector<TextSpan> match;
-    std::vector<Stretch> stretch;
-    for (size_t i = 0; i < words->span.size(); ++i) {
-      match.clear();
-      stretch.clear();
-      search.FindAll(words->word(i), &match);
-      Cover(words->span[i], match, &stretch);
-      Emit(stretch, &out);
-    }
-    words->span = std::move(out);
-  }
-  bool keeps_all() const override { return behavior_ != SplitBehavior::kRemoved; }
-
- private:
-  // Matches (relative to the word) and the gaps between them, as spans of the text.
-  void Cover(TextSpan word, const std::vector<TextSpan>& match, std::vector<Stretch>* out) const {
-    size_t end = word.begin;
-    for (const TextSpan& m : match) {
-      const TextSpan span = {word.begin + m.begin, word.begin + m.end};
-      if (span.begin != end) out->push_back({{end, span.begin}, invert_});
-      out->push_back({span, !invert_});
-      end = span.end;
-    }
-    if (end != word.end) out->push_back({{end, word.end}, invert_});
-  }
-
-  void Emit(const std::vector<Stretch>& stretch, std::vector<TextSpan>* out) const {
-    switch (behavior_) {
-      case SplitBehavior::kMergedWithPrevious:
-        return EmitKept(MergeWithPrevious(stretch), out);
-      case SplitBehavior::kMergedWithNext:
-        return EmitKept(MergeWithNext(stretch), out);
-      case SplitBehavior::kContiguous:
-        return EmitKept(MergeEqual(stretch), out);
-      case SplitBehavior::kIsolated:
-      case SplitBehavior::kRemoved:
-        return EmitKept(stretch, out);
-    }
-  }
-
-  void EmitKept(const std::vector<Stretch>& stretch, std::vector<TextSpan>* out) const {
-    for (const Stretch& s : stretch) {
-      if (s.span.size() == 0 || (behavior_ == SplitBehavior::kRemoved && s.is_match)) continue;
-      out->push_back(s.span);
-    }
-  }
-
-  const Regex regex_;
-  const SplitBehavior behavior_;
-  const bool invert_;
-};
-
-class PrefixSpaceStep : public PreTokenizer::Step {
- public:
-  void Apply(Words* words) const override {
-    Words out;
-    out.text.reserve(words->text.size() + words->span.size());
-    out.span.reserve(words->span.size());
-    for (size_t i = 0; i < words->span.size(); ++i) {
-      const size_t begin = out.text.size();
-      const std::string_view word = words->word(i);
-      if (word.front() != ' ') out.text.push_back(' ');
-      out.text.append(word);
-      out.span.push_back({begin, out.text.size()});
-    }
-    *words = std::move(out);
-  }
-};
-
-class ByteAlphabetStep : public PreTokenizer::Step {
- public:
-  bool is_alphabet() const override { return true; }
-  void Apply(Words* words) const override {
-    Words out;
-    out.text.reserve(words->text.size() * 3 / 2);
-    out.span.reserve(words->span.size());
-    for (size_t i = 0; i < words->span.size(); ++i) {
-      const size_t begin = out.text.size();
-      AppendByteLevel(words->word(i), &out.text);
-      out.span.push_back({begin, out.text.size()});
-    }
-    *words = std::move(out);
-  }
-};
 
 using StepList = std::vector<std::unique_ptr<PreTokenizer::Step>>;
 
 absl::Status AddSplit(std::string_view pattern, SplitBehavior behavior, StepList* out) {
   absl::StatusOr<Regex> regex = Regex::Compile(pattern);
   if (!regex.ok()) return regex.status();
-  out->push_back(std::make_unique<SplitStep>(*std::move(regex), behavior, false));
+  out->push_back(MakeRegexSplitStep(*std::move(regex), behavior, false));
   return absl::OkStatus();
 }
 
@@ -190,7 +46,7 @@ absl::StatusOr<SplitBehavior> ParseBehavior(const std::string& name) {
   if (name == "MergedWithNext") return SplitBehavior::kMergedWithNext;
   if (name == "Contiguous") return SplitBehavior::kContiguous;
   return absl::InvalidArgumentError(
-      StrCat("pre_tokenizer: Split behavior \"", name,
+      StrCat("pre_tokenizer: behavior \"", name,
              "\"; known: Removed, Isolated, MergedWithPrevious, MergedWithNext, Contiguous"));
 }
 
@@ -216,7 +72,50 @@ absl::Status AddSplitFromJson(const Json& json, StepList* out) {
   absl::StatusOr<Regex> regex =
       kind == "Regex" ? Regex::Compile(text) : Regex::CompileLiteral(text);
   if (!regex.ok()) return regex.status();
-  out->push_back(std::make_unique<SplitStep>(*std::move(regex), *behavior, invert));
+  out->push_back(MakeRegexSplitStep(*std::move(regex), *behavior, invert));
+  return absl::OkStatus();
+}
+
+absl::Status AddMetaspace(ConfigReader& reader, StepList* out) {
+  const std::string replacement = reader.String("replacement", "\u2581");
+  const std::string scheme =
+      reader.String("prepend_scheme", reader.Bool("add_prefix_space", true) ? "always" : "never");
+  const bool split = reader.Bool("split", true);
+  if (!reader.ok()) return reader.status();
+  if (scheme != "always" && scheme != "first" && scheme != "never") {
+    return absl::InvalidArgumentError(
+        StrCat("pre_tokenizer: prepend_scheme \"", scheme, "\"; known: always, first, never"));
+  }
+  if (!IsOneCharacter(replacement))
+    return absl::InvalidArgumentError("pre_tokenizer: replacement must be one character");
+  const auto prepend = scheme == "always"  ? MetaspacePrepend::kAlways
+                       : scheme == "first" ? MetaspacePrepend::kFirst
+                                           : MetaspacePrepend::kNever;
+  out->push_back(MakeMetaspaceStep(replacement, prepend));
+  if (!split) return absl::OkStatus();
+  absl::StatusOr<Regex> regex = Regex::CompileLiteral(replacement);
+  if (!regex.ok()) return regex.status();
+  out->push_back(MakeRegexSplitStep(*std::move(regex), SplitBehavior::kMergedWithNext, false));
+  return absl::OkStatus();
+}
+
+absl::Status AddPunctuation(ConfigReader& reader, StepList* out) {
+  const std::string name = reader.String("behavior", "Isolated");
+  if (!reader.ok()) return reader.status();
+  absl::StatusOr<SplitBehavior> behavior = ParseBehavior(name);
+  if (!behavior.ok()) return behavior.status();
+  out->push_back(MakeClassSplitStep(IsAnyPunctuation, *behavior));
+  return absl::OkStatus();
+}
+
+absl::Status AddDelimiter(ConfigReader& reader, StepList* out) {
+  const std::string delimiter = reader.String("delimiter", "");
+  if (!reader.ok()) return reader.status();
+  if (!IsOneCharacter(delimiter))
+    return absl::InvalidArgumentError("pre_tokenizer: delimiter must be one character");
+  absl::StatusOr<Regex> regex = Regex::CompileLiteral(delimiter);
+  if (!regex.ok()) return regex.status();
+  out->push_back(MakeRegexSplitStep(*std::move(regex), SplitBehavior::kRemoved, false));
   return absl::OkStatus();
 }
 
@@ -246,16 +145,40 @@ absl::Status AddFromJson(const Json& json, StepList* out, bool* byte_level) {
                     out);
   }
   if (type == "ByteLevel") {
-    if (reader.Bool("add_prefix_space", true)) out->push_back(std::make_unique<PrefixSpaceStep>());
+    if (reader.Bool("add_prefix_space", true)) out->push_back(MakePrefixSpaceStep());
     absl::Status status = absl::OkStatus();
     if (reader.Bool("use_regex", true))
       status = AddSplit(kGpt2Split, SplitBehavior::kIsolated, out);
-    out->push_back(std::make_unique<ByteAlphabetStep>());
+    out->push_back(MakeByteAlphabetStep());
     *byte_level = true;
     return reader.ok() ? status : reader.status();
   }
-  return absl::UnimplementedError(StrCat(
-      "pre_tokenizer type \"", type, "\" is unknown; known: Sequence, Split, Digits, ByteLevel"));
+  if (type == "Metaspace") return AddMetaspace(reader, out);
+  if (type == "Punctuation") return AddPunctuation(reader, out);
+  if (type == "CharDelimiterSplit") return AddDelimiter(reader, out);
+  if (type == "FixedLength") {
+    out->push_back(MakeFixedLengthStep(reader.Int("length", 1, kMaxLength, 5)));
+    return reader.status();
+  }
+  if (type == "BertPreTokenizer") {
+    out->push_back(MakeClassSplitStep(IsWhitespace, SplitBehavior::kRemoved));
+    out->push_back(MakeClassSplitStep(IsAnyPunctuation, SplitBehavior::kIsolated));
+    return absl::OkStatus();
+  }
+  if (type == "WhitespaceSplit") {
+    out->push_back(MakeClassSplitStep(IsWhitespace, SplitBehavior::kRemoved));
+    return absl::OkStatus();
+  }
+  if (type == "Whitespace") {
+    out->push_back(MakeClassSplitStep(IsWhitespace, SplitBehavior::kRemoved));
+    out->push_back(MakeClassSplitStep(IsWordCharacter, SplitBehavior::kContiguous));
+    return absl::OkStatus();
+  }
+  return absl::UnimplementedError(
+      StrCat("pre_tokenizer type \"", type,
+             "\" is unknown; known: Sequence, Split, Digits, ByteLevel, Metaspace, "
+             "BertPreTokenizer, Whitespace, WhitespaceSplit, Punctuation, CharDelimiterSplit, "
+             "FixedLength"));
 }
 
 }  // namespace
@@ -280,7 +203,7 @@ absl::StatusOr<PreTokenizer> PreTokenizer::FromPatterns(
     absl::Status status = AddSplit(p, SplitBehavior::kIsolated, &out.step_);
     if (!status.ok()) return status;
   }
-  out.step_.push_back(std::make_unique<ByteAlphabetStep>());
+  out.step_.push_back(MakeByteAlphabetStep());
   out.byte_level_ = true;
   return out;
 }
@@ -292,8 +215,9 @@ bool PreTokenizer::keeps_all() const {
                                        [](const auto& step) { return step->keeps_all(); });
 }
 
-Words PreTokenizer::Split(std::string_view text) const {
+Words PreTokenizer::Split(std::string_view text, bool at_start) const {
   Words words;
+  words.at_start = at_start;
   words.text = text;
   if (!text.empty()) words.span.push_back({0, text.size()});
   for (const auto& step : step_) step->Apply(&words);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Splits text into the words that BPE works on. The steps and their names are those of
-// tokenizer.json's "pre_tokenizer" (Hugging Face tokenizers 0.23): Sequence, Split, Digits,
-// ByteLevel. Immutable after construction: any thread.
+// tokenizer.json's "pre_tokenizer" (Hugging Face tokenizers 0.23). Immutable after construction:
+// any thread.
 #pragma once
 
 #include <memory>
@@ -19,6 +19,7 @@ namespace fairlead {
 struct Words {
   std::string text;
   std::vector<TextSpan> span;
+  bool at_start = false;  // the first word begins where the whole input begins
   std::string_view word(size_t i) const {
     return std::string_view(text).substr(span[i].begin, span[i].size());
   }
@@ -52,9 +53,10 @@ class PreTokenizer {
   PreTokenizer& operator=(PreTokenizer&&) noexcept;
   ~PreTokenizer();
 
-  // Cuts `text` (valid UTF-8). Where a pattern exceeds its limits (Regex::Search) the rest of that
-  // word stays whole: slower and differently split, but complete.
-  Words Split(std::string_view text) const;
+  // Cuts `text` (valid UTF-8), with which the whole input begins or not. Where a pattern exceeds
+  // its limits (Regex::Search) the rest of that word stays whole: slower and differently split, but
+  // complete.
+  Words Split(std::string_view text, bool at_start) const;
 
   // Whether words come out in the byte-level alphabet.
   bool byte_level() const { return byte_level_; }

@@ -34,6 +34,16 @@ struct EncodeOptions {
   const std::atomic<bool>* cancelled = nullptr;
 };
 
+// The text of a list of tokens that is still growing. One thread; borrows its tokenizer.
+class TextStream {
+ public:
+  virtual ~TextStream() = default;
+  // The text that is certain now: whole characters, "" while that is nothing.
+  virtual std::string Push(Token token) = 0;
+  // What is left at the end. Nothing may be pushed afterwards.
+  virtual std::string Finish() = 0;
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -49,8 +59,12 @@ class Tokenizer {
   // decode to "".
   virtual std::string Decode(absl::Span<const Token> tokens, bool skip_special_tokens) const = 0;
 
-  // The bytes a token stands for in running text: may be part of a UTF-8 character. Empty for ids
-  // that have no token.
+  // Decode piece by piece: what Push and Finish give is, joined, Decode of all tokens. Unless
+  // overridden, of a tokenizer whose text is the Bytes of its tokens.
+  virtual std::unique_ptr<TextStream> NewStream(bool skip_special_tokens) const;
+
+  // The bytes a token stands for in running text, behind other tokens: may be part of a UTF-8
+  // character. Empty for ids that have no token.
   virtual std::string_view Bytes(Token token) const = 0;
   // The token as the vocabulary spells it (byte-level alphabet and all).
   virtual std::string_view Spelling(Token token) const = 0;
@@ -67,12 +81,13 @@ class Tokenizer {
   virtual absl::Span<const Token> stop_tokens() const = 0;
 };
 
-// From GGUF metadata (tokenizer.ggml.*) or the folder's tokenizer.json (+ tokenizer_config.json,
-// generation_config.json, config.json's eos_token_id). Errors: kUnimplemented names an unknown
-// model or pre-tokenizer and lists the known ones; kInvalidArgument for malformed data.
+// From GGUF metadata (tokenizer.ggml.*) or the folder's tokenizer.json, else its tokenizer.model (+
+// tokenizer_config.json, generation_config.json, config.json's eos_token_id). Errors:
+// kUnimplemented names an unknown model or pre-tokenizer and lists the known ones; kInvalidArgument
+// for malformed data.
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const WeightSource& source);
-// PATH: a GGUF file, a Hugging Face folder, or a bare tokenizer.json. Does not need weights beside
-// it.
+// PATH: a GGUF file, a Hugging Face folder, or a bare tokenizer.json or tokenizer.model (which then
+// ends in .model). Does not need weights beside it.
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerFromPath(const std::string& path);
 
 }  // namespace fairlead

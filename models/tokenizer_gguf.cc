@@ -1,189 +1,172 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/tokenizer_gguf.h"
 
+#include <algorithm>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
-#include "absl/strings/str_join.h"
 #include "kernels/strings.h"
+#include "models/bpe.h"
 #include "models/config_reader.h"
+#include "models/gguf_pre_tokenizers.h"
+#include "models/gguf_sentencepiece.h"
+#include "models/gguf_vocabulary.h"
+#include "models/normalizer_steps.h"
+#include "models/pipeline_tokenizer.h"
+#include "models/wordpiece.h"
 
 namespace fairlead {
 namespace {
 
-constexpr int kControlToken = 3;
-constexpr int kUserDefinedToken = 4;
-
-constexpr std::string_view kEachDigit = "\\p{N}";
-constexpr std::string_view kUpToThreeDigits = "\\p{N}{1,3}";
-constexpr std::string_view kLlama3Split =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
-    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-constexpr std::string_view kQwen2Split =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
-    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-constexpr std::string_view kGpt4oSplit =
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+"
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-    "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-constexpr std::string_view kTekkenSplit =
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|"
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|"
-    "\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-constexpr std::string_view kDeepseekV3Cjk = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+";
-constexpr std::string_view kDeepseekV3Split =
-    "[!\"#$%&'()*+,\\-./"
-    ":;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
-    " ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-
-// What a tokenizer.ggml.pre name stands for. The patterns split one after the other, matches
-// isolated.
-struct PreTokenizerKind {
-  std::vector<std::string_view> name;
-  std::vector<std::string_view> pattern;
-  bool ignore_merges = false;
-  bool add_bos = false;  // where the file does not say
-  bool nfc = false;      // the models' own tokenizer.json normalizes
-};
-
-const std::vector<PreTokenizerKind>& KnownKinds() {
-  static const auto* const kKinds = new std::vector<PreTokenizerKind>{
-      {.name = {"default", "gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais", "exaone4"},
-       .pattern = {kGpt2Split}},
-      {.name = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"},
-       .pattern = {kEachDigit, kGpt2Split}},
-      {.name = {"llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2"},
-       .pattern = {kLlama3Split},
-       .ignore_merges = true,
-       .add_bos = true},
-      {.name = {"dbrx", "smaug-bpe", "glm4", "chatglm-bpe"}, .pattern = {kLlama3Split}},
-      {.name = {"qwen2", "deepseek-r1-qwen"}, .pattern = {kQwen2Split}, .nfc = true},
-      {.name = {"stablelm2", "hunyuan", "megrez"}, .pattern = {kQwen2Split}},
-      {.name = {"gpt-4o", "llama4"}, .pattern = {kGpt4oSplit}},
-      {.name = {"tekken"}, .pattern = {kTekkenSplit}, .ignore_merges = true, .add_bos = true},
-      {.name = {"deepseek-v3", "hunyuan-dense"},
-       .pattern = {kUpToThreeDigits, kDeepseekV3Cjk, kDeepseekV3Split}},
-  };
-  return *kKinds;
-}
-
-absl::StatusOr<const PreTokenizerKind*> FindKind(const std::string& name) {
-  std::vector<std::string> known;
-  for (const PreTokenizerKind& kind : KnownKinds()) {
-    for (const std::string_view candidate : kind.name) {
-      if (candidate == name) return &kind;
-      known.emplace_back(candidate);
-    }
-  }
-  return absl::UnimplementedError(
-      StrCat("tokenizer.ggml.pre \"", name, "\" is unknown; known: ", absl::StrJoin(known, ", ")));
-}
-
-absl::Status Malformed(std::string_view key, std::string_view what) {
-  return absl::InvalidArgumentError(StrCat("tokenizer.ggml.", key, " ", what));
-}
-
-// Null if the key is absent.
-absl::StatusOr<const Json*> FindList(const Json& metadata, std::string_view key) {
-  const auto found = metadata.find(StrCat("tokenizer.ggml.", key));
-  if (found == metadata.end()) return nullptr;
-  if (!found->is_array()) return Malformed(key, "must be an array");
-  return &*found;
-}
-
-absl::Status ReadTokens(const Json& metadata, BpeTokenizerParts* parts) {
-  absl::StatusOr<const Json*> tokens = FindList(metadata, "tokens");
-  if (!tokens.ok()) return tokens.status();
-  if (*tokens == nullptr || (*tokens)->empty()) return Malformed("tokens", "is missing or empty");
-  absl::StatusOr<const Json*> types = FindList(metadata, "token_type");
-  if (!types.ok()) return types.status();
-  if (*types != nullptr && (*types)->size() != (*tokens)->size()) {
-    return Malformed("token_type", StrCat("has ", (*types)->size(), " entries for ",
-                                          (*tokens)->size(), " tokens"));
-  }
-  parts->vocabulary.reserve((*tokens)->size());
-  for (size_t i = 0; i < (*tokens)->size(); ++i) {
-    const Json& token = (**tokens)[i];
-    if (!token.is_string()) return Malformed("tokens", StrCat("entry ", i, " is not a string"));
-    const auto& text = token.get_ref<const std::string&>();
-    parts->vocabulary.push_back({text, static_cast<int64_t>(i)});
-    if (*types == nullptr) continue;
-    const Json& type = (**types)[i];
-    if (!type.is_number_integer())
-      return Malformed("token_type", StrCat("entry ", i, " is not an integer"));
-    const bool special = type == kControlToken;
-    if (special || type == kUserDefinedToken) {
-      parts->added.push_back({.text = text, .id = static_cast<Token>(i), .special = special});
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReadMerges(const Json& metadata, BpeTokenizerParts* parts) {
-  absl::StatusOr<const Json*> merges = FindList(metadata, "merges");
+absl::Status ReadMerges(const Json& metadata, std::vector<BpeModel::Rule>* out) {
+  absl::StatusOr<const Json*> merges = FindGgufList(metadata, "merges");
   if (!merges.ok()) return merges.status();
-  if (*merges == nullptr) return Malformed("merges", "is missing; byte-level BPE needs it");
-  parts->merges.reserve((*merges)->size());
+  if (*merges == nullptr) return MalformedGguf("merges", "is missing; byte-level BPE needs it");
+  out->reserve((*merges)->size());
   for (const Json& merge : **merges) {
     const std::string_view text =
         merge.is_string() ? std::string_view(merge.get_ref<const std::string&>()) : "";
     const size_t space = text.find(' ');
     if (space == std::string_view::npos || text.find(' ', space + 1) != std::string_view::npos) {
-      return Malformed("merges", StrCat("entry ", parts->merges.size(), " is not \"left right\""));
+      return MalformedGguf("merges", StrCat("entry ", out->size(), " is not \"left right\""));
     }
-    parts->merges.push_back({text.substr(0, space), text.substr(space + 1)});
+    out->push_back({text.substr(0, space), text.substr(space + 1)});
   }
   return absl::OkStatus();
 }
 
+// Adds the control and the user-defined tokens, the stop tokens and bos.
+void AddRoles(const GgufVocabulary& vocabulary, TokenizerParts* parts) {
+  for (size_t id = 0; id < vocabulary.token.size(); ++id) {
+    const bool special = vocabulary.TypeOf(id) == GgufTokenType::kControl;
+    if (special || vocabulary.TypeOf(id) == GgufTokenType::kUserDefined) {
+      parts->added.push_back({.text = std::string(vocabulary.token[id]),
+                              .id = static_cast<Token>(id),
+                              .special = special});
+    }
+  }
+  for (const Token stop : vocabulary.stop) parts->stop.push_back({.id = stop, .text = ""});
+  if (vocabulary.bos) parts->bos = TokenName{.id = vocabulary.bos, .text = ""};
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadBpe(const Json& metadata) {
+  ConfigReader reader(metadata);
+  const std::string name = reader.String("tokenizer.ggml.pre", "default");
+  if (!reader.ok()) return reader.status();
+  absl::StatusOr<const GgufPreTokenizer*> pre = FindGgufPreTokenizer(name);
+  if (!pre.ok()) return pre.status();
+  absl::StatusOr<PreTokenizer> pre_tokenizer = PreTokenizer::FromPatterns((*pre)->pattern);
+  if (!pre_tokenizer.ok()) return pre_tokenizer.status();
+  absl::StatusOr<GgufVocabulary> vocabulary = ReadGgufVocabulary(metadata);
+  if (!vocabulary.ok()) return vocabulary.status();
+  std::vector<BpeModel::Rule> merges;
+  if (absl::Status status = ReadMerges(metadata, &merges); !status.ok()) return status;
+
+  TokenizerParts parts;
+  parts.pre_tokenizer = *std::move(pre_tokenizer);
+  if ((*pre)->nfc) parts.normalizer = Normalizer::Nfc();
+  for (size_t id = 0; id < vocabulary->token.size(); ++id)
+    parts.vocabulary.push_back({vocabulary->token[id], static_cast<int64_t>(id)});
+  BpeModel::Options options;
+  options.ignore_merges = (*pre)->ignore_merges;
+  parts.make_model = [merges = std::move(merges), options](
+                         const Vocabulary& known) -> absl::StatusOr<std::unique_ptr<TokenModel>> {
+    return BpeModel::Create(known, merges, options);
+  };
+  AddRoles(*vocabulary, &parts);
+  absl::StatusOr<PostProcessor> around =
+      ReadGgufPostProcessor(metadata, *vocabulary, (*pre)->add_bos, (*pre)->add_eos);
+  if (!around.ok()) return around.status();
+  parts.post_processor = *std::move(around);
+  return MakeTokenizer(std::move(parts));
+}
+
+// The converters write U+2581 before what begins a word and leave out the ## before what does not.
+std::vector<std::string> SpellWordPieces(const GgufVocabulary& vocabulary) {
+  std::vector<std::string> spelling;
+  spelling.reserve(vocabulary.token.size());
+  for (size_t id = 0; id < vocabulary.token.size(); ++id) {
+    std::string_view text = vocabulary.token[id];
+    if (vocabulary.TypeOf(id) == GgufTokenType::kControl || text.empty()) {
+      spelling.emplace_back(text);
+    } else if (text.starts_with(kSpaceSymbol)) {
+      spelling.emplace_back(text.substr(kSpaceSymbol.size()));
+    } else {
+      spelling.push_back(StrCat("##", text));
+    }
+  }
+  return spelling;
+}
+
+// The file does not say whether the model lowers case: a vocabulary without capitals does.
+bool HasCapitals(const GgufVocabulary& vocabulary) {
+  for (size_t id = 0; id < vocabulary.token.size(); ++id) {
+    const std::string_view text = vocabulary.token[id];
+    if (vocabulary.TypeOf(id) != GgufTokenType::kNormal || text.find('[') != std::string_view::npos)
+      continue;
+    if (std::any_of(text.begin(), text.end(), [](char c) { return c >= 'A' && c <= 'Z'; }))
+      return true;
+  }
+  return false;
+}
+
+// BERT's tokenizer.json: BertNormalizer, BertPreTokenizer, WordPiece, [CLS] $A [SEP].
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadWordPiece(const Json& metadata) {
+  absl::StatusOr<GgufVocabulary> vocabulary = ReadGgufVocabulary(metadata);
+  if (!vocabulary.ok()) return vocabulary.status();
+  const std::vector<std::string> spelling = SpellWordPieces(*vocabulary);
+  const auto find = [&](std::optional<Token> id, std::string_view name) {
+    const auto found = std::find(spelling.begin(), spelling.end(), name);
+    if (!id && found != spelling.end()) id = static_cast<Token>(found - spelling.begin());
+    return id;
+  };
+  vocabulary->bos = find(vocabulary->bos, "[CLS]");
+  vocabulary->eos = find(vocabulary->separator ? vocabulary->separator : vocabulary->eos, "[SEP]");
+  vocabulary->stop.clear();  // of an encoder
+  TokenizerParts parts;
+  for (size_t id = 0; id < spelling.size(); ++id)
+    parts.vocabulary.push_back({spelling[id], static_cast<int64_t>(id)});
+  WordPieceOptions options;
+  if (vocabulary->unknown) options.unknown = spelling[*vocabulary->unknown];
+  parts.make_model = [options](const Vocabulary& known) { return MakeWordPiece(known, options); };
+  const bool lowercase = !HasCapitals(*vocabulary);
+  parts.normalizer = MakeBertNormalizer({.strip_accents = lowercase, .lowercase = lowercase});
+  absl::StatusOr<PreTokenizer> pre = PreTokenizer::FromJson({{"type", "BertPreTokenizer"}});
+  if (!pre.ok()) return pre.status();
+  parts.pre_tokenizer = *std::move(pre);
+  absl::StatusOr<Decoder> decoder =
+      Decoder::FromJson({{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}});
+  if (!decoder.ok()) return decoder.status();
+  parts.decoder = *std::move(decoder);
+  AddRoles(*vocabulary, &parts);
+  absl::StatusOr<PostProcessor> around = ReadGgufPostProcessor(metadata, *vocabulary, true, true);
+  if (!around.ok()) return around.status();
+  parts.post_processor = *std::move(around);
+  return MakeTokenizer(std::move(parts));
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadSentencePiece(const Json& metadata,
+                                                             SegmentationModel model) {
+  absl::StatusOr<SentencePieceParts> parts = DescribeGgufSentencePiece(metadata, model);
+  if (!parts.ok()) return parts.status();
+  return MakeSentencePieceTokenizer(*std::move(parts));
+}
+
 }  // namespace
 
-absl::StatusOr<BpeTokenizerParts> DescribeGgufTokenizer(const Json& metadata) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadGgufTokenizer(const Json& metadata) {
   ConfigReader reader(metadata);
   const std::string model = reader.String("tokenizer.ggml.model", "");
-  const std::string pre = reader.String("tokenizer.ggml.pre", "default");
   if (!reader.ok()) return reader.status();
-  if (model != "gpt2") {
-    return absl::UnimplementedError(
-        StrCat("tokenizer.ggml.model \"", model, "\" is unknown; known: gpt2"));
-  }
-  absl::StatusOr<const PreTokenizerKind*> kind = FindKind(pre);
-  if (!kind.ok()) return kind.status();
-  absl::StatusOr<PreTokenizer> pre_tokenizer = PreTokenizer::FromPatterns((*kind)->pattern);
-  if (!pre_tokenizer.ok()) return pre_tokenizer.status();
-
-  BpeTokenizerParts parts;
-  parts.pre_tokenizer = *std::move(pre_tokenizer);
-  parts.options.ignore_merges = (*kind)->ignore_merges;
-  parts.normalize_nfc = (*kind)->nfc;
-  if (absl::Status status = ReadTokens(metadata, &parts); !status.ok()) return status;
-  if (absl::Status status = ReadMerges(metadata, &parts); !status.ok()) return status;
-
-  const auto read_id = [&](std::string_view name) -> std::optional<Token> {
-    const std::string key = StrCat("tokenizer.ggml.", name, "_token_id");
-    if (reader.Find(key) == nullptr) return std::nullopt;
-    return reader.Int(key, 0, static_cast<int>(parts.vocabulary.size()) - 1);
-  };
-  const std::optional<Token> bos = read_id("bos");
-  const std::optional<Token> eos = read_id("eos");
-  for (const std::optional<Token> stop : {eos, read_id("eot"), read_id("eom")}) {
-    if (stop) parts.stop.push_back({.id = stop, .text = ""});
-  }
-  if (bos) parts.bos = TokenName{.id = bos, .text = ""};
-  const bool add_bos =
-      reader.Bool("tokenizer.ggml.add_bos_token", (*kind)->add_bos && bos.has_value());
-  const bool add_eos = reader.Bool("tokenizer.ggml.add_eos_token", false);
-  if (!reader.ok()) return reader.status();
-  if (add_bos && !bos) return Malformed("add_bos_token", "is true, but there is no bos_token_id");
-  if (add_eos && !eos) return Malformed("add_eos_token", "is true, but there is no eos_token_id");
-  parts.post_processor =
-      PostProcessor::Around(add_bos ? bos : std::nullopt, add_eos ? eos : std::nullopt);
-  return parts;
+  if (model == "llama") return LoadSentencePiece(metadata, SegmentationModel::kBpe);
+  if (model == "t5") return LoadSentencePiece(metadata, SegmentationModel::kUnigram);
+  if (model == "gpt2") return LoadBpe(metadata);
+  if (model == "bert") return LoadWordPiece(metadata);
+  return absl::UnimplementedError(
+      StrCat("tokenizer.ggml.model \"", model, "\" is unknown; known: gpt2, llama, t5, bert"));
 }
 
 }  // namespace fairlead

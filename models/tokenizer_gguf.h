@@ -3,16 +3,18 @@
 // the files in circulation have them.
 #pragma once
 
+#include <memory>
+
 #include "absl/status/statusor.h"
-#include "models/bpe_tokenizer.h"
 #include "models/json.h"
+#include "models/tokenizer.h"
 
 namespace fairlead {
 
-// The parts of a byte-level BPE tokenizer ("gpt2"); views into `metadata`. Token types: 3 (control)
-// is an added token with special = true, 4 (user-defined) one with special = false. kUnimplemented
-// names an unknown tokenizer.ggml.model or .pre and lists the known ones; kInvalidArgument names a
-// malformed key.
-absl::StatusOr<BpeTokenizerParts> DescribeGgufTokenizer(const Json& metadata);
+// tokenizer.ggml.model gpt2 (byte-level BPE), llama (SentencePiece BPE), t5 (SentencePiece
+// unigram) and bert (WordPiece). Token types: 3 (control) is an added token with special = true, 4
+// (user-defined) one with special = false. kUnimplemented names an unknown tokenizer.ggml.model or
+// .pre and lists the known ones; kInvalidArgument names a malformed key.
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadGgufTokenizer(const Json& metadata);
 
 }  // namespace fairlead

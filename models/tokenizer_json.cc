@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/tokenizer_json.h"
 
+#include <algorithm>
+#include <optional>
+
 #include "kernels/strings.h"
+#include "models/bpe.h"
 #include "models/config_reader.h"
+#include "models/unigram.h"
+#include "models/wordpiece.h"
 
 namespace fairlead {
 namespace {
@@ -19,15 +25,19 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
 
   bool null() override { return Scalar(nullptr); }
   bool boolean(bool value) override { return Scalar(value); }
-  bool number_float(number_float_t value, const string_t&) override { return Scalar(value); }
+  bool number_float(number_float_t value, const string_t&) override {
+    return mode_ == Mode::kPiece ? SetScore(value) : Scalar(value);
+  }
   bool binary(binary_t&) override { return Fail("binary data"); }
   bool number_unsigned(number_unsigned_t value) override {
+    if (mode_ == Mode::kPiece) return SetScore(static_cast<double>(value));
     if (mode_ != Mode::kVocabulary) return Scalar(value);
     // Out of range either way: the vocabulary says which ids are allowed.
     return AddEntry(value > static_cast<uint64_t>(INT64_MAX) ? INT64_MAX
                                                              : static_cast<int64_t>(value));
   }
   bool number_integer(number_integer_t value) override {
+    if (mode_ == Mode::kPiece) return SetScore(static_cast<double>(value));
     return mode_ == Mode::kVocabulary ? AddEntry(value) : Scalar(value);
   }
 
@@ -36,6 +46,10 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
     if (mode_ == Mode::kMergePair) {
       part_.push_back(std::move(value));
       return part_.size() <= 2 || Fail("a merge has two parts");
+    }
+    if (mode_ == Mode::kPiece) {
+      part_.push_back(std::move(value));
+      return (part_.size() == 1 && !score_) || Fail(kPieceForm);
     }
     return Scalar(std::move(value));
   }
@@ -65,7 +79,18 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
       part_.clear();
       return true;
     }
+    if (mode_ == Mode::kPieces) {
+      mode_ = Mode::kPiece;
+      part_.clear();
+      score_.reset();
+      return true;
+    }
     if (mode_ != Mode::kTree) return Fail("a list among tokens or merges");
+    if (InModel("vocab")) {
+      mode_ = Mode::kPieces;
+      file.pieces.clear();
+      return true;
+    }
     if (InModel("merges")) {
       mode_ = Mode::kMerges;
       file.merges.clear();
@@ -80,6 +105,12 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
       mode_ = Mode::kMerges;
       return true;
     }
+    if (mode_ == Mode::kPiece) {
+      if (part_.size() != 1 || !score_) return Fail(kPieceForm);
+      file.pieces.emplace_back(std::move(part_[0]), *score_);
+      mode_ = Mode::kPieces;
+      return true;
+    }
     return Close();
   }
 
@@ -89,7 +120,8 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
   }
 
  private:
-  enum class Mode { kTree, kVocabulary, kMerges, kMergePair };
+  enum class Mode { kTree, kVocabulary, kPieces, kPiece, kMerges, kMergePair };
+  static constexpr std::string_view kPieceForm = "a piece of the vocabulary is not [text, score]";
 
   bool Fail(std::string_view what) {
     if (error.empty()) error = what;
@@ -134,6 +166,12 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
     return true;
   }
 
+  bool SetScore(double score) {
+    if (part_.size() != 1 || score_) return Fail(kPieceForm);
+    score_ = score;
+    return true;
+  }
+
   bool AddEntry(int64_t id) {
     file.vocabulary.emplace_back(std::move(key_), id);
     return true;
@@ -155,7 +193,8 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
   std::string section_;  // the key at the top
   std::string key_;
   Mode mode_ = Mode::kTree;
-  std::vector<std::string> part_;  // of a merge
+  std::vector<std::string> part_;  // of a merge, or the text of a piece
+  std::optional<double> score_;    // of the piece
 };
 
 absl::StatusOr<AddedToken> ParseAddedToken(const Json& json) {
@@ -172,73 +211,90 @@ absl::StatusOr<AddedToken> ParseAddedToken(const Json& json) {
   return token;
 }
 
-absl::StatusOr<std::string> TypeOf(const Json& json, std::string_view where) {
-  ConfigReader reader(json, StrCat(where, "."));
-  std::string type = reader.String("type", "");
-  if (!reader.ok()) return reader.status();
-  return type;
-}
-
-// NFC, or a Sequence of nothing else: true. No normalizer: false.
-absl::StatusOr<bool> ParseNormalizer(const Json& json) {
-  if (json.is_null()) return false;
-  absl::StatusOr<std::string> type = TypeOf(json, "normalizer");
-  if (!type.ok()) return type.status();
-  if (*type == "NFC") return true;
-  const auto list = json.find("normalizers");
-  if (*type == "Sequence" && list != json.end() && list->is_array()) {
-    bool nfc = false;
-    for (const Json& item : *list) {
-      absl::StatusOr<bool> one = ParseNormalizer(item);
-      if (!one.ok()) return one.status();
-      nfc = nfc || *one;
-    }
-    return nfc;
-  }
-  return absl::UnimplementedError(
-      StrCat("normalizer type \"", *type, "\" is unknown; known: NFC, Sequence"));
-}
-
-// ByteLevel, also as the only decoder in a Sequence.
-absl::Status CheckDecoder(const Json& json) {
-  const auto unknown = [](std::string_view type) {
-    return absl::UnimplementedError(StrCat(
-        "decoder type \"", type, "\" is unknown; known: ByteLevel, a Sequence of one ByteLevel"));
-  };
-  if (json.is_null()) return unknown("null");
-  absl::StatusOr<std::string> type = TypeOf(json, "decoder");
-  if (!type.ok()) return type.status();
-  if (*type == "ByteLevel") return absl::OkStatus();
-  const auto list = json.find("decoders");
-  if (*type == "Sequence" && list != json.end() && list->is_array() && list->size() == 1) {
-    return CheckDecoder((*list)[0]);
-  }
-  return unknown(*type);
-}
-
-absl::Status ReadModel(const Json& model, BpeTokenizerParts* parts) {
-  ConfigReader reader(model, "model.");
-  // Old files leave the type out; their other keys tell.
-  const std::string type =
-      reader.String("type", model.is_object() && model.contains("dropout") ? "BPE" : "");
-  if (!reader.ok()) return reader.status();
-  if (type != "BPE") {
-    return absl::UnimplementedError(
-        StrCat("tokenizer model type \"", type, "\" is unknown; known: BPE"));
-  }
-  parts->options.ignore_merges = reader.Bool("ignore_merges", false);
-  parts->options.byte_fallback = reader.Bool("byte_fallback", false);
-  parts->options.fuse_unknown = reader.Bool("fuse_unk", false);
-  parts->unknown_text = reader.String("unk_token", "");
+absl::Status ReadBpe(const TokenizerFile& file, ConfigReader& reader, TokenizerParts* parts) {
+  BpeModel::Options options;
+  options.ignore_merges = reader.Bool("ignore_merges", false);
+  options.byte_fallback = reader.Bool("byte_fallback", false);
+  options.fuse_unknown = reader.Bool("fuse_unk", false);
+  options.subword_prefix = reader.String("continuing_subword_prefix", "");
+  options.word_suffix = reader.String("end_of_word_suffix", "");
+  const std::string unknown = reader.String("unk_token", "");
   const double dropout = reader.Real("dropout", 0, 1, 0);
-  const bool affixes = !reader.String("continuing_subword_prefix", "").empty() ||
-                       !reader.String("end_of_word_suffix", "").empty();
   if (!reader.ok()) return reader.status();
   if (dropout != 0)
     return absl::UnimplementedError("BPE with dropout: the same text would give different tokens");
-  if (affixes)
-    return absl::UnimplementedError("BPE with continuing_subword_prefix or end_of_word_suffix");
+  parts->make_model =
+      [&file, options,
+       unknown](const Vocabulary& vocabulary) -> absl::StatusOr<std::unique_ptr<TokenModel>> {
+    std::vector<BpeModel::Rule> merges;
+    merges.reserve(file.merges.size());
+    for (const auto& [left, right] : file.merges) merges.push_back({left, right});
+    BpeModel::Options with_unknown = options;
+    with_unknown.unknown = vocabulary.Find(unknown);
+    return BpeModel::Create(vocabulary, merges, with_unknown);
+  };
   return absl::OkStatus();
+}
+
+absl::Status ReadWordPiece(ConfigReader& reader, TokenizerParts* parts) {
+  WordPieceOptions options;
+  options.unknown = reader.String("unk_token", options.unknown);
+  options.prefix = reader.String("continuing_subword_prefix", options.prefix);
+  options.max_characters = reader.Int("max_input_chars_per_word", 0, 1 << 30, 100);
+  parts->make_model = [options](const Vocabulary& vocabulary) {
+    return MakeWordPiece(vocabulary, options);
+  };
+  return reader.status();
+}
+
+absl::Status ReadWordLevel(ConfigReader& reader, TokenizerParts* parts) {
+  const std::string unknown = reader.String("unk_token", "<unk>");
+  parts->make_model = [unknown](const Vocabulary& vocabulary) {
+    return MakeWordLevel(vocabulary, unknown);
+  };
+  return reader.status();
+}
+
+absl::Status ReadUnigram(const TokenizerFile& file, ConfigReader& reader, TokenizerParts* parts) {
+  Unigram::Options options;
+  const int count = static_cast<int>(std::min<size_t>(file.pieces.size(), Vocabulary::kMaxTokens));
+  if (reader.Find("unk_id") != nullptr) options.unknown = reader.Int("unk_id", 0, count - 1);
+  options.byte_fallback = reader.Bool("byte_fallback", false);
+  parts->vocabulary_repeats = true;
+  for (size_t i = 0; i < file.pieces.size(); ++i)
+    parts->vocabulary.push_back({file.pieces[i].first, static_cast<int64_t>(i)});
+  parts->make_model = [&file, options](const Vocabulary& vocabulary) {
+    std::vector<Unigram::Piece> pieces;
+    pieces.reserve(file.pieces.size());
+    for (const auto& [text, score] : file.pieces) pieces.push_back({text, score});
+    Unigram::Options with_left_out = options;
+    for (Token token = 0; token < vocabulary.end(); ++token) {
+      if (vocabulary.IsSpecial(token)) with_left_out.left_out.push_back(token);
+    }
+    return Unigram::Create(pieces, with_left_out);
+  };
+  return reader.status();
+}
+
+// The library tells by the keys where a file leaves the type out.
+std::string GuessType(const TokenizerFile& file, const Json& model) {
+  if (!model.is_object()) return "";
+  if (model.contains("dropout") || !file.merges.empty()) return "BPE";
+  if (model.contains("max_input_chars_per_word")) return "WordPiece";
+  return file.pieces.empty() ? "WordLevel" : "Unigram";
+}
+
+absl::Status ReadModel(const TokenizerFile& file, const Json& model, TokenizerParts* parts) {
+  ConfigReader reader(model, "model.");
+  const std::string type = reader.String("type", GuessType(file, model));
+  if (!reader.ok()) return reader.status();
+  for (const auto& [text, id] : file.vocabulary) parts->vocabulary.push_back({text, id});
+  if (type == "BPE") return ReadBpe(file, reader, parts);
+  if (type == "WordPiece") return ReadWordPiece(reader, parts);
+  if (type == "WordLevel") return ReadWordLevel(reader, parts);
+  if (type == "Unigram") return ReadUnigram(file, reader, parts);
+  return absl::UnimplementedError(StrCat(
+      "tokenizer model type \"", type, "\" is unknown; known: BPE, WordPiece, WordLevel, Unigram"));
 }
 
 }  // namespace
@@ -258,24 +314,27 @@ absl::StatusOr<TokenizerFile> ParseTokenizerFile(std::string_view text) {
   return std::move(sax.file);
 }
 
-absl::StatusOr<BpeTokenizerParts> DescribeTokenizerFile(const TokenizerFile& file) {
+absl::StatusOr<TokenizerParts> DescribeTokenizerFile(const TokenizerFile& file) {
   static const Json kNull;
   const auto section = [&](const char* key) -> const Json& {
     const auto found = file.rest.find(key);
     return found == file.rest.end() ? kNull : *found;
   };
-  BpeTokenizerParts parts;
-  if (absl::Status status = ReadModel(section("model"), &parts); !status.ok()) return status;
-  absl::StatusOr<bool> nfc = ParseNormalizer(section("normalizer"));
-  if (!nfc.ok()) return nfc.status();
-  parts.normalize_nfc = *nfc;
+  TokenizerParts parts;
+  if (absl::Status status = ReadModel(file, section("model"), &parts); !status.ok()) return status;
+  absl::StatusOr<std::unique_ptr<Normalizer>> normalizer =
+      Normalizer::FromJson(section("normalizer"));
+  if (!normalizer.ok()) return normalizer.status();
+  parts.normalizer = *std::move(normalizer);
   absl::StatusOr<PreTokenizer> pre_tokenizer = PreTokenizer::FromJson(section("pre_tokenizer"));
   if (!pre_tokenizer.ok()) return pre_tokenizer.status();
   parts.pre_tokenizer = *std::move(pre_tokenizer);
   absl::StatusOr<PostProcessor> post_processor = PostProcessor::FromJson(section("post_processor"));
   if (!post_processor.ok()) return post_processor.status();
   parts.post_processor = *std::move(post_processor);
-  if (absl::Status status = CheckDecoder(section("decoder")); !status.ok()) return status;
+  absl::StatusOr<Decoder> decoder = Decoder::FromJson(section("decoder"));
+  if (!decoder.ok()) return decoder.status();
+  parts.decoder = *std::move(decoder);
   const Json& added = section("added_tokens");
   if (!added.is_null() && !added.is_array())
     return absl::InvalidArgumentError("added_tokens: must be a list");
@@ -284,10 +343,6 @@ absl::StatusOr<BpeTokenizerParts> DescribeTokenizerFile(const TokenizerFile& fil
     if (!token.ok()) return token.status();
     parts.added.push_back(*std::move(token));
   }
-  parts.vocabulary.reserve(file.vocabulary.size());
-  for (const auto& [text, id] : file.vocabulary) parts.vocabulary.push_back({text, id});
-  parts.merges.reserve(file.merges.size());
-  for (const auto& [left, right] : file.merges) parts.merges.push_back({left, right});
   if (parts.vocabulary.empty())
     return absl::InvalidArgumentError("tokenizer.json: model.vocab is missing or empty");
   return parts;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/check.h"
+#include "models/unicode_ages.h"
 
 namespace fairlead {
 namespace {
@@ -17,10 +18,8 @@ namespace {
 constexpr char32_t kFirstCombining = 0x300;
 constexpr unsigned char kFirstCombiningLead = 0xCC;
 
-bool IsMark(char32_t code_point) {
-  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(code_point));
-  return category == UTF8PROC_CATEGORY_MN || category == UTF8PROC_CATEGORY_MC ||
-         category == UTF8PROC_CATEGORY_ME;
+utf8proc_category_t CategoryOf(char32_t code_point) {
+  return utf8proc_category(static_cast<utf8proc_int32_t>(code_point));
 }
 
 struct Range {
@@ -44,11 +43,15 @@ constexpr Range kNewMarks[] = {
 // The one character with a canonical decomposition that came after Unicode 9.
 constexpr utf8proc_int32_t kNewComposite = 0x11938;
 
-bool IsNewMark(utf8proc_int32_t code_point) {
-  const auto c = static_cast<char32_t>(code_point);
-  const Range* range = std::lower_bound(std::begin(kNewMarks), std::end(kNewMarks), c,
+template <size_t n>
+bool IsIn(const Range (&ranges)[n], char32_t c) {
+  const Range* range = std::lower_bound(std::begin(ranges), std::end(ranges), c,
                                         [](Range r, char32_t at) { return r.last < at; });
-  return range != std::end(kNewMarks) && range->first <= c;
+  return range != std::end(ranges) && range->first <= c;
+}
+
+bool IsNewMark(utf8proc_int32_t code_point) {
+  return IsIn(kNewMarks, static_cast<char32_t>(code_point));
 }
 
 int CombiningClass(utf8proc_int32_t code_point) {
@@ -57,16 +60,22 @@ int CombiningClass(utf8proc_int32_t code_point) {
   return static_cast<int>(utf8proc_get_property(code_point)->combining_class);
 }
 
-// Canonical decomposition, in the order of the text.
-void AppendDecomposed(char32_t code_point, std::vector<utf8proc_int32_t>* out) {
-  if (static_cast<utf8proc_int32_t>(code_point) == kNewComposite)
-    return out->push_back(kNewComposite);
-  utf8proc_int32_t part[8];  // the longest canonical decomposition has 4 code points
+// The longest compatibility decomposition, that of U+FDFA, has 18 code points.
+constexpr int kMaxDecomposition = 18;
+
+// Full decomposition, canonical or (NFKC, NFKD) of compatibility, in the order of the text.
+void AppendDecomposed(char32_t code_point, bool compatibility, std::vector<utf8proc_int32_t>* out) {
+  const auto c = static_cast<utf8proc_int32_t>(code_point);
+  if (c == kNewComposite || (compatibility && DecomposesSince9(code_point)))
+    return out->push_back(c);
+  utf8proc_int32_t part[kMaxDecomposition];
   int boundclass = UTF8PROC_BOUNDCLASS_START;
-  const utf8proc_ssize_t count = utf8proc_decompose_char(
-      static_cast<utf8proc_int32_t>(code_point), part, 8,
-      static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_STABLE), &boundclass);
-  FAIRLEAD_CHECK(count >= 0 && count <= 8);
+  const utf8proc_ssize_t count =
+      utf8proc_decompose_char(c, part, kMaxDecomposition,
+                              static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_STABLE |
+                                                             (compatibility ? UTF8PROC_COMPAT : 0)),
+                              &boundclass);
+  FAIRLEAD_CHECK(count >= 0 && count <= kMaxDecomposition);
   out->insert(out->end(), part, part + count);
 }
 
@@ -193,29 +202,68 @@ size_t SkipWhitespaceBack(std::string_view text, size_t pos, size_t floor) {
   return pos;
 }
 
-std::string NormalizeNfc(std::string_view text) {
-  const auto may_change = [](char c) {
-    return static_cast<unsigned char>(c) >= kFirstCombiningLead;
-  };
+std::string Normalize(std::string_view text, NormalizationForm form) {
+  const bool composes = form == NormalizationForm::kC || form == NormalizationForm::kKC;
+  const bool compatibility = form == NormalizationForm::kKC || form == NormalizationForm::kKD;
+  // ASCII stays as it is, and in NFC whatever comes before the marks.
+  const unsigned char first = form == NormalizationForm::kC ? kFirstCombiningLead : 0x80;
+  const auto may_change = [first](char c) { return static_cast<unsigned char>(c) >= first; };
   if (std::none_of(text.begin(), text.end(), may_change)) return std::string(text);
   std::vector<utf8proc_int32_t> code_point;
   code_point.reserve(text.size());
-  for (size_t pos = 0; pos < text.size();) AppendDecomposed(DecodeUtf8(text, &pos), &code_point);
+  for (size_t pos = 0; pos < text.size();) {
+    AppendDecomposed(DecodeUtf8(text, &pos), compatibility, &code_point);
+  }
   SortMarks(&code_point);
-  Compose(&code_point);
+  if (composes) Compose(&code_point);
   std::string out;
   out.reserve(text.size());
   for (const utf8proc_int32_t c : code_point) AppendUtf8(static_cast<char32_t>(c), &out);
   return out;
 }
 
-bool StartsNfcSegment(char32_t code_point) {
+bool StartsSegment(char32_t code_point) {
   if (code_point < kFirstCombining) return true;
   std::vector<utf8proc_int32_t> part;
-  AppendDecomposed(code_point, &part);
+  AppendDecomposed(code_point, true, &part);
   // Besides marks only the vowels and final consonants of Hangul compose with what precedes them.
   const auto first = static_cast<char32_t>(part[0]);
   return !IsMark(first) && !(first >= 0x1160 && first <= 0x11FF);
+}
+
+bool IsMark(char32_t c) {
+  const utf8proc_category_t category = CategoryOf(c);
+  return category == UTF8PROC_CATEGORY_MN || category == UTF8PROC_CATEGORY_MC ||
+         category == UTF8PROC_CATEGORY_ME;
+}
+
+bool IsMark9(char32_t c) {
+  // The last two have been letters since Unicode 12.
+  return (IsMark(c) && !IsMarkSince9(c)) || c == 0x1CF2 || c == 0x1CF3;
+}
+
+bool IsNonspacingMark8(char32_t c) {
+  constexpr char32_t kSpacingSince14 = 0x1734;
+  return (CategoryOf(c) == UTF8PROC_CATEGORY_MN && !IsNonspacingSince8(c)) || c == kSpacingSince14;
+}
+
+bool IsPunctuation8(char32_t c) {
+  const utf8proc_category_t category = CategoryOf(c);
+  const bool now = category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO;
+  // A symbol since Unicode 12, a mark since Unicode 11.
+  return (now && !IsPunctuationSince8(c)) || c == 0x166D || c == 0x111C9;
+}
+
+bool IsOther8(char32_t c) { return CategoryOf(c) >= UTF8PROC_CATEGORY_CC && !IsOtherSince8(c); }
+
+void AppendLowercase(char32_t code_point, std::string* out) {
+  constexpr char32_t kDottedCapitalI = 0x130;  // the one character whose lower case is two
+  if (code_point == kDottedCapitalI) {
+    out->append("i\u0307");
+    return;
+  }
+  AppendUtf8(static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code_point))),
+             out);
 }
 
 }  // namespace fairlead

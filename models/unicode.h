@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the tokenizers need of Unicode: code points, three character classes and normalization form
-// C. Character data comes from utf8proc (Unicode 14 or newer). Pure functions: any thread.
+// What the tokenizers need of Unicode: code points, character classes, lower case and normalization
+// forms. Character data comes from utf8proc (Unicode 14 or newer). Pure functions: any thread.
 #pragma once
 
 #include <cstddef>
@@ -24,12 +24,30 @@ bool IsWordCharacter(char32_t code_point);
 size_t SkipWhitespace(std::string_view text, size_t pos);
 size_t SkipWhitespaceBack(std::string_view text, size_t pos, size_t floor);
 
-// Normalization form C of valid UTF-8 (Unicode 15, chapter 3.11), with the character data of
-// Unicode 9 that Hugging Face's library normalizes with: marks that came later neither move nor
-// compose. O(n log n) at worst.
-std::string NormalizeNfc(std::string_view text);
-// True if text may be cut before this code point without a change to NFC of the parts: it neither
-// reorders with nor composes with what stands before it. May be false where a cut would do no harm.
-bool StartsNfcSegment(char32_t code_point);
+enum class NormalizationForm { kC, kD, kKC, kKD };
+
+// A normalization form of valid UTF-8 (Unicode 15, chapter 3.11), with the character data of
+// Unicode 9 that Hugging Face's library normalizes with: what came later does not decompose, and
+// marks that came later neither move nor compose. O(n log n) at worst.
+std::string Normalize(std::string_view text, NormalizationForm form);
+inline std::string NormalizeNfc(std::string_view text) {
+  return Normalize(text, NormalizationForm::kC);
+}
+// True if text may be cut before this code point without a change to a normalization form of the
+// parts: it neither reorders with nor composes with what stands before it. May be false where a cut
+// would do no harm.
+bool StartsSegment(char32_t code_point);
+
+// Of Unicode's general categories: M (marks), Mn, P (punctuation), C (others) without Cn, the
+// unassigned code points. With a number: as that version of Unicode had them, which is what Hugging
+// Face's library goes by.
+bool IsMark(char32_t code_point);
+bool IsMark9(char32_t code_point);
+bool IsNonspacingMark8(char32_t code_point);
+bool IsPunctuation8(char32_t code_point);
+bool IsOther8(char32_t code_point);
+
+// Appends the full lower case mapping, which may be several code points.
+void AppendLowercase(char32_t code_point, std::string* out);
 
 }  // namespace fairlead

@@ -103,7 +103,8 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
   return {
       TextFlag("model", "PATH", "a GGUF file, or a folder with config.json and safetensors",
                &c.model),
-      TextFlag("tokenizer", "PATH", "a tokenizer.json, folder or GGUF file; default: the model's",
+      TextFlag("tokenizer", "PATH",
+               "a tokenizer.json, tokenizer.model, folder or GGUF file; default: the model's",
                &c.tokenizer),
       SwitchFlag("skip-tokenizer", "serve token ids only", &c.skip_tokenizer),
       DeviceFlag(&c.device),

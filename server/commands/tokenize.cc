@@ -56,7 +56,8 @@ void AddTokenizeCommand(CLI::App& app, Command& chosen) {
   CLI::App& command = *app.add_subcommand(
       "tokenize", "Text to token ids and back: one JSON value a line in, one a line out");
   command
-      .add_option("--tokenizer", options->tokenizer, "a GGUF file, a folder or a tokenizer.json")
+      .add_option("--tokenizer", options->tokenizer,
+                  "a GGUF file, a folder, a tokenizer.json or a tokenizer.model")
       ->required()
       ->type_name("PATH");
   command.add_flag("--decode", options->decode, "lines are arrays of token ids");

@@ -19,7 +19,7 @@ import rules
 from rules import Finding, Tree
 
 # What codespell takes for mistakes in this code base.
-KNOWN_WORDS = "ue,indention,te,nd,ot,ser,fo,afterall,inout,thi,hel,wor,lo,assertIn,caf,ans,mis,tre,doub"
+KNOWN_WORDS = "ue,indention,te,nd,ot,ser,fo,afterall,inout,thi,hel,wor,lo,assertIn,caf,ans,mis,tre,doub,seperator"
 
 
 class MissingTool(Exception):

@@ -16,6 +16,8 @@
 namespace fairlead {
 namespace {
 
+std::string Itself(std::string_view spelling) { return std::string(spelling); }
+
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -45,7 +47,7 @@ std::unique_ptr<RandomModel> MakeRandomModel(std::mt19937& random) {
     entry.push_back({model->text[i], static_cast<int64_t>(i)});
   std::vector<BpeModel::Rule> rule;
   for (const auto& [left, right] : model->rule) rule.push_back({left, right});
-  model->vocabulary = *Vocabulary::Create(entry);
+  model->vocabulary = *Vocabulary::Create(entry, Itself);
   model->bpe = *BpeModel::Create(*model->vocabulary, rule, {});
   return model;
 }
@@ -92,7 +94,7 @@ TEST(Bpe, MergesByDefinition) {
 // One word of a million characters: each merge queues at most two more, so the queue stays small.
 TEST(Bpe, OneLongWordTakesLinearMemory) {
   const std::vector<Vocabulary::Entry> entry = {{"a", 0}, {"aa", 1}, {"aaaa", 2}, {"aaa", 3}};
-  const auto vocabulary = *Vocabulary::Create(entry);
+  const auto vocabulary = *Vocabulary::Create(entry, Itself);
   const std::vector<BpeModel::Rule> rule = {{"a", "a"}, {"aa", "aa"}, {"aa", "a"}};
   const auto bpe = *BpeModel::Create(*vocabulary, rule, {});
   const size_t n = (1 << 20) + 3;
@@ -113,7 +115,7 @@ TEST(Bpe, OneLongWordTakesLinearMemory) {
 
 TEST(Bpe, NamesTheMergeThatIsWrong) {
   const std::vector<Vocabulary::Entry> entry = {{"a", 0}, {"b", 1}};
-  const auto vocabulary = *Vocabulary::Create(entry);
+  const auto vocabulary = *Vocabulary::Create(entry, Itself);
   const std::vector<BpeModel::Rule> rule = {{"a", "b"}};
   const absl::Status status = BpeModel::Create(*vocabulary, rule, {}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
@@ -122,7 +124,7 @@ TEST(Bpe, NamesTheMergeThatIsWrong) {
 
 TEST(Bpe, IgnoreMergesTakesWholeWords) {
   const std::vector<Vocabulary::Entry> entry = {{"a", 0}, {"b", 1}, {"ab", 2}};
-  const auto vocabulary = *Vocabulary::Create(entry);
+  const auto vocabulary = *Vocabulary::Create(entry, Itself);
   BpeModel::Workspace workspace;
   for (const bool ignore : {false, true}) {
     BpeModel::Options options;

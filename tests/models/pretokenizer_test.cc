@@ -18,7 +18,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 std::vector<std::string> WordsOf(const PreTokenizer& pre_tokenizer, std::string_view text) {
-  const Words words = pre_tokenizer.Split(text);
+  const Words words = pre_tokenizer.Split(text, true);
   std::vector<std::string> out;
   for (size_t i = 0; i < words.span.size(); ++i) out.emplace_back(words.word(i));
   return out;

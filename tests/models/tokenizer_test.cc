@@ -77,7 +77,9 @@ TEST_P(GoldenTokenizer, AgreesWithTheLibrary) {
 
 INSTANTIATE_TEST_SUITE_P(Kinds, GoldenTokenizer,
                          ::testing::Values("bpe-gpt2", "bpe-gpt2-prefix-space", "bpe-llama3",
-                                           "bpe-llama3-merges", "bpe-qwen2", "bpe-smollm"),
+                                           "bpe-llama3-merges", "bpe-qwen2", "bpe-smollm",
+                                           "bpe-llama2", "bpe-metaspace", "bpe-gemma", "unigram-t5",
+                                           "unigram-bytes", "wordpiece-bert"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');

@@ -6,10 +6,13 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "models/json.h"
 #include "models/tokenizer.h"
+#include "models/weights.h"
 #include "tests/models/checkpoint_bytes.h"
 
 namespace fairlead {
@@ -29,6 +32,26 @@ inline Json ReadGolden(const std::string& name) {
 inline absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerText(const std::string& json) {
   const TemporaryFolder folder;
   return LoadTokenizerFromPath(folder.Write("tokenizer.json", json));
+}
+
+// A GGUF file of metadata alone.
+class FakeGguf : public WeightSource {
+ public:
+  explicit FakeGguf(Json metadata) : metadata_(std::move(metadata)) {}
+  WeightFormat format() const override { return WeightFormat::kGguf; }
+  const std::string& path() const override { return path_; }
+  const WeightInfo* Find(std::string_view) const override { return nullptr; }
+  absl::Span<const WeightInfo> tensors() const override { return {}; }
+  const Json& config() const override { return metadata_; }
+  const Json& metadata() const override { return metadata_; }
+
+ private:
+  const std::string path_ = "model.gguf";
+  const Json metadata_;
+};
+
+inline absl::StatusOr<std::unique_ptr<Tokenizer>> LoadGguf(const Json& metadata) {
+  return LoadTokenizer(FakeGguf(metadata));
 }
 
 inline std::vector<Token> Tokens(const Json& json) { return json.get<std::vector<Token>>(); }

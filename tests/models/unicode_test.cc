@@ -25,7 +25,7 @@ TEST(Nfc, PartsMayBeNormalizedApartWhereItSaysSo) {
     const std::string text = Text(one["text"]);
     for (size_t pos = 0; pos < text.size();) {
       const size_t begin = pos;
-      if (!StartsNfcSegment(DecodeUtf8(text, &pos))) continue;
+      if (!StartsSegment(DecodeUtf8(text, &pos))) continue;
       EXPECT_EQ(NormalizeNfc(text.substr(0, begin)) + NormalizeNfc(text.substr(begin)),
                 Text(one["nfc"]));
       ++cuts;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "models/bpe_tokenizer.h"
+#include "models/pipeline_tokenizer.h"
 
 #include <algorithm>
 #include <array>
@@ -15,14 +15,10 @@
 namespace fairlead {
 namespace {
 
-class BpeTokenizer : public Tokenizer {
+class PipelineTokenizer final : public Tokenizer {
  public:
-  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(BpeTokenizerParts parts) {
-    if (!parts.pre_tokenizer.byte_level()) {
-      return absl::UnimplementedError(
-          "pre_tokenizer: BPE without a ByteLevel step; known: byte-level BPE");
-    }
-    auto tokenizer = std::make_unique<BpeTokenizer>();
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(TokenizerParts parts) {
+    auto tokenizer = std::make_unique<PipelineTokenizer>();
     absl::Status status = tokenizer->Init(std::move(parts));
     if (!status.ok()) return status;
     return tokenizer;
@@ -31,19 +27,18 @@ class BpeTokenizer : public Tokenizer {
   std::vector<Token> Encode(absl::Span<const TextPiece> pieces,
                             const EncodeOptions& options) const override;
   std::string Decode(absl::Span<const Token> tokens, bool skip_special_tokens) const override;
+  std::unique_ptr<TextStream> NewStream(bool skip_special_tokens) const override;
 
   std::string_view Bytes(Token token) const override { return vocabulary_->Bytes(token); }
   std::string_view Spelling(Token token) const override { return vocabulary_->Spelling(token); }
-  bool IsSpecial(Token token) const override {
-    return token >= 0 && static_cast<size_t>(token) < special_.size() && special_[token];
-  }
+  bool IsSpecial(Token token) const override { return vocabulary_->IsSpecial(token); }
   int vocab_size() const override { return vocabulary_->end(); }
   std::optional<Token> bos() const override { return bos_; }
   absl::Span<const Token> stop_tokens() const override { return stop_; }
   size_t MinTokens(std::string_view text) const override;
 
  private:
-  absl::Status Init(BpeTokenizerParts parts);
+  absl::Status Init(TokenizerParts parts);
   absl::Status AddTokens(std::vector<AddedToken> added);
   std::optional<Token> Resolve(const TokenName& name) const;
   std::optional<Token> FindText(std::string_view text) const;
@@ -51,45 +46,48 @@ class BpeTokenizer : public Tokenizer {
   void FindBytesPerToken();
 
   // A part of the input without added tokens in it, as it stands in the input.
-  void EncodeText(std::string_view text, const TrustedSpans& trusted, size_t enough,
-                  BpeModel::Workspace* workspace, std::vector<Token>* out) const;
-  void EncodeWords(std::string_view text, size_t enough, BpeModel::Workspace* workspace,
-                   std::vector<Token>* out) const;
-  std::string Normalize(std::string_view text, TrustedSpans* trusted) const;
+  // at_start: it is where the input begins.
+  void EncodeText(std::string_view text, const TrustedSpans& trusted, bool at_start, size_t enough,
+                  TokenModel::Workspace* workspace, std::vector<Token>* out) const;
+  void EncodeWords(std::string_view text, bool at_start, size_t enough,
+                   TokenModel::Workspace* workspace, std::vector<Token>* out) const;
 
   std::unique_ptr<Vocabulary> vocabulary_;
-  std::unique_ptr<BpeModel> bpe_;
+  std::unique_ptr<TokenModel> model_;
   absl::flat_hash_map<std::string, Token> added_id_;
   AddedTokenMatcher plain_;       // matched in the text as it comes
   AddedTokenMatcher normalized_;  // matched in normalized text
-  std::vector<bool> special_;     // by id
-  bool nfc_ = false;
+  std::unique_ptr<Normalizer> normalizer_;
+  bool nfc_ = false;     // the normalizer's all
   bool strips_ = false;  // an added token takes white space along
   size_t longest_ = 0;   // bytes of the longest token
   std::array<bool, 256> has_token_ = {};
   size_t max_bytes_per_token_ = 0;  // 0: text can vanish
   PreTokenizer pre_tokenizer_;
   PostProcessor post_processor_;
+  Decoder decoder_ = Decoder::ByteLevel();
   std::optional<Token> bos_;
   std::vector<Token> stop_;
 };
 
-absl::Status BpeTokenizer::Init(BpeTokenizerParts parts) {
-  absl::StatusOr<std::unique_ptr<Vocabulary>> vocabulary = Vocabulary::Create(parts.vocabulary);
+absl::Status PipelineTokenizer::Init(TokenizerParts parts) {
+  decoder_ = std::move(parts.decoder);
+  absl::StatusOr<std::unique_ptr<Vocabulary>> vocabulary = Vocabulary::Create(
+      parts.vocabulary, [this](std::string_view spelling) { return decoder_.Running(spelling); },
+      parts.vocabulary_repeats);
   if (!vocabulary.ok()) return vocabulary.status();
   vocabulary_ = *std::move(vocabulary);
-  parts.options.unknown = vocabulary_->Find(parts.unknown_text);
-  absl::StatusOr<std::unique_ptr<BpeModel>> bpe =
-      BpeModel::Create(*vocabulary_, parts.merges, parts.options);
-  if (!bpe.ok()) return bpe.status();
-  bpe_ = *std::move(bpe);
-  nfc_ = parts.normalize_nfc;
+  normalizer_ = std::move(parts.normalizer);
+  nfc_ = normalizer_ != nullptr && normalizer_->is_nfc();
   // Before added tokens take ids of the model's: merges still make those.
   for (Token token = 0; token < vocabulary_->end(); ++token) {
     longest_ = std::max(longest_, vocabulary_->Bytes(token).size());
   }
   absl::Status status = AddTokens(std::move(parts.added));
   if (!status.ok()) return status;
+  absl::StatusOr<std::unique_ptr<TokenModel>> model = parts.make_model(*vocabulary_);
+  if (!model.ok()) return model.status();
+  model_ = *std::move(model);
   pre_tokenizer_ = std::move(parts.pre_tokenizer);
   post_processor_ = std::move(parts.post_processor);
   if (parts.bos) bos_ = Resolve(*parts.bos);
@@ -102,9 +100,13 @@ absl::Status BpeTokenizer::Init(BpeTokenizerParts parts) {
   return absl::OkStatus();
 }
 
-// Text can vanish: bytes without a token, what a splitter drops, white space beside an added token.
-void BpeTokenizer::FindBytesPerToken() {
-  if (strips_ || !pre_tokenizer_.keeps_all()) return;
+// Text can vanish: bytes without a token, what a normalizer or a splitter drops, white space beside
+// an added token.
+void PipelineTokenizer::FindBytesPerToken() {
+  if (strips_ || (normalizer_ != nullptr && !nfc_) || !pre_tokenizer_.keeps_all() ||
+      !decoder_.is_byte_level() || !model_->keeps_all()) {
+    return;
+  }
   for (int byte = 0; byte < 256; ++byte) {
     const char text = static_cast<char>(byte);
     std::string spelling;
@@ -114,7 +116,7 @@ void BpeTokenizer::FindBytesPerToken() {
   max_bytes_per_token_ = longest_;
 }
 
-size_t BpeTokenizer::MinTokens(std::string_view text) const {
+size_t PipelineTokenizer::MinTokens(std::string_view text) const {
   if (max_bytes_per_token_ == 0) return 0;
   // Normalized text is other text: only ASCII is sure to stay, but for letters that marks follow.
   const auto stays = [this](char c) {
@@ -126,7 +128,7 @@ size_t BpeTokenizer::MinTokens(std::string_view text) const {
   return (bytes - std::min(bytes, marks)) / max_bytes_per_token_;
 }
 
-absl::Status BpeTokenizer::AddTokens(std::vector<AddedToken> added) {
+absl::Status PipelineTokenizer::AddTokens(std::vector<AddedToken> added) {
   // The last entry of a text counts, under the id that the first one got.
   absl::flat_hash_map<std::string, size_t> last;
   for (size_t i = 0; i < added.size(); ++i) last[added[i].text] = i;
@@ -147,28 +149,27 @@ absl::Status BpeTokenizer::AddTokens(std::vector<AddedToken> added) {
     token.id = added_id_[token.text];
     // Without a normalizer both kinds see the same text, but those that are not normalized go
     // first.
-    const std::string text = token.normalized && nfc_ ? NormalizeNfc(token.text) : token.text;
+    const std::string text =
+        token.normalized && normalizer_ != nullptr ? normalizer_->Apply(token.text) : token.text;
     absl::Status status = (token.normalized ? normalized_ : plain_).Add(token, text);
     if (!status.ok()) return status;
-    vocabulary_->SetAdded(token.id, text);
+    vocabulary_->SetAdded(token.id, text, token.special);
     longest_ = std::max({longest_, token.text.size(), text.size()});
-    if (static_cast<size_t>(token.id) >= special_.size()) special_.resize(token.id + 1);
-    special_[token.id] = token.special;
   }
   return absl::OkStatus();
 }
 
-std::optional<Token> BpeTokenizer::FindText(std::string_view text) const {
+std::optional<Token> PipelineTokenizer::FindText(std::string_view text) const {
   const auto added = added_id_.find(AbslView(text));
   return added != added_id_.end() ? std::optional<Token>(added->second) : vocabulary_->Find(text);
 }
 
-std::optional<Token> BpeTokenizer::Resolve(const TokenName& name) const {
+std::optional<Token> PipelineTokenizer::Resolve(const TokenName& name) const {
   return name.id ? name.id : FindText(name.text);
 }
 
-std::vector<Token> BpeTokenizer::Encode(absl::Span<const TextPiece> pieces,
-                                        const EncodeOptions& options) const {
+std::vector<Token> PipelineTokenizer::Encode(absl::Span<const TextPiece> pieces,
+                                             const EncodeOptions& options) const {
   std::string text;
   TrustedSpans trusted;
   for (const TextPiece& piece : pieces) {
@@ -179,28 +180,30 @@ std::vector<Token> BpeTokenizer::Encode(absl::Span<const TextPiece> pieces,
   std::vector<Segment> segment;
   plain_.Split(text, trusted, &segment);
   std::vector<Token> out;
-  BpeModel::Workspace workspace;
-  workspace.cancelled = options.cancelled;
+  const std::unique_ptr<TokenModel::Workspace> workspace = model_->NewWorkspace();
+  workspace->cancelled = options.cancelled;
   const size_t enough =
       options.enough_tokens > 0 ? options.enough_tokens : std::numeric_limits<size_t>::max();
   for (const Segment& s : segment) {
-    if (out.size() > enough || workspace.IsCancelled()) break;
+    if (out.size() > enough || workspace->IsCancelled()) break;
     if (s.token) {
       out.push_back(*s.token);
     } else {
       EncodeText(std::string_view(text).substr(s.span.begin, s.span.size()),
-                 trusted.Slice(s.span.begin, s.span.end), enough, &workspace, &out);
+                 trusted.Slice(s.span.begin, s.span.end), s.span.begin == 0, enough,
+                 workspace.get(), &out);
     }
   }
   return post_processor_.Apply(std::move(out), options.add_special_tokens);
 }
 
-void BpeTokenizer::EncodeText(std::string_view text, const TrustedSpans& trusted, size_t enough,
-                              BpeModel::Workspace* workspace, std::vector<Token>* out) const {
+void PipelineTokenizer::EncodeText(std::string_view text, const TrustedSpans& trusted,
+                                   bool at_start, size_t enough, TokenModel::Workspace* workspace,
+                                   std::vector<Token>* out) const {
   std::string normalized;
   TrustedSpans spans = trusted;
-  if (nfc_) {
-    normalized = Normalize(text, &spans);
+  if (normalizer_ != nullptr) {
+    normalized = normalizer_->Apply(text, &spans);
     text = normalized;
   }
   std::vector<Segment> segment;
@@ -210,68 +213,64 @@ void BpeTokenizer::EncodeText(std::string_view text, const TrustedSpans& trusted
     if (s.token) {
       out->push_back(*s.token);
     } else {
-      EncodeWords(text.substr(s.span.begin, s.span.size()), enough, workspace, out);
+      EncodeWords(text.substr(s.span.begin, s.span.size()), at_start && s.span.begin == 0, enough,
+                  workspace, out);
     }
   }
 }
 
-void BpeTokenizer::EncodeWords(std::string_view text, size_t enough, BpeModel::Workspace* workspace,
-                               std::vector<Token>* out) const {
-  const Words words = pre_tokenizer_.Split(text);
+void PipelineTokenizer::EncodeWords(std::string_view text, bool at_start, size_t enough,
+                                    TokenModel::Workspace* workspace,
+                                    std::vector<Token>* out) const {
+  const Words words = pre_tokenizer_.Split(text, at_start);
   for (size_t i = 0; i < words.span.size() && out->size() <= enough; ++i) {
     if (workspace->IsCancelled()) return;
-    bpe_->Encode(words.word(i), workspace, out);
+    model_->Encode(words.word(i), workspace, out);
   }
 }
 
-// NFC changes lengths, and may mix what stands on both sides of the edge of a trusted span. Each
-// edge is moved into the trusted side until the text can be cut there; then the parts are
-// normalized one by one, which gives the same text as all at once.
-std::string BpeTokenizer::Normalize(std::string_view text, TrustedSpans* trusted) const {
-  const auto can_cut = [text](size_t pos) {
-    return pos >= text.size() || StartsNfcSegment(DecodeUtf8(text, &pos));
-  };
-  const auto next = [text](size_t pos) {
-    DecodeUtf8(text, &pos);
-    return pos;
-  };
-  const auto previous = [text](size_t pos) {
-    do {
-      --pos;
-    } while ((static_cast<unsigned char>(text[pos]) & 0xC0) == 0x80);
-    return pos;
-  };
-  std::string out;
-  TrustedSpans moved;
-  size_t done = 0;
-  for (TextSpan span : trusted->spans()) {
-    while (span.begin < span.end && span.begin > 0 && !can_cut(span.begin))
-      span.begin = next(span.begin);
-    while (span.begin < span.end && !can_cut(span.end)) span.end = previous(span.end);
-    if (span.begin >= span.end) continue;
-    out.append(NormalizeNfc(text.substr(done, span.begin - done)));
-    const size_t begin = out.size();
-    out.append(NormalizeNfc(text.substr(span.begin, span.size())));
-    moved.Add(begin, out.size());
-    done = span.end;
+class PipelineStream final : public TextStream {
+ public:
+  PipelineStream(const Vocabulary& vocabulary, const Decoder& decoder, bool skip_special_tokens)
+      : vocabulary_(vocabulary), decoded_(decoder), skip_special_tokens_(skip_special_tokens) {}
+
+  std::string Push(Token token) override {
+    std::string text;
+    Push(token, &text);
+    return text;
   }
-  out.append(NormalizeNfc(text.substr(done)));
-  *trusted = std::move(moved);
-  return out;
+  void Push(Token token, std::string* out) {
+    if (!vocabulary_.Has(token) || (skip_special_tokens_ && vocabulary_.IsSpecial(token))) return;
+    decoded_.Push(vocabulary_.Spelling(token), out);
+  }
+  std::string Finish() override {
+    std::string text;
+    decoded_.Finish(&text);
+    return text;
+  }
+
+ private:
+  const Vocabulary& vocabulary_;
+  Decoder::Stream decoded_;
+  const bool skip_special_tokens_;
+};
+
+std::unique_ptr<TextStream> PipelineTokenizer::NewStream(bool skip_special_tokens) const {
+  return std::make_unique<PipelineStream>(*vocabulary_, decoder_, skip_special_tokens);
 }
 
-std::string BpeTokenizer::Decode(absl::Span<const Token> tokens, bool skip_special_tokens) const {
-  std::string bytes;
-  for (const Token token : tokens) {
-    if (!skip_special_tokens || !IsSpecial(token)) bytes.append(vocabulary_->Bytes(token));
-  }
-  return ReplaceInvalidUtf8(bytes);
+std::string PipelineTokenizer::Decode(absl::Span<const Token> tokens,
+                                      bool skip_special_tokens) const {
+  PipelineStream stream(*vocabulary_, decoder_, skip_special_tokens);
+  std::string text;
+  for (const Token token : tokens) stream.Push(token, &text);
+  return text += stream.Finish();
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> MakeBpeTokenizer(BpeTokenizerParts parts) {
-  return BpeTokenizer::Create(std::move(parts));
+absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts) {
+  return PipelineTokenizer::Create(std::move(parts));
 }
 
 }  // namespace fairlead
