@@ -161,6 +161,8 @@ std::vector<Flag> ServeFlags(ServeConfig& c) {
   std::vector<Flag> own = {
       AddressFlag("http", "the HTTP port, or 'off'; port 0 takes a free one", &c.http),
       AddressFlag("grpc", "the gRPC port, or 'off'; port 0 takes a free one", &c.grpc),
+      ChoiceFlag("task", {"auto", "generate", "embed"},
+                 "what the model is for; auto: as its files say", &c.runtime.task),
       TextFlag("served-model-name", "NAME", "what clients call the model", &c.served_model_name),
       TextFlag("tls-cert", "FILE", "PEM certificate chain, for both ports", &c.tls_cert),
       TextFlag("tls-key", "FILE", "its private key", &c.tls_key),

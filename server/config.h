@@ -26,6 +26,7 @@ struct RuntimeConfig {
   std::string model;
   std::string tokenizer;  // "" : the model's own
   bool skip_tokenizer = false;
+  std::string task = "auto";
   std::string device = "auto";
   std::string numerics = "precise";
   std::string kv_cache_dtype = "auto";

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/generate_service.h"
 
-#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <unordered_map>
@@ -13,34 +12,15 @@
 #include "server/errors.h"
 #include "server/metrics.h"
 #include "server/prepare.h"
-#include "server/work_queue.h"
 
 namespace fairlead {
-namespace {
-
-constexpr size_t kMaxQueuedWork = 4096;
-// Requests with more bytes than this take longer than a step of the engine to prepare.
-constexpr size_t kLargeRequest = 64 << 10;
-constexpr int kLargeNiceness = 10;
-
-absl::Status BusyError() {
-  return WithDetail(absl::ResourceExhaustedError(absl::StrCat(
-                        "the server is busy: ", kMaxQueuedWork, " requests wait to be tokenized")),
-                    "", "queue_full");
-}
-
-}  // namespace
 
 class GenerateService::Impl {
  public:
-  Impl(ServedModel model, Engine& engine, Metrics& metrics, int service_threads)
-      : model(std::move(model)),
-        engine_(engine),
-        metrics_(metrics),
-        work_("prepare", service_threads, kMaxQueuedWork),
-        large_work_("prepare large", 1, kMaxQueuedWork, kLargeNiceness) {}
+  Impl(GenerateService& service, Engine& engine, Metrics& metrics)
+      : service_(service), engine_(engine), metrics_(metrics) {}
 
-  ~Impl() {
+  void WaitUntilIdle() {
     std::unique_lock<std::mutex> lock(mutex_);
     idle_.wait(lock, [this] { return active_.empty(); });
   }
@@ -53,8 +33,8 @@ class GenerateService::Impl {
       const std::lock_guard<std::mutex> lock(mutex_);
       id = next_id_++;
       active = std::make_shared<ActiveRequest>(
-          model, engine_, metrics_, delivery == nullptr ? delivery_ : *delivery, std::move(sink),
-          deadline, principal.cache_salt, [this, id] { Forget(id); });
+          service_.model(), engine_, metrics_, delivery == nullptr ? delivery_ : *delivery,
+          std::move(sink), deadline, principal.cache_salt, [this, id] { Forget(id); });
       active_.emplace(id, active);
     }
     const int n = request.has_n() ? request.n() : 1;
@@ -66,23 +46,23 @@ class GenerateService::Impl {
     if (request.request_id().empty())
       request.set_request_id(absl::StrCat("req-", absl::Hex(id, absl::kZeroPad8)));
     const size_t bytes = request.ByteSizeLong();
-    const bool posted = Post(bytes, [this, active, request = std::move(request)] {
+    const absl::Status posted = service_.Run(bytes, [this, active, request = std::move(request)] {
       if (active->cancelled()) return active->Refuse(RequestCancelled());
       absl::StatusOr<PreparedRequest> prepared = absl::InternalError("not prepared");
       try {
         prepared = PrepareRequest(
-            model, request,
+            service_.model(), request,
             {.max_model_len = engine_.max_model_len(), .cancelled = &active->cancelled()});
       } catch (const std::exception& error) {  // a library's: out of memory
         prepared = absl::InternalError(error.what());
       }
       if (prepared.ok()) {
-        active->Submit(*std::move(prepared), model.name);
+        active->Submit(*std::move(prepared), service_.model().name);
       } else {
         active->Refuse(prepared.status());
       }
     });
-    if (!posted) active->Refuse(BusyError());
+    if (!posted.ok()) active->Refuse(posted);
     return id;
   }
 
@@ -97,14 +77,7 @@ class GenerateService::Impl {
     active->Cancel();
   }
 
-  bool Post(size_t bytes, std::function<void()> work) {
-    return (bytes > kLargeRequest ? large_work_ : work_).TryPost(std::move(work));
-  }
-
-  int max_model_len() const { return engine_.max_model_len(); }
   int max_requests() const { return engine_.max_requests(); }
-
-  const ServedModel model;
 
  private:
   void Forget(uint64_t id) {
@@ -116,6 +89,7 @@ class GenerateService::Impl {
     if (active_.empty()) idle_.notify_all();
   }
 
+  GenerateService& service_;
   Engine& engine_;
   Metrics& metrics_;
   std::mutex mutex_;
@@ -123,13 +97,17 @@ class GenerateService::Impl {
   std::unordered_map<uint64_t, std::shared_ptr<ActiveRequest>> active_;
   uint64_t next_id_ = 1;
   DeliveryThread delivery_;
-  WorkQueue work_, large_work_;  // last: their threads end first
 };
 
 GenerateService::GenerateService(ServedModel model, Engine& engine, Metrics& metrics,
                                  int service_threads)
-    : impl_(std::make_unique<Impl>(std::move(model), engine, metrics, service_threads)) {}
-GenerateService::~GenerateService() = default;
+    : ModelService(std::move(model), engine.max_model_len(), service_threads),
+      impl_(std::make_unique<Impl>(*this, engine, metrics)) {}
+
+GenerateService::~GenerateService() {
+  impl_->WaitUntilIdle();
+  StopThreads();
+}
 
 uint64_t GenerateService::Start(pb::GenerateRequest request, const Principal& principal,
                                 absl::Time deadline, std::shared_ptr<EventSink> sink,
@@ -139,76 +117,6 @@ uint64_t GenerateService::Start(pb::GenerateRequest request, const Principal& pr
 
 void GenerateService::Cancel(uint64_t id) { impl_->Cancel(id); }
 
-absl::Status GenerateService::Run(size_t bytes, std::function<void()> work) {
-  return impl_->Post(bytes, std::move(work)) ? absl::OkStatus() : BusyError();
-}
-
 int GenerateService::max_requests() const { return impl_->max_requests(); }
-
-const ServedModel& GenerateService::model() const { return impl_->model; }
-
-absl::StatusOr<pb::TokenizeResponse> GenerateService::Tokenize(
-    const pb::TokenizeRequest& request, const std::atomic<bool>& cancelled) const {
-  const ServedModel& model = impl_->model;
-  if (absl::Status status = CheckModelName(model, request.model()); !status.ok()) return status;
-  if (model.tokenizer == nullptr)
-    return FieldError("prompt", "the server runs with --skip-tokenizer");
-  std::vector<Token> tokens;
-  if (request.has_chat()) {
-    auto chat =
-        RenderChat(model, request.chat(), request.add_special_tokens(), {.cancelled = &cancelled});
-    if (!chat.ok()) return chat.status();
-    tokens = std::move(chat->tokens);
-  } else if (request.input_case() == pb::TokenizeRequest::kText) {
-    tokens = model.tokenizer->Encode(
-        request.text(),
-        {.add_special_tokens =
-             request.has_add_special_tokens() ? request.add_special_tokens() : true,
-         .parse_special = request.has_parse_special() ? request.parse_special() : true,
-         .cancelled = &cancelled});
-  } else {
-    return FieldError("prompt", "prompt is missing");
-  }
-  if (cancelled) return RequestCancelled();
-  pb::TokenizeResponse response;
-  response.mutable_tokens()->Add(tokens.begin(), tokens.end());
-  response.set_max_model_len(impl_->max_model_len());
-  if (request.return_token_strs()) {
-    for (const Token token : tokens)
-      response.add_token_strs(std::string(model.tokenizer->Spelling(token)));
-  }
-  return response;
-}
-
-absl::StatusOr<pb::DetokenizeResponse> GenerateService::Detokenize(
-    const pb::DetokenizeRequest& request) const {
-  const ServedModel& model = impl_->model;
-  if (absl::Status status = CheckModelName(model, request.model()); !status.ok()) return status;
-  if (model.tokenizer == nullptr)
-    return FieldError("tokens", "the server runs with --skip-tokenizer");
-  for (const int32_t token : request.tokens()) {
-    if (token < 0 || token >= model.vocab_size) {
-      return FieldError("tokens", absl::StrCat("tokens holds ", token, "; the vocabulary has 0 to ",
-                                               model.vocab_size - 1));
-    }
-  }
-  pb::DetokenizeResponse response;
-  response.set_text(
-      model.tokenizer->Decode(absl::MakeConstSpan(request.tokens().data(), request.tokens_size()),
-                              request.skip_special_tokens()));
-  return response;
-}
-
-pb::ListModelsResponse GenerateService::ListModels() const {
-  const ServedModel& model = impl_->model;
-  pb::ListModelsResponse response;
-  pb::ModelInfo& info = *response.add_models();
-  info.set_id(model.name);
-  info.set_created(model.created);
-  info.set_max_model_len(impl_->max_model_len());
-  info.set_architecture(model.architecture);
-  info.set_parameters(model.parameters);
-  return response;
-}
 
 }  // namespace fairlead

@@ -4,24 +4,17 @@
 // Thread-safe.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <string>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "fairlead/v1/inference.pb.h"
-#include "models/chat_template.h"
-#include "models/tokenizer.h"
 #include "runtime/engine.h"
 #include "server/auth/keys.h"
+#include "server/model_service.h"
 
 namespace fairlead {
-
-namespace pb = ::fairlead::v1;
 
 class Delivery;
 class Metrics;
@@ -36,20 +29,7 @@ class EventSink {
   virtual void OnDone(const absl::Status& status) = 0;
 };
 
-// What is served; everything outlives the service. tokenizer is null under --skip-tokenizer (token
-// ids only).
-struct ServedModel {
-  std::string name;
-  std::string architecture;
-  int64_t parameters = 0;
-  int64_t created = 0;  // unix seconds
-  const Tokenizer* tokenizer = nullptr;
-  const ChatFormat* chat_format = nullptr;
-  int vocab_size = 0;
-  int max_logprobs = 20;
-};
-
-class GenerateService {
+class GenerateService : public ModelService {
  public:
   // service_threads render templates and tokenize, and one more what is large; another delivers
   // the events of requests that have no delivery of their own.
@@ -63,18 +43,6 @@ class GenerateService {
   // Idempotent; the sink gets OnDone(kCancelled) unless it is done already.
   void Cancel(uint64_t id);
 
-  // May take long for megabytes of text: call them on Run's threads, not on a transport's.
-  // kCancelled soon after `cancelled` becomes true.
-  absl::StatusOr<pb::TokenizeResponse> Tokenize(const pb::TokenizeRequest& request,
-                                                const std::atomic<bool>& cancelled) const;
-  absl::StatusOr<pb::DetokenizeResponse> Detokenize(const pb::DetokenizeRequest& request) const;
-  pb::ListModelsResponse ListModels() const;
-  const ServedModel& model() const;
-
-  // Runs `work` for a request of so many bytes on a service thread; large requests have one of
-  // their own, so that small ones do not wait for them. The queues are bounded: kResourceExhausted
-  // when one is full.
-  absl::Status Run(size_t bytes, std::function<void()> work);
   // Choices that run or wait at most.
   int max_requests() const;
 

@@ -20,9 +20,11 @@
 
 #include "absl/strings/match.h"
 #include "absl/time/clock.h"
+#include "google/protobuf/empty.pb.h"
 #include "grpc/health/v1/health.pb.h"
 #include "kernels/strings.h"
 #include "server/grpc/call.h"
+#include "server/grpc/embed_call.h"
 #include "server/grpc/health.h"
 #include "server/grpc/inference_calls.h"
 #include "server/grpc/long_calls.h"
@@ -54,7 +56,7 @@ absl::Status DrainingError() { return absl::UnavailableError("the server is shut
 
 // What the methods work on; outlives every call.
 struct Backend {
-  GenerateService& service;
+  Services services;
   HealthService& health;
   LongCalls& long_calls;
   const std::vector<std::string>& service_names;
@@ -78,42 +80,56 @@ std::shared_ptr<GrpcCall> Unary(typename UnaryCall<Request, Response>::Handler h
   return std::make_shared<UnaryCall<Request, Response>>(std::move(handler), std::move(run));
 }
 
-std::function<absl::Status(size_t, std::function<void()>)> OnServiceThreads(
-    GenerateService& service) {
+std::function<absl::Status(size_t, std::function<void()>)> OnServiceThreads(ModelService& service) {
   return [&service](size_t bytes, std::function<void()> work) {
     return service.Run(bytes, std::move(work));
   };
+}
+
+// Reads the request, whatever it is, and says what the model is for.
+std::shared_ptr<GrpcCall> WrongTaskCall(const Backend& backend, std::string_view wanted) {
+  return Unary<google::protobuf::Empty, google::protobuf::Empty>(
+      [status = WrongTask(backend.services.model.model(), wanted)](
+          const auto&, const auto&) -> absl::StatusOr<google::protobuf::Empty> { return status; });
+}
+
+template <typename Call>
+std::shared_ptr<GrpcCall> MakeGenerate(const Backend& backend, const Caller& caller) {
+  GenerateService* const service = backend.services.generate;
+  if (service == nullptr) return WrongTaskCall(backend, "generates text");
+  return std::make_shared<Call>(GenerateContext{service, caller.principal, caller.deadline});
 }
 
 void AddInference(std::map<std::string, Method, std::less<>>& methods) {
   const auto add = [&methods](const char* name, auto make) {
     methods[StrCat("/", kInferenceService, "/", name)].make = make;
   };
-  add("Generate", [](const Backend& backend, const Caller& caller) {
-    return std::make_shared<GenerateCall>(
-        GenerateContext{&backend.service, caller.principal, caller.deadline});
-  });
-  add("GenerateOnce", [](const Backend& backend, const Caller& caller) {
-    return std::make_shared<GenerateOnceCall>(
-        GenerateContext{&backend.service, caller.principal, caller.deadline});
+  add("Generate", MakeGenerate<GenerateCall>);
+  add("GenerateOnce", MakeGenerate<GenerateOnceCall>);
+  add("Embed", [](const Backend& backend, const Caller&) -> std::shared_ptr<GrpcCall> {
+    EmbedService* const service = backend.services.embed;
+    if (service == nullptr) return WrongTaskCall(backend, "makes embeddings");
+    return std::make_shared<EmbedCall>(*service);
   });
   add("Tokenize", [](const Backend& backend, const Caller&) {
     return Unary<pb::TokenizeRequest, pb::TokenizeResponse>(
-        [&service = backend.service](const auto& request, const auto& abandoned) {
+        [&service = backend.services.model](const auto& request, const auto& abandoned) {
           return service.Tokenize(request, abandoned);
         },
-        OnServiceThreads(backend.service));
+        OnServiceThreads(backend.services.model));
   });
   add("Detokenize", [](const Backend& backend, const Caller&) {
     return Unary<pb::DetokenizeRequest, pb::DetokenizeResponse>(
-        [&service = backend.service](const auto& request, const auto&) {
+        [&service = backend.services.model](const auto& request, const auto&) {
           return service.Detokenize(request);
         },
-        OnServiceThreads(backend.service));
+        OnServiceThreads(backend.services.model));
   });
   add("ListModels", [](const Backend& backend, const Caller&) {
     return Unary<pb::ListModelsRequest, pb::ListModelsResponse>(
-        [&service = backend.service](const auto&, const auto&) { return service.ListModels(); });
+        [&service = backend.services.model](const auto&, const auto&) {
+          return service.ListModels();
+        });
   });
   add("ServerInfo", [](const Backend& backend, const Caller&) {
     return Unary<pb::ServerInfoRequest, pb::ServerInfoResponse>(
@@ -179,7 +195,7 @@ std::vector<std::string> ServiceNames(bool reflection) {
 
 class GrpcServerImpl final : public GrpcServer, public grpc::CallbackGenericService {
  public:
-  GrpcServerImpl(const GrpcServerOptions& options, const KeyStore& keys, GenerateService& service,
+  GrpcServerImpl(const GrpcServerOptions& options, const KeyStore& keys, const Services& services,
                  Metrics& metrics)
       : keys_(keys),
         metrics_(metrics),
@@ -187,7 +203,7 @@ class GrpcServerImpl final : public GrpcServer, public grpc::CallbackGenericServ
         info_(options.info),
         service_names_(ServiceNames(options.reflection)),
         health_({kInferenceService, kHealthService}),
-        backend_{service, health_, long_calls_, service_names_, info_} {}
+        backend_{services, health_, long_calls_, service_names_, info_} {}
 
   ~GrpcServerImpl() override { Drain(absl::InfinitePast()); }
 
@@ -341,9 +357,9 @@ void GrpcServerImpl::Drain(absl::Time deadline) {
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
                                                               const KeyStore& keys,
-                                                              GenerateService& service,
+                                                              const Services& services,
                                                               Metrics& metrics) {
-  auto server = std::make_unique<GrpcServerImpl>(options, keys, service, metrics);
+  auto server = std::make_unique<GrpcServerImpl>(options, keys, services, metrics);
   if (absl::Status status = server->Listen(options); !status.ok()) return status;
   return server;
 }

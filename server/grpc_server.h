@@ -13,8 +13,8 @@
 #include "fairlead/v1/inference.pb.h"
 #include "server/auth/keys.h"
 #include "server/auth/tls.h"
-#include "server/generate_service.h"
 #include "server/metrics.h"
+#include "server/services.h"
 
 namespace fairlead {
 
@@ -28,11 +28,11 @@ struct GrpcServerOptions {
 
 class GrpcServer {
  public:
-  // Binds and serves. keys, service and metrics outlive the server. kUnavailable when the address
-  // cannot be bound.
+  // Binds and serves. keys, the service and metrics outlive the server. kUnavailable when the
+  // address cannot be bound.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
                                                            const KeyStore& keys,
-                                                           GenerateService& service,
+                                                           const Services& services,
                                                            Metrics& metrics);
   virtual ~GrpcServer() = default;  // Drain with an expired deadline, if it has not been called
 

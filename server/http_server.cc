@@ -46,12 +46,12 @@ absl::StatusOr<std::unique_ptr<asio::ssl::context>> MakeTlsContext(const TlsIden
 
 class HttpServerImpl : public HttpServer, public HttpHandler {
  public:
-  HttpServerImpl(const HttpServerOptions& options, const KeyStore& keys, GenerateService& service,
+  HttpServerImpl(const HttpServerOptions& options, const KeyStore& keys, const Services& services,
                  Metrics& metrics)
       : options_(options),
         keys_(keys),
         metrics_(metrics),
-        routes_(MakeRoutes({.service = service,
+        routes_(MakeRoutes({.services = services,
                             .metrics = metrics,
                             .config = options.config,
                             .version = options.version,
@@ -272,9 +272,9 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpServerOptions& options,
                                                               const KeyStore& keys,
-                                                              GenerateService& service,
+                                                              const Services& services,
                                                               Metrics& metrics) {
-  auto server = std::make_unique<HttpServerImpl>(options, keys, service, metrics);
+  auto server = std::make_unique<HttpServerImpl>(options, keys, services, metrics);
   if (absl::Status status = server->Listen(); !status.ok()) return status;
   return server;
 }

@@ -13,9 +13,9 @@
 #include "models/json.h"
 #include "server/auth/keys.h"
 #include "server/auth/tls.h"
-#include "server/generate_service.h"
 #include "server/http/connection.h"
 #include "server/metrics.h"
+#include "server/services.h"
 
 namespace fairlead {
 
@@ -32,11 +32,11 @@ struct HttpServerOptions {
 
 class HttpServer {
  public:
-  // Binds and serves. keys, service and metrics outlive the server. kUnavailable when the address
-  // cannot be bound.
+  // Binds and serves. keys, the service and metrics outlive the server. kUnavailable when the
+  // address cannot be bound.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const HttpServerOptions& options,
                                                            const KeyStore& keys,
-                                                           GenerateService& service,
+                                                           const Services& services,
                                                            Metrics& metrics);
   virtual ~HttpServer() = default;  // closes every connection, joins the threads
 

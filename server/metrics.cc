@@ -90,6 +90,17 @@ class Metrics::Impl {
     Raise(accepted_draft_tokens, s.accepted_draft_tokens);
   }
 
+  void ReadEmbeddingEngine() {
+    const std::lock_guard<std::mutex> lock(engine_mutex);
+    if (!embedding_stats) return;
+    const EmbeddingStats s = embedding_stats();
+    requests_running.Set(s.running);
+    requests_waiting.Set(s.waiting);
+    Raise(steps, s.batches);
+    Raise(prompt_tokens, s.tokens);
+    Raise(*embedded_texts, s.texts);
+  }
+
   // A gauge comes into being when the driver first tells its value.
   void ReadTelemetry() {
     const std::lock_guard<std::mutex> lock(engine_mutex);
@@ -123,6 +134,8 @@ class Metrics::Impl {
   prometheus::Registry registry;
   std::mutex engine_mutex;
   std::function<EngineStats()> stats;
+  std::function<EmbeddingStats()> embedding_stats;
+  prometheus::Counter* embedded_texts = nullptr;  // of a server that makes embeddings
   std::function<DeviceTelemetry()> telemetry;
 
   prometheus::Gauge& requests_running =
@@ -191,6 +204,13 @@ void Metrics::SetEngine(std::function<EngineStats()> stats, int kv_block_tokens)
   impl_->stats = std::move(stats);
 }
 
+void Metrics::SetEmbeddingEngine(std::function<EmbeddingStats()> stats) {
+  const std::lock_guard<std::mutex> lock(impl_->engine_mutex);
+  impl_->embedded_texts =
+      &impl_->Counter("fairlead_embedding_texts_total", "Texts that became vectors");
+  impl_->embedding_stats = std::move(stats);
+}
+
 void Metrics::SetTelemetry(std::function<DeviceTelemetry()> telemetry) {
   const std::lock_guard<std::mutex> lock(impl_->engine_mutex);
   impl_->telemetry = std::move(telemetry);
@@ -229,6 +249,7 @@ void Metrics::ConnectionClosed(std::string_view protocol) {
 
 std::string Metrics::Scrape() {
   impl_->ReadEngine();
+  impl_->ReadEmbeddingEngine();
   impl_->ReadTelemetry();
   return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
 }

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "kernels/telemetry.h"
+#include "runtime/embedding_engine.h"
 #include "runtime/engine.h"
 
 namespace fairlead {
@@ -25,6 +26,8 @@ class Metrics {
   // Gauges and the engine's counters are read from here when somebody scrapes. `stats` must stay
   // callable.
   void SetEngine(std::function<EngineStats()> stats, int kv_block_tokens);
+  // Instead of SetEngine, of a server that makes embeddings.
+  void SetEmbeddingEngine(std::function<EmbeddingStats()> stats);
   // Likewise a device's telemetry, where it has some.
   void SetTelemetry(std::function<DeviceTelemetry()> telemetry);
   void SetDraining(bool draining);

@@ -33,7 +33,8 @@ constexpr int kNgramDrafts = 16;
 
 double MiB(size_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
-absl::Status LoadText(const RuntimeConfig& config, const WeightSource& source, Runtime& runtime) {
+absl::Status LoadText(const RuntimeConfig& config, const WeightSource& source, bool chats,
+                      Runtime& runtime) {
   if (config.skip_tokenizer) return absl::OkStatus();
   auto tokenizer =
       config.tokenizer.empty() ? LoadTokenizer(source) : LoadTokenizerFromPath(config.tokenizer);
@@ -44,6 +45,7 @@ absl::Status LoadText(const RuntimeConfig& config, const WeightSource& source, R
                                "only)"));
   }
   runtime.tokenizer = *std::move(tokenizer);
+  if (!chats) return absl::OkStatus();
   absl::StatusOr<ChatFormat> chat_format = LoadChatFormat(source);
   if (chat_format.ok()) {
     runtime.chat_format = *std::move(chat_format);
@@ -254,6 +256,74 @@ absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const RuntimeConfig& config,
                     selection);
 }
 
+namespace {
+
+absl::Status LoadDecoder(const RuntimeConfig& config, const WeightSource& source,
+                         const std::shared_ptr<WeightCache>& cache, Runtime& runtime) {
+  const absl::StatusOr<ModelConfig> model_config = LoadModelConfig(source);
+  if (!model_config.ok()) return model_config.status();
+  const int positions = static_cast<int>(std::min<int64_t>(
+      config.max_model_len.value_or(model_config->max_positions), model_config->max_positions));
+  auto model = LoadModel(source, *runtime.device, positions, cache,
+                         PlacementOf(config, *model_config, *runtime.device));
+  if (!model.ok()) return model.status();
+  runtime.model = *std::move(model);
+  return absl::OkStatus();
+}
+
+absl::Status LoadEmbeddings(const RuntimeConfig& config, const WeightSource& source,
+                            const PoolingConfig& pooling, const std::shared_ptr<WeightCache>& cache,
+                            Runtime& runtime) {
+  auto embeddings = LoadEmbeddings(config, source, pooling, *runtime.device, cache);
+  if (!embeddings.ok()) return embeddings.status();
+  runtime.embeddings = *std::move(embeddings);
+  return absl::OkStatus();
+}
+
+size_t BytesOfWeights(const Runtime& runtime) {
+  if (runtime.model == nullptr) return runtime.embeddings.weight_bytes;
+  return runtime.model->weight_bytes() + runtime.model->host_weight_bytes();
+}
+
+void Describe(const RuntimeConfig& config, const std::string& name, const WeightSource& source,
+              Runtime& runtime) {
+  const bool generates = runtime.model != nullptr;
+  const int vocab = generates ? runtime.model->config().vocab : runtime.embeddings.vocab;
+  runtime.served = {.name = name.empty() ? ModelNameOf(config.model) : name,
+                    .architecture = ArchitectureName(source).value_or(""),
+                    .parameters = CountParameters(source),
+                    .created = absl::ToUnixSeconds(absl::Now()),
+                    .tokenizer = runtime.tokenizer.get(),
+                    .chat_format = &runtime.chat_format,
+                    .vocab_size = vocab,
+                    .max_logprobs = std::min(config.max_logprobs, vocab),
+                    .dimensions = generates ? 0 : runtime.embeddings.engine->dimensions()};
+}
+
+absl::Status FrameTexts(Runtime& runtime) {
+  if (runtime.tokenizer == nullptr) return absl::OkStatus();
+  auto frame = FrameOf(*runtime.tokenizer);
+  if (!frame.ok()) return frame.status();
+  runtime.embeddings.traits.frame = *std::move(frame);
+  return absl::OkStatus();
+}
+
+absl::Status CreateEngine(const RuntimeConfig& config, size_t mapped_bytes,
+                          std::function<void(double seconds)> observe_idle, Runtime& runtime) {
+  LogPlacement(config, runtime);
+  const absl::StatusOr<KvPlan> plan = PlanMemory(config, runtime, mapped_bytes);
+  if (!plan.ok()) return plan.status();
+  runtime.kv_cache_bytes = plan->bytes;
+  EngineOptions options = OptionsOf(config, *plan);
+  options.observe_idle = std::move(observe_idle);
+  auto engine = Engine::Create(*runtime.device, *runtime.model, options);
+  if (!engine.ok()) return engine.status();
+  runtime.engine = *std::move(engine);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(
     const RuntimeConfig& config, const std::string& name,
     std::function<void(double seconds)> observe_idle) {
@@ -272,48 +342,36 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(
   auto source = OpenModel(config);
   if (!source.ok()) return source.status();
   timer.Done("reading the model's header");
-  const absl::StatusOr<ModelConfig> model_config = LoadModelConfig(**source);
-  if (!model_config.ok()) return model_config.status();
-  const int positions = static_cast<int>(std::min<int64_t>(
-      config.max_model_len.value_or(model_config->max_positions), model_config->max_positions));
+  const absl::StatusOr<std::optional<PoolingConfig>> pooling = PoolingOf(config, **source);
+  if (!pooling.ok()) return pooling.status();
   // At the same time: neither needs the other, and the tokenizer has work for one thread.
-  std::future<absl::Status> text =
-      std::async(std::launch::async, [&] { return LoadText(config, **source, *runtime); });
+  std::future<absl::Status> text = std::async(std::launch::async, [&] {
+    return LoadText(config, **source, /*chats=*/!pooling->has_value(), *runtime);
+  });
   const std::shared_ptr<WeightCache> cache = OpenWeightCache(config, **source, *runtime->device);
   timer.Done("the weight cache");
-  auto model = LoadModel(**source, *runtime->device, positions, cache,
-                         PlacementOf(config, *model_config, *runtime->device));
+  absl::Status loaded;
+  if (pooling->has_value()) {
+    loaded = LoadEmbeddings(config, **source, **pooling, cache, *runtime);
+  } else {
+    loaded = LoadDecoder(config, **source, cache, *runtime);
+  }
   timer.Done("the weights");
-  if (!model.ok()) return model.status();
+  if (!loaded.ok()) return loaded;
   if (absl::Status status = text.get(); !status.ok()) return status;
-  runtime->model = *std::move(model);
   if (cache != nullptr) StoreWeights(*cache);
   timer.Done("what the tokenizer and the chat template took longer");
-
-  const absl::StatusOr<std::string> architecture = ArchitectureName(**source);
-  runtime->served = {.name = name.empty() ? ModelNameOf(config.model) : name,
-                     .architecture = architecture.value_or(""),
-                     .parameters = CountParameters(**source),
-                     .created = absl::ToUnixSeconds(absl::Now()),
-                     .tokenizer = runtime->tokenizer.get(),
-                     .chat_format = &runtime->chat_format,
-                     .vocab_size = runtime->model->config().vocab,
-                     .max_logprobs = std::min(config.max_logprobs, runtime->model->config().vocab)};
+  Describe(config, name, **source, *runtime);
   spdlog::info("model {}: {}, {} parameters, {:.1f} MiB of weights, loaded in {:.0f} ms",
                runtime->served.name, runtime->served.architecture, runtime->served.parameters,
-               MiB(runtime->model->weight_bytes() + runtime->model->host_weight_bytes()),
-               absl::ToDoubleMilliseconds(absl::Now() - start));
-  LogPlacement(config, *runtime);
-
-  const absl::StatusOr<KvPlan> plan =
-      PlanMemory(config, *runtime, cache ? cache->mapped_bytes() : 0);
-  if (!plan.ok()) return plan.status();
-  runtime->kv_cache_bytes = plan->bytes;
-  EngineOptions options = OptionsOf(config, *plan);
-  options.observe_idle = std::move(observe_idle);
-  auto engine = Engine::Create(*runtime->device, *runtime->model, options);
-  if (!engine.ok()) return engine.status();
-  runtime->engine = *std::move(engine);
+               MiB(BytesOfWeights(*runtime)), absl::ToDoubleMilliseconds(absl::Now() - start));
+  if (pooling->has_value()) {
+    loaded = FrameTexts(*runtime);
+  } else {
+    loaded =
+        CreateEngine(config, cache ? cache->mapped_bytes() : 0, std::move(observe_idle), *runtime);
+  }
+  if (!loaded.ok()) return loaded;
   timer.Done("the engine");
   return runtime;
 }

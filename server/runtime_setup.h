@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From a configuration to an engine that runs: device, weights, model, tokenizer, template, KV
-// cache. What serve, generate and chat have in common. One thread.
+// cache; or, of a model that makes embeddings, what that takes. What serve, generate and chat have
+// in common. One thread.
 #pragma once
 
 #include <functional>
@@ -15,6 +16,7 @@
 #include "models/weights.h"
 #include "runtime/engine.h"
 #include "server/config.h"
+#include "server/embedding_setup.h"
 #include "server/generate_service.h"
 
 namespace fairlead {
@@ -26,7 +28,8 @@ struct Runtime {
   std::unique_ptr<Tokenizer> tokenizer;  // null with --skip-tokenizer
   ChatFormat chat_format;
   std::unique_ptr<Engine> engine;
-  ServedModel served;  // points into the above
+  EmbeddingSetup embeddings;  // instead of model and engine, which are null then
+  ServedModel served;         // points into the above
   size_t kv_cache_bytes = 0;
 };
 

@@ -9,12 +9,14 @@
 #include "absl/strings/str_format.h"
 #include "kernels/device.h"
 #include "kernels/strings.h"
+#include "models/encoder_config.h"
 #include "models/latent_attention.h"
 #include "models/model.h"
 #include "models/quantization_config.h"
 #include "models/registry.h"
 #include "models/text_part.h"
 #include "server/commands/command.h"
+#include "server/commands/inspect_encoder.h"
 #include "server/commands/inspect_features.h"
 #include "server/commands/inspect_text.h"
 #include "server/commands/local_service.h"
@@ -171,31 +173,39 @@ absl::StatusOr<Json> Inspect(const InspectOptions& options) {
     contents = ContentsOf(source, nullptr);
   }
   const ModelConfig* known = config.ok() ? &*config : nullptr;
+  const bool encodes = IsEncoder(source);
+  const absl::StatusOr<EncoderConfig> encoder = LoadEncoderConfig(source);
   const ParameterCounts parameters = CountParameters(source, known);
   Json unusual = Json::array();
   Json report = {{"path", source.path()},
                  {"format", source.format() == WeightFormat::kGguf ? "gguf" : "safetensors"},
                  {"architecture", architecture.ok() ? Json(*architecture) : Json(nullptr)},
-                 {"supported", config.ok()},
+                 {"supported", config.ok() || encoder.ok()},
                  {"parameters", parameters.total},
                  {"active_parameters", parameters.active},
                  {"tensors", source.tensors().size()},
                  {"dtypes", DtypeCounts(*contents)},
                  {"converted", FormCounts(*contents)},
                  {"shape", nullptr},
-                 {"memory", nullptr}};
+                 {"memory", nullptr},
+                 {"pooling", nullptr}};
   if (known != nullptr) {
     report["shape"] = ModelShape(*known);
     absl::StatusOr<Json> memory = Memory(options, *contents, *known);
     if (!memory.ok()) return memory.status();
     report["memory"] = *std::move(memory);
     for (std::string& line : UnusualFeatures(*known)) unusual.push_back(std::move(line));
+  } else if (encoder.ok()) {
+    report["shape"] = EncoderShape(*encoder);
+    report["memory"] = {{"weights", BytesOf(*contents)}};
   } else {
-    unusual.push_back(StrCat("not supported: ", std::string(config.status().message())));
+    const absl::Status& problem = encodes ? encoder.status() : config.status();
+    unusual.push_back(StrCat("not supported: ", std::string(problem.message())));
   }
+  report["pooling"] = PoolingInfo(source, unusual);
   NoteWeights(source, report["converted"], unusual);
   report["tokenizer"] = TokenizerInfo(source, unusual);
-  report["chat_template"] = TemplateInfo(source, unusual);
+  report["chat_template"] = encodes ? Json(nullptr) : TemplateInfo(source, unusual);
   report["unusual"] = std::move(unusual);
   return report;
 }

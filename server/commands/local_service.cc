@@ -76,7 +76,8 @@ LocalService::LocalService(std::unique_ptr<Runtime> runtime)
 
 LocalService::~LocalService() { runtime_->engine->Drain(absl::InfinitePast()); }
 
-absl::StatusOr<std::unique_ptr<LocalService>> LocalService::Load(const RuntimeConfig& config) {
+absl::StatusOr<std::unique_ptr<LocalService>> LocalService::Load(RuntimeConfig config) {
+  config.task = "generate";
   absl::StatusOr<std::unique_ptr<Runtime>> runtime = LoadRuntime(config, "");
   if (!runtime.ok()) return runtime.status();
   return std::unique_ptr<LocalService>(new LocalService(*std::move(runtime)));

@@ -23,7 +23,7 @@ struct LocalAnswer {
 
 class LocalService {
  public:
-  static absl::StatusOr<std::unique_ptr<LocalService>> Load(const RuntimeConfig& config);
+  static absl::StatusOr<std::unique_ptr<LocalService>> Load(RuntimeConfig config);
   ~LocalService();
 
   // Waits for the answer. `on_text` gets each piece of the first choice's text, on another thread.

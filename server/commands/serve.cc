@@ -14,12 +14,12 @@
 #include "server/commands/command.h"
 #include "server/commands/local_service.h"
 #include "server/config.h"
-#include "server/generate_service.h"
 #include "server/grpc_server.h"
 #include "server/http_server.h"
 #include "server/metrics.h"
 #include "server/once_event.h"
 #include "server/runtime_setup.h"
+#include "server/services.h"
 #include "server/shutdown_signal.h"
 #include "server/stage_timer.h"
 #include "server/version.h"
@@ -43,9 +43,12 @@ struct Serving {
   std::unique_ptr<TlsIdentity> tls;  // null: plain
   std::unique_ptr<Runtime> runtime;
   std::unique_ptr<Metrics> metrics;
-  std::unique_ptr<GenerateService> service;
+  std::unique_ptr<GenerateService> generate;  // or
+  std::unique_ptr<EmbedService> embed;
   std::unique_ptr<HttpServer> http;  // null: off
   std::unique_ptr<GrpcServer> grpc;  // null: off
+
+  Services services() const { return embed != nullptr ? Services(*embed) : Services(*generate); }
 };
 
 absl::Status LoadIdentities(const ServeConfig& config, Serving& serving) {
@@ -67,7 +70,11 @@ absl::Status LoadService(const ServeConfig& config, Serving& serving) {
   if (!runtime.ok()) return runtime.status();
   serving.runtime = *std::move(runtime);
   StageTimer timer;
-  if (absl::Status status = WarmUp(*serving.runtime->engine); !status.ok()) return status;
+  const bool embeds = serving.runtime->embeddings.engine != nullptr;
+  if (absl::Status status =
+          embeds ? WarmUp(*serving.runtime->embeddings.engine) : WarmUp(*serving.runtime->engine);
+      !status.ok())
+    return status;
   timer.Done("the first step");
   const DeviceInfo& device = serving.runtime->device->info();
   serving.metrics =
@@ -76,20 +83,29 @@ absl::Status LoadService(const ServeConfig& config, Serving& serving) {
                                           .device_description = device.description,
                                           .model = serving.runtime->served.name,
                                           .numerics = std::string(NumericsName(device.numerics))});
-  const Engine& engine = *serving.runtime->engine;
-  serving.metrics->SetEngine([&engine] { return engine.stats(); }, config.runtime.block_tokens);
   const Device& telemetry_of = *serving.runtime->device;
   serving.metrics->SetTelemetry([&telemetry_of] { return telemetry_of.Telemetry(); });
   const int threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 4);
-  serving.service = std::make_unique<GenerateService>(
-      serving.runtime->served, *serving.runtime->engine, *serving.metrics, threads);
+  if (embeds) {
+    EmbeddingSetup& embeddings = serving.runtime->embeddings;
+    EmbeddingEngine& engine = *embeddings.engine;
+    serving.metrics->SetEmbeddingEngine([&engine] { return engine.stats(); });
+    serving.embed = std::make_unique<EmbedService>(serving.runtime->served, embeddings.traits,
+                                                   engine, *serving.metrics, threads);
+    return absl::OkStatus();
+  }
+  Engine& engine = *serving.runtime->engine;
+  serving.metrics->SetEngine([&engine] { return engine.stats(); }, config.runtime.block_tokens);
+  serving.generate =
+      std::make_unique<GenerateService>(serving.runtime->served, engine, *serving.metrics, threads);
   return absl::OkStatus();
 }
 
 // What has been decided since the start, for /config.
 void Resolve(const Serving& serving, ServeConfig& config) {
   config.runtime.device = serving.runtime->device->info().name;
-  config.runtime.max_model_len = serving.runtime->engine->max_model_len();
+  config.runtime.max_model_len = serving.services().model.max_model_len();
+  config.runtime.task = serving.embed != nullptr ? "embed" : "generate";
   config.runtime.kv_cache_memory = MemorySize{.bytes = serving.runtime->kv_cache_bytes};
   config.served_model_name = serving.runtime->served.name;
 }
@@ -108,7 +124,7 @@ absl::Status StartHttp(const ServeOptions& options, Serving& serving) {
                             NumericsName(serving.runtime->device->info().numerics))};
   http.limits.max_connections = config.max_connections;
   http.limits.max_body_bytes = config.max_body_size;
-  auto server = HttpServer::Start(http, *serving.keys, *serving.service, *serving.metrics);
+  auto server = HttpServer::Start(http, *serving.keys, serving.services(), *serving.metrics);
   if (!server.ok()) return server.status();
   serving.http = *std::move(server);
   return absl::OkStatus();
@@ -122,17 +138,19 @@ absl::Status StartGrpc(const ServeConfig& config, Serving& serving) {
   info.set_device(runtime.device->info().name);
   info.set_numerics(std::string(NumericsName(runtime.device->info().numerics)));
   info.set_model(runtime.served.name);
-  info.set_max_model_len(runtime.engine->max_model_len());
+  info.set_max_model_len(serving.services().model.max_model_len());
   info.set_max_num_seqs(config.runtime.max_num_seqs);
   info.set_max_batched_tokens(config.runtime.max_batched_tokens);
-  info.set_kv_cache_blocks(runtime.engine->stats().kv_blocks_total);
-  info.set_kv_block_tokens(config.runtime.block_tokens);
+  if (runtime.engine != nullptr) {
+    info.set_kv_cache_blocks(runtime.engine->stats().kv_blocks_total);
+    info.set_kv_block_tokens(config.runtime.block_tokens);
+  }
   auto server = GrpcServer::Start({.host = config.grpc.host,
                                    .port = config.grpc.port,
                                    .tls = serving.tls.get(),
                                    .reflection = config.grpc_reflection == "on",
                                    .info = std::move(info)},
-                                  *serving.keys, *serving.service, *serving.metrics);
+                                  *serving.keys, serving.services(), *serving.metrics);
   if (!server.ok()) return server.status();
   serving.grpc = *std::move(server);
   return absl::OkStatus();
@@ -149,6 +167,7 @@ void AnnounceReady(const ServeConfig& config, const Serving& serving, absl::Time
   if (serving.http != nullptr) ready["http"] = AddressOf(config.http, serving.http->port());
   if (serving.grpc != nullptr) ready["grpc"] = AddressOf(config.grpc, serving.grpc->port());
   ready["model"] = serving.runtime->served.name;
+  ready["task"] = config.runtime.task;
   ready["device"] = device.name;
   ready["numerics"] = NumericsName(device.numerics);
   ready["startup_ms"] = absl::ToInt64Milliseconds(absl::Now() - process_start);
@@ -159,6 +178,11 @@ void AnnounceReady(const ServeConfig& config, const Serving& serving, absl::Time
 void SetReady(Serving& serving, bool ready) {
   if (serving.http != nullptr) serving.http->SetReady(ready);
   if (serving.grpc != nullptr) serving.grpc->SetServing(ready);
+}
+
+void EndRequests(Runtime& runtime) {
+  if (runtime.engine != nullptr) runtime.engine->Drain(absl::InfinitePast());
+  if (runtime.embeddings.engine != nullptr) runtime.embeddings.engine->Drain(absl::InfinitePast());
 }
 
 // New work is refused; what runs may finish until the deadline, then the engine ends it and the
@@ -179,7 +203,7 @@ void DrainAll(Serving& serving, absl::Duration timeout) {
   });
   const bool finished = http_done.WaitUntil(deadline) && grpc_done.WaitUntil(deadline);
   if (!finished) spdlog::warn("the drain timeout has passed: ending the requests that still run");
-  serving.runtime->engine->Drain(absl::InfinitePast());
+  EndRequests(*serving.runtime);
   http.join();
   grpc.join();
 }
@@ -215,7 +239,7 @@ absl::Status RunServe(ServeOptions& options, absl::Time process_start) {
   if (status.ok()) status = StartGrpc(options.config, serving);
   timer.Done("the ports");
   if (!status.ok()) {
-    if (serving.runtime != nullptr) serving.runtime->engine->Drain(absl::InfinitePast());
+    if (serving.runtime != nullptr) EndRequests(*serving.runtime);
     return status;
   }
   SetReady(serving, true);

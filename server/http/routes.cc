@@ -7,17 +7,13 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "server/errors.h"
+#include "server/http/embedding_routes.h"
+#include "server/http/with_json.h"
 #include "server/http_server.h"
 #include "server/openai_request.h"
 
 namespace fairlead {
 namespace {
-
-using ExchangePtr = std::shared_ptr<HttpExchange>;
-
-HttpResponse JsonResponse(const Json& body, int status = 200) {
-  return {.status = status, .body = DumpJson(body)};
-}
 
 Json ModelJson(const pb::ModelInfo& info) {
   return Json{{"id", info.id()},
@@ -26,25 +22,8 @@ Json ModelJson(const pb::ModelInfo& info) {
               {"owned_by", "fairlead"},
               {"root", info.id()},
               {"parent", nullptr},
-              {"max_model_len", info.max_model_len()}};
-}
-
-// Parses the body and calls `work` with it on a service thread, since both may take long.
-template <typename F>
-void WithJson(const RouteContext& context, HttpRequest request, ExchangePtr exchange, F work) {
-  const size_t bytes = request.body.size();
-  const absl::Status posted = context.service.Run(
-      bytes, [request = std::move(request), exchange, work = std::move(work)]() mutable {
-        if (exchange->abandoned()) return;
-        auto body = ParseJson(request.body);
-        if (!body.ok()) return exchange->Respond(ErrorResponse(body.status()));
-        try {
-          work(*body, request, exchange);
-        } catch (const std::exception& error) {  // a library's: out of memory
-          exchange->Respond(ErrorResponse(absl::InternalError(error.what())));
-        }
-      });
-  if (!posted.ok()) exchange->Respond(ErrorResponse(posted));
+              {"max_model_len", info.max_model_len()},
+              {"task", info.task()}};
 }
 
 // What could never be held at once is no matter of a full queue. Of one prompt the service says so.
@@ -62,34 +41,34 @@ absl::Status CheckChoices(const OpenAiRequest& request, int max_requests) {
 template <typename Parse>
 void StartGeneration(const RouteContext& context, HttpRequest request, ExchangePtr exchange,
                      Parse parse) {
-  WithJson(
-      context, std::move(request), std::move(exchange),
-      [&context, parse](const Json& body, const HttpRequest& request, const ExchangePtr& exchange) {
-        auto parsed = parse(body);
-        if (!parsed.ok()) return exchange->Respond(ErrorResponse(parsed.status()));
-        if (absl::Status status = CheckChoices(*parsed, context.service.max_requests());
-            !status.ok())
-          return exchange->Respond(ErrorResponse(status));
-        static std::atomic<uint64_t> counter{0};
-        std::string id = request.request_id;
-        if (id.empty()) {
-          id = parsed->prompts.front().request_id();
-          if (!id.empty() && !IsSaneRequestId(id)) {
-            return exchange->Respond(ErrorResponse(
-                FieldError("request_id", "request_id must be 1 to 128 visible ASCII characters")));
-          }
-        }
-        if (id.empty())
-          id = absl::StrCat(absl::Hex(absl::ToUnixNanos(absl::Now())), "-", ++counter);
-        const AnswerIdentity identity{
-            .id = id,
-            .model = context.service.model().name,
-            .fingerprint = context.fingerprint,
-            .created = absl::ToUnixSeconds(absl::Now()),
-            .has_tokenizer = context.service.model().tokenizer != nullptr};
-        std::make_shared<HttpGeneration>(context.service, exchange, *std::move(parsed), identity)
-            ->Start(request.principal, id);
-      });
+  GenerateService* const service = context.services.generate;
+  if (service == nullptr) return exchange->Respond(WrongTaskResponse(context, "generates text"));
+  WithJson(context, std::move(request), std::move(exchange),
+           [&context, service, parse](const Json& body, const HttpRequest& request,
+                                      const ExchangePtr& exchange) {
+             auto parsed = parse(body);
+             if (!parsed.ok()) return exchange->Respond(ErrorResponse(parsed.status()));
+             if (absl::Status status = CheckChoices(*parsed, service->max_requests()); !status.ok())
+               return exchange->Respond(ErrorResponse(status));
+             static std::atomic<uint64_t> counter{0};
+             std::string id = request.request_id;
+             if (id.empty()) {
+               id = parsed->prompts.front().request_id();
+               if (!id.empty() && !IsSaneRequestId(id)) {
+                 return exchange->Respond(ErrorResponse(FieldError(
+                     "request_id", "request_id must be 1 to 128 visible ASCII characters")));
+               }
+             }
+             if (id.empty())
+               id = absl::StrCat(absl::Hex(absl::ToUnixNanos(absl::Now())), "-", ++counter);
+             const AnswerIdentity identity{.id = id,
+                                           .model = service->model().name,
+                                           .fingerprint = context.fingerprint,
+                                           .created = absl::ToUnixSeconds(absl::Now()),
+                                           .has_tokenizer = service->model().tokenizer != nullptr};
+             std::make_shared<HttpGeneration>(*service, exchange, *std::move(parsed), identity)
+                 ->Start(request.principal, id);
+           });
 }
 
 void Chat(const RouteContext& context, HttpRequest request, ExchangePtr exchange) {
@@ -102,14 +81,14 @@ void Completions(const RouteContext& context, HttpRequest request, ExchangePtr e
 
 void Models(const RouteContext& context, HttpRequest request, ExchangePtr exchange) {
   Json list = Json::array();
-  const pb::ListModelsResponse models = context.service.ListModels();
+  const pb::ListModelsResponse models = context.services.model.ListModels();
   for (const pb::ModelInfo& info : models.models()) list.push_back(ModelJson(info));
   exchange->Respond(JsonResponse({{"object", "list"}, {"data", std::move(list)}}));
 }
 
 void OneModel(const RouteContext& context, HttpRequest request, ExchangePtr exchange) {
   const std::string name = request.path.substr(std::string_view("/v1/models/").size());
-  const pb::ListModelsResponse models = context.service.ListModels();
+  const pb::ListModelsResponse models = context.services.model.ListModels();
   for (const pb::ModelInfo& info : models.models()) {
     if (info.id() == name) return exchange->Respond(JsonResponse(ModelJson(info)));
   }
@@ -123,7 +102,7 @@ void Tokenize(const RouteContext& context, HttpRequest request, ExchangePtr exch
            [&context](const Json& body, const HttpRequest&, const ExchangePtr& exchange) {
              auto parsed = ParseTokenizeRequest(body);
              if (!parsed.ok()) return exchange->Respond(ErrorResponse(parsed.status()));
-             auto result = context.service.Tokenize(*parsed, exchange->abandoned());
+             auto result = context.services.model.Tokenize(*parsed, exchange->abandoned());
              if (!result.ok()) return exchange->Respond(ErrorResponse(result.status()));
              Json out = {
                  {"count", result->tokens_size()},
@@ -143,7 +122,7 @@ void Detokenize(const RouteContext& context, HttpRequest request, ExchangePtr ex
            [&context](const Json& body, const HttpRequest&, const ExchangePtr& exchange) {
              auto parsed = ParseDetokenizeRequest(body);
              if (!parsed.ok()) return exchange->Respond(ErrorResponse(parsed.status()));
-             auto result = context.service.Detokenize(*parsed);
+             auto result = context.services.model.Detokenize(*parsed);
              if (!result.ok()) return exchange->Respond(ErrorResponse(result.status()));
              exchange->Respond(JsonResponse({{"prompt", result->text()}}));
            });
@@ -174,6 +153,12 @@ void Version(const RouteContext& context, HttpRequest, ExchangePtr exchange) {
 constexpr RouteTable::Route kRoutes[] = {
     {"POST", "/v1/chat/completions", false, Chat},
     {"POST", "/v1/completions", false, Completions},
+    {"POST", "/v1/embeddings", false, HandleEmbeddings},
+    {"POST", "/v1/score", false, HandleScore},
+    {"POST", "/score", false, HandleScore},
+    {"POST", "/v1/rerank", false, HandleRerank},
+    {"POST", "/v2/rerank", false, HandleRerank},
+    {"POST", "/rerank", false, HandleRerank},
     {"GET", "/v1/models", false, Models},
     {"GET", "/v1/models/*", false, OneModel},
     {"POST", "/tokenize", false, Tokenize},
@@ -192,6 +177,14 @@ bool Matches(std::string_view pattern, std::string_view path) {
 }
 
 }  // namespace
+
+HttpResponse WrongTaskResponse(const RouteContext& context, std::string_view wanted) {
+  const absl::Status status = WrongTask(context.services.model.model(), wanted);
+  const absl::string_view message = status.message();
+  return {.status = 400,
+          .body = DumpJson(ErrorBody(400, {message.data(), message.size()}, ErrorParam(status),
+                                     ErrorCode(status)))};
+}
 
 absl::Span<const RouteTable::Route> RouteTable::Routes() { return kRoutes; }
 

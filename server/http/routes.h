@@ -10,16 +10,16 @@
 #include <string_view>
 #include <vector>
 
-#include "server/generate_service.h"
 #include "server/http/exchange.h"
 #include "server/http/generation.h"
 #include "server/metrics.h"
+#include "server/services.h"
 
 namespace fairlead {
 
 // What handlers use; everything outlives the table.
 struct RouteContext {
-  GenerateService& service;
+  Services services;
   Metrics& metrics;
   Json config;
   std::string version;

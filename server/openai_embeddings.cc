@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/openai_embeddings.h"
+
+#include <algorithm>
+#include <bit>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <string_view>
+
+#include "absl/strings/escaping.h"
+#include "kernels/strings.h"
+#include "server/errors.h"
+#include "server/json_append.h"
+#include "server/json_fields.h"
+
+namespace fairlead {
+namespace {
+
+constexpr int64_t kMaxToken = std::numeric_limits<int32_t>::max();
+constexpr size_t kMaxNumber = 16;  // characters of a float32: "-1.17549435e-38," is the longest
+
+absl::Status ReadIds(const Json& ids, pb::EmbedInput& input) {
+  auto& out = *input.mutable_tokens()->mutable_ids();
+  out.Reserve(static_cast<int>(ids.size()));
+  for (const Json& item : ids) {
+    const auto id = JsonInteger(item, std::numeric_limits<int32_t>::min(), kMaxToken);
+    if (!id) return FieldError("input", "input must be text, token ids, or a list of either");
+    out.Add(static_cast<int32_t>(*id));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AddInput(const Json& value, pb::EmbedInput& input) {
+  if (value.is_string()) {
+    input.set_text(value.get_ref<const std::string&>());
+    return absl::OkStatus();
+  }
+  if (value.is_array()) return ReadIds(value, input);
+  return FieldError("input", "input must be text, token ids, or a list of either");
+}
+
+absl::Status CheckCount(std::string_view field, size_t count) {
+  if (count >= 1 && count <= kMaxEmbedInputs) return absl::OkStatus();
+  return FieldError(field, StrCat(field, count == 0 ? " is empty" : " has ",
+                                  count == 0 ? "" : StrCat(count, " texts"), "; allowed: 1 to ",
+                                  kMaxEmbedInputs));
+}
+
+absl::Status ReadInputs(const Json* value, pb::EmbedRequest& request) {
+  if (value == nullptr) return FieldError("input", "input is missing");
+  const bool is_list = value->is_array() && !value->empty() && !value->front().is_number();
+  if (!is_list) {
+    if (value->is_array() && value->empty()) return FieldError("input", "input is empty");
+    return AddInput(*value, *request.add_inputs());
+  }
+  if (absl::Status status = CheckCount("input", value->size()); !status.ok()) return status;
+  for (const Json& item : *value) {
+    if (absl::Status status = AddInput(item, *request.add_inputs()); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// What embeddings, scores and reranking have in common.
+void ReadCommon(JsonFields& fields, pb::EmbedRequest& request) {
+  request.set_model(fields.String("model").value_or(""));
+  if (const auto kept = fields.Int("truncate_prompt_tokens"))
+    request.set_truncate_prompt_tokens(*kept);
+  if (const auto add = fields.Bool("add_special_tokens")) request.set_add_special_tokens(*add);
+  if (const auto parse = fields.Bool("parse_special")) request.set_parse_special(*parse);
+  fields.String("user");  // changes nothing
+}
+
+absl::Status RequireObject(const Json& body) {
+  return body.is_object() ? absl::OkStatus() : FieldError("", "the body must be a JSON object");
+}
+
+// A document is a string, or Jina's {"text": ...}.
+absl::Status AddText(std::string_view field, const Json& value, pb::EmbedRequest& request) {
+  const Json* text = &value;
+  if (value.is_object() && value.contains("text")) text = &value["text"];
+  if (!text->is_string())
+    return FieldError(field, StrCat(field, " must be a string or a list of strings"));
+  request.add_inputs()->set_text(text->get_ref<const std::string&>());
+  return absl::OkStatus();
+}
+
+// Under the first of `names` that the body has; how many there are.
+absl::StatusOr<size_t> AddTexts(const JsonFields& fields, std::initializer_list<const char*> names,
+                                pb::EmbedRequest& request) {
+  for (const char* name : names) {
+    const Json* value = fields.Find(name);
+    if (value == nullptr) continue;
+    if (!value->is_array()) {
+      if (absl::Status status = AddText(name, *value, request); !status.ok()) return status;
+      return 1;
+    }
+    if (absl::Status status = CheckCount(name, value->size()); !status.ok()) return status;
+    for (const Json& item : *value) {
+      if (absl::Status status = AddText(name, item, request); !status.ok()) return status;
+    }
+    return value->size();
+  }
+  return FieldError(*names.begin(), StrCat(*names.begin(), " is missing"));
+}
+
+std::vector<double> Cosines(const ScoreRequest& request, const EmbedAnswer& answer) {
+  std::vector<double> scores;
+  for (size_t right = request.left; right < answer.size(); ++right) {
+    const auto a = answer[request.left == 1 ? 0 : right - request.left], b = answer[right];
+    double ab = 0, aa = 0, bb = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      ab += static_cast<double>(a[i]) * b[i];
+      aa += static_cast<double>(a[i]) * a[i];
+      bb += static_cast<double>(b[i]) * b[i];
+    }
+    scores.push_back(aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : 0);
+  }
+  return scores;
+}
+
+Json UsageJson(const EmbedAnswer& answer) {
+  return {{"prompt_tokens", answer.prompt_tokens}, {"total_tokens", answer.prompt_tokens}};
+}
+
+void AppendBase64(absl::Span<const float> vector, std::string* out) {
+  static_assert(std::endian::native == std::endian::little);
+  const absl::string_view bytes(reinterpret_cast<const char*>(vector.data()),
+                                vector.size() * sizeof(float));
+  out->push_back('"');
+  out->append(absl::Base64Escape(bytes));
+  out->push_back('"');
+}
+
+void AppendNumbers(absl::Span<const float> vector, std::string* out) {
+  const size_t begin = out->size();
+  out->resize(begin + vector.size() * kMaxNumber + 2);
+  char* next = out->data() + begin;
+  char* const end = out->data() + out->size();
+  *next++ = '[';
+  for (const float value : vector) {
+    next = std::to_chars(next, end, value).ptr;
+    *next++ = ',';
+  }
+  next[-1] = ']';
+  out->resize(static_cast<size_t>(next - out->data()));
+}
+
+}  // namespace
+
+absl::StatusOr<OpenAiEmbeddings> ParseEmbeddingsRequest(const Json& body) {
+  if (absl::Status status = RequireObject(body); !status.ok()) return status;
+  OpenAiEmbeddings out;
+  JsonFields fields(body);
+  ReadCommon(fields, out.request);
+  const std::string format = fields.String("encoding_format").value_or("float");
+  out.base64 = format == "base64";
+  if (!out.base64 && format != "float")
+    fields.Fail("encoding_format", StrCat("is '", format, "'; allowed: float, base64"));
+  if (const auto dimensions = fields.Int("dimensions")) out.request.set_dimensions(*dimensions);
+  if (const auto normalize = fields.Bool("normalize")) out.request.set_normalize(*normalize);
+  if (fields.Find("messages") != nullptr)
+    fields.Fail("messages", "is not supported by this server: send texts as input");
+  if (!fields.status().ok()) return fields.status();
+  if (absl::Status status = ReadInputs(fields.Find("input"), out.request); !status.ok())
+    return status;
+  return out;
+}
+
+std::string EmbeddingsBody(const EmbedAnswer& answer, const std::string& model, bool base64) {
+  std::string out = R"({"object":"list","data":[)";
+  const size_t row = static_cast<size_t>(answer.dimensions);
+  out.reserve(answer.size() * (row * (base64 ? 6 : 13) + 64) + model.size() + 128);
+  for (size_t i = 0; i < answer.size(); ++i) {
+    out.append(
+        StrCat(i == 0 ? "" : ",", R"({"object":"embedding","index":)", i, R"(,"embedding":)"));
+    (base64 ? AppendBase64 : AppendNumbers)(answer[i], &out);
+    out.push_back('}');
+  }
+  out.append(R"(],"model":)");
+  AppendJsonString(model, &out);
+  out.append(StrCat(R"(,"usage":)", DumpJson(UsageJson(answer)), "}"));
+  return out;
+}
+
+absl::StatusOr<ScoreRequest> ParseScoreRequest(const Json& body) {
+  if (absl::Status status = RequireObject(body); !status.ok()) return status;
+  ScoreRequest out;
+  JsonFields fields(body);
+  ReadCommon(fields, out.request);
+  if (!fields.status().ok()) return fields.status();
+  const auto left = AddTexts(fields, {"text_1", "queries", "data_1"}, out.request);
+  if (!left.ok()) return left.status();
+  const auto right = AddTexts(fields, {"text_2", "documents", "items", "data_2"}, out.request);
+  if (!right.ok()) return right.status();
+  out.left = *left;
+  if (*left != 1 && *left != *right) {
+    return FieldError("text_1", StrCat("text_1 has ", *left, " texts and text_2 ", *right,
+                                       "; text_1 must have 1, or as many as text_2"));
+  }
+  return out;
+}
+
+absl::StatusOr<ScoreRequest> ParseRerankRequest(const Json& body) {
+  if (absl::Status status = RequireObject(body); !status.ok()) return status;
+  ScoreRequest out;
+  out.left = 1;
+  JsonFields fields(body);
+  ReadCommon(fields, out.request);
+  const auto query = fields.String("query");
+  const Json* documents = fields.Array("documents");
+  if (const auto top_n = fields.Int("top_n")) {
+    if (*top_n < 1) fields.Fail("top_n", StrCat("is ", *top_n, "; allowed: 1 or more"));
+    out.top_n = static_cast<size_t>(std::max(*top_n, 0));
+  }
+  out.return_documents = fields.Bool("return_documents").value_or(true);
+  if (!fields.status().ok()) return fields.status();
+  if (!query) return FieldError("query", "query is missing");
+  if (documents == nullptr) return FieldError("documents", "documents is missing");
+  out.request.add_inputs()->set_text(*query);
+  if (const auto added = AddTexts(fields, {"documents"}, out.request); !added.ok())
+    return added.status();
+  return out;
+}
+
+Json ScoreBody(const ScoreRequest& request, const EmbedAnswer& answer, const std::string& model) {
+  Json data = Json::array();
+  for (const double score : Cosines(request, answer))
+    data.push_back({{"index", data.size()}, {"object", "score"}, {"score", score}});
+  return {{"object", "list"},
+          {"data", std::move(data)},
+          {"model", model},
+          {"usage", UsageJson(answer)}};
+}
+
+Json RerankBody(const ScoreRequest& request, const EmbedAnswer& answer, const std::string& model) {
+  const std::vector<double> scores = Cosines(request, answer);
+  std::vector<size_t> order(scores.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return scores[a] > scores[b]; });
+  order.resize(std::min(order.size(), request.top_n.value_or(order.size())));
+  Json results = Json::array();
+  for (const size_t i : order) {
+    Json result = {{"index", i}, {"relevance_score", scores[i]}};
+    if (request.return_documents) {
+      const int input = static_cast<int>(i + request.left);
+      result["document"] = {{"text", request.request.inputs(input).text()}};
+    }
+    results.push_back(std::move(result));
+  }
+  return {{"model", model}, {"results", std::move(results)}, {"usage", UsageJson(answer)}};
+}
+
+}  // namespace fairlead
