@@ -53,7 +53,7 @@ class GrpcClientTest(unittest.TestCase):
     def test_reflection_lists_services(self):
         self.assertIn(SERVICE, self.client.services)
         self.assertEqual({m.name for m in self.client.descriptor.methods},
-                         {"Generate", "GenerateOnce", "Tokenize", "Detokenize", "ListModels", "ServerInfo"})
+                         {"Generate", "GenerateOnce", "Embed", "Tokenize", "Detokenize", "ListModels", "ServerInfo"})
 
     def test_generate_streams(self):
         events = list(self.client.call("Generate", self.chat_request()))

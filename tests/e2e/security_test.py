@@ -17,6 +17,7 @@ import harness
 from grpc_client_test import Client
 
 ROUTES = [("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("GET", "/v1/models"), ("GET", "/v1/models/x"),
+          ("POST", "/v1/embeddings"), ("POST", "/v1/score"), ("POST", "/rerank"),
           ("POST", "/tokenize"), ("POST", "/detokenize"), ("GET", "/metrics"), ("GET", "/config"), ("GET", "/no/such/path"),
           ("DELETE", "/v1/models"), ("GET", "/"), ("GET", "//health"), ("GET", "/health/"), ("GET", "/ready/../v1/models"),
           ("DELETE", "/health"), ("POST", "/version")]
@@ -99,7 +100,7 @@ class SecurityTest(unittest.TestCase):
         with self.grpc_channel() as channel:
             health = health_pb2_grpc.HealthStub(channel)
             self.assertEqual(health.Check(health_pb2.HealthCheckRequest()).status, health_pb2.HealthCheckResponse.SERVING)
-            methods = ["/fairlead.v1.Inference/" + m for m in ("GenerateOnce", "Tokenize", "Detokenize", "ListModels", "ServerInfo", "NoSuchMethod")]
+            methods = ["/fairlead.v1.Inference/" + m for m in ("GenerateOnce", "Embed", "Tokenize", "Detokenize", "ListModels", "ServerInfo", "NoSuchMethod")]
             methods += ["/no.such.Service/Method", "/grpc.reflection.v1alpha.ServerReflection/Nothing"]
             for metadata in (None, [("authorization", "Bearer wrong")], [("authorization", "first-key")]):
                 for method in methods:
