@@ -49,28 +49,30 @@ absl::StatusOr<uint64_t> EmbeddingEngine::Submit(std::vector<std::vector<Token>>
   return request->id;
 }
 
-void EmbeddingEngine::Remove(Request& request) {
+EmbeddingEngine::Done EmbeddingEngine::Remove(Request& request) {
   request.over = true;
+  Done done = std::exchange(request.done, nullptr);
   held_bytes_ -= request.bytes;
   std::erase_if(queue_, [&](const auto& waiting) { return waiting.get() == &request; });
   active_.erase(request.id);
   if (active_.empty()) idle_.notify_all();
+  return done;
 }
 
 void EmbeddingEngine::Cancel(uint64_t id) {
-  std::shared_ptr<Request> request;
+  Done done;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = active_.find(id);
     if (found == active_.end()) return;
-    request = found->second;
-    Remove(*request);
+    const std::shared_ptr<Request> request = found->second;
+    done = Remove(*request);
   }
-  request->done(absl::CancelledError("the request was cancelled"));
+  done(absl::CancelledError("the request was cancelled"));
 }
 
 void EmbeddingEngine::Drain(absl::Time deadline) {
-  std::vector<std::shared_ptr<Request>> ended;
+  std::vector<Done> ended;
   {
     std::unique_lock<std::mutex> lock(mutex_);
     draining_ = true;
@@ -80,13 +82,14 @@ void EmbeddingEngine::Drain(absl::Time deadline) {
     } else {
       idle_.wait_until(lock, absl::ToChronoTime(deadline), idle);
     }
-    for (const auto& [id, request] : active_) ended.push_back(request);
-    for (const auto& request : ended) Remove(*request);
+    while (!active_.empty()) {
+      const std::shared_ptr<Request> request = active_.begin()->second;
+      ended.push_back(Remove(*request));
+    }
     stop_ = true;
   }
   work_.notify_one();
-  for (const auto& request : ended)
-    request->done(absl::UnavailableError("the server is shutting down"));
+  for (const Done& done : ended) done(absl::UnavailableError("the server is shutting down"));
   if (thread_.joinable()) thread_.join();
 }
 
@@ -119,7 +122,7 @@ void EmbeddingEngine::Deliver(const Batch& batch,
                               const absl::StatusOr<std::vector<float>>& vectors) {
   const auto size = static_cast<size_t>(options_.dimensions);
   FAIRLEAD_CHECK(!vectors.ok() || vectors->size() == batch.texts.size() * size);
-  std::vector<std::shared_ptr<Request>> ended;
+  std::vector<std::pair<Done, absl::StatusOr<std::vector<float>>>> ended;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     ++stats_.batches;
@@ -134,17 +137,15 @@ void EmbeddingEngine::Deliver(const Batch& batch,
                     request->values.begin() + static_cast<int64_t>(text * size));
       }
       if (--request->left > 0 && vectors.ok()) continue;
-      Remove(*request);
-      ended.push_back(request);
+      Done done = Remove(*request);
+      if (vectors.ok()) {
+        ended.emplace_back(std::move(done), std::move(request->values));
+      } else {
+        ended.emplace_back(std::move(done), vectors.status());
+      }
     }
   }
-  for (const auto& request : ended) {
-    if (vectors.ok()) {
-      request->done(std::move(request->values));
-    } else {
-      request->done(vectors.status());
-    }
-  }
+  for (auto& [done, result] : ended) done(std::move(result));
 }
 
 void EmbeddingEngine::Loop() {

@@ -85,8 +85,9 @@ class EmbeddingEngine {
   };
 
   void Loop();
-  Batch TakeBatch();              // with mutex_ held
-  void Remove(Request& request);  // with mutex_ held
+  Batch TakeBatch();  // with mutex_ held
+  // With mutex_ held. What is to be called without it; the request keeps nothing of its client's.
+  Done Remove(Request& request);
   void Deliver(const Batch& batch, const absl::StatusOr<std::vector<float>>& vectors);
 
   const EmbeddingEngineOptions options_;

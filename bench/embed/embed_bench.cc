@@ -37,8 +37,8 @@ absl::StatusOr<std::string> Measure(EmbedService& service, const std::string& li
   done.Wait();
   const double seconds = absl::ToDoubleSeconds(absl::Now() - begin);
   if (!answer.ok()) return answer.status();
-  return StrCat("{\"seconds\":", seconds, ",\"answer\":",
-                EmbeddingsBody(*answer, service.model().name, parsed->base64), "}");
+  return StrCat("{\"seconds\":", seconds,
+                ",\"answer\":", EmbeddingsBody(*answer, service.model().name, parsed->base64), "}");
 }
 
 absl::Status Run(const RuntimeConfig& config) {

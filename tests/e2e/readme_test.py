@@ -84,7 +84,7 @@ class ReadmeTest(unittest.TestCase):
         with harness.Server("--served-model-name", "x") as server:
             config = server.get("/config").json()
         resolved = {"tokenizer": "", "kv-cache-memory": None, "max-model-len": None, "gpu-layers": None, "threads": 0,
-                    "served-model-name": None,
+                    "served-model-name": None, "task": "generate",
                     "http": None, "grpc": None, "device": None, "max-body-size": 32 << 20}  # no plain value in the table
         for names, default, _ in self.table("| flag | default | |"):
             for name in re.findall(r"--([a-z-]+)", names):

@@ -29,7 +29,8 @@ TEST(OpenAiEmbeddingsTest, FormsOfInput) {
   const auto inputs = [](const std::string& input) {
     const auto parsed = ParseEmbeddingsRequest(Parsed(absl::StrCat(R"({"input":)", input, "}")));
     EXPECT_TRUE(parsed.ok()) << parsed.status();
-    return parsed.ok() ? parsed->request.inputs() : decltype(parsed->request.inputs())();
+    return parsed.ok() ? parsed->request.inputs()
+                       : google::protobuf::RepeatedPtrField<pb::EmbedInput>();
   };
   EXPECT_EQ(inputs(R"("hi")")[0].text(), "hi");
   const auto texts = inputs(R"(["a", "", "c"])");
