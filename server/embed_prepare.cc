@@ -2,7 +2,9 @@
 #include "server/embed_prepare.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -132,34 +134,28 @@ absl::Status CheckTokens(const ServedModel& model, const std::vector<Token>& tok
   return absl::OkStatus();
 }
 
-// Whether `whole` is `bare` with tokens around it, `before` of them before it.
-bool Frames(absl::Span<const Token> whole, absl::Span<const Token> bare, size_t before) {
-  return before + bare.size() <= whole.size() && whole.subspan(before, bare.size()) == bare;
+// What `whole` has before and after `bare`; none if that is not a part of it.
+std::optional<TextFrame> FrameAround(absl::Span<const Token> bare, absl::Span<const Token> whole) {
+  for (size_t before = 0; before + bare.size() <= whole.size(); ++before) {
+    if (whole.subspan(before, bare.size()) != bare) continue;
+    const auto first = whole.subspan(0, before), last = whole.subspan(before + bare.size());
+    return TextFrame{.before = {first.begin(), first.end()}, .after = {last.begin(), last.end()}};
+  }
+  return std::nullopt;
+}
+
+std::optional<TextFrame> FrameOfText(const Tokenizer& tokenizer, std::string_view text) {
+  return FrameAround(tokenizer.Encode(text, {.add_special_tokens = false}),
+                     tokenizer.Encode(text, {.add_special_tokens = true}));
 }
 
 }  // namespace
 
 absl::StatusOr<TextFrame> FrameOf(const Tokenizer& tokenizer) {
-  TextFrame frame;
-  for (const char* text : {"a", "0 b"}) {
-    const std::vector<Token> bare = tokenizer.Encode(text, {.add_special_tokens = false});
-    const std::vector<Token> whole = tokenizer.Encode(text, {.add_special_tokens = true});
-    size_t before = 0;
-    while (before < whole.size() && !Frames(whole, bare, before)) ++before;
-    const auto begin = whole.begin() + static_cast<int64_t>(before);
-    TextFrame found;
-    found.before.assign(whole.begin(), begin);
-    if (Frames(whole, bare, before))
-      found.after.assign(begin + static_cast<int64_t>(bare.size()), whole.end());
-    const bool first = text[0] == 'a';
-    if (!Frames(whole, bare, before) ||
-        (!first && (found.before != frame.before || found.after != frame.after))) {
-      return absl::UnimplementedError(absl::StrCat("the tokenizer adds other special tokens to '",
-                                                   text, "' than before and after a text"));
-    }
-    frame = std::move(found);
-  }
-  return frame;
+  std::optional<TextFrame> frame = FrameOfText(tokenizer, "a");
+  if (frame && frame == FrameOfText(tokenizer, "0 b")) return *std::move(frame);
+  return absl::UnimplementedError(
+      "the tokenizer adds special tokens inside of texts, or others to one text than to another");
 }
 
 absl::StatusOr<PreparedEmbed> PrepareEmbed(const ServedModel& model, const EmbedTraits& traits,

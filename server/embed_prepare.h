@@ -20,6 +20,7 @@ inline constexpr int kMaxEmbedInputs = 2048;
 struct TextFrame {
   std::vector<Token> before, after;
   size_t size() const { return before.size() + after.size(); }
+  bool operator==(const TextFrame&) const = default;
 };
 // kUnimplemented where it adds others to one text than to another.
 absl::StatusOr<TextFrame> FrameOf(const Tokenizer& tokenizer);

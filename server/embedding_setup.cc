@@ -17,7 +17,7 @@
 namespace fairlead {
 namespace {
 
-// Longer texts than this have to be asked for.
+// Texts of so many tokens are planned for whatever they need.
 constexpr int kMinPlannedTokens = 512;
 
 absl::StatusOr<int> MaxPositions(const WeightSource& source) {

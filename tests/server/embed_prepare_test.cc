@@ -52,6 +52,19 @@ TEST_F(EmbedPrepareTest, TheFrameIsWhatStandsAroundAnyText) {
   EXPECT_THAT(frame->after, ElementsAre(kEos));
 }
 
+TEST_F(EmbedPrepareTest, AFrameThatDependsOnTheTextIsRefused) {
+  class Odd final : public FakeTokenizer {
+   public:
+    std::vector<Token> Encode(absl::Span<const TextPiece> pieces,
+                              const EncodeOptions& options) const override {
+      std::vector<Token> tokens = FakeTokenizer::Encode(pieces, options);
+      if (options.add_special_tokens && pieces.front().text.size() > 1) tokens.push_back(kEos);
+      return tokens;
+    }
+  };
+  EXPECT_EQ(FrameOf(Odd()).status().code(), absl::StatusCode::kUnimplemented);
+}
+
 TEST_F(EmbedPrepareTest, TextsAreFramedAndIdsAreNot) {
   pb::EmbedRequest request = Text("hi");
   request.add_inputs()->mutable_tokens()->add_ids(7);
