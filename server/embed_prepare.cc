@@ -22,19 +22,18 @@ struct TextOptions {
   bool parse_special = true;
 };
 
-std::string NameOf(const pb::EmbedRequest& request, int index) {
-  return request.inputs_size() == 1 ? "input" : absl::StrCat("input[", index, "]");
+// About one of the texts; the field is its name without an index.
+absl::Status InputError(const std::string& name, const std::string& problem,
+                        std::string_view code = "") {
+  return FieldError(name.substr(0, name.find('[')), absl::StrCat(name, " ", problem), code);
 }
 
 absl::Status TooLong(const std::string& name, const std::string& has, size_t max_tokens) {
-  return FieldError("input",
-                    absl::StrCat(name, " has ", has,
-                                 " tokens, special tokens included; the model "
-                                 "takes ",
-                                 max_tokens,
-                                 " (truncate_prompt_tokens: -1 keeps the "
-                                 "first of them)"),
-                    "context_length_exceeded");
+  return InputError(
+      name,
+      absl::StrCat("has ", has, " tokens, special tokens included; the model takes ", max_tokens,
+                   " (truncate_prompt_tokens: -1 keeps the first of them)"),
+      "context_length_exceeded");
 }
 
 absl::StatusOr<TextOptions> ReadOptions(const ServedModel& model, const EmbedTraits& traits,
@@ -106,17 +105,18 @@ absl::StatusOr<std::vector<Token>> TokensOf(const ServedModel& model, const Embe
                                             const std::atomic<bool>& cancelled) {
   if (input.has_tokens()) {
     const auto& ids = input.tokens().ids();
-    if (ids.empty()) return FieldError("input", name + " has no tokens");
+    if (ids.empty()) return InputError(name, "has no tokens");
     if (static_cast<size_t>(ids.size()) > options.max_tokens && !options.truncate)
       return TooLong(name, absl::StrCat(ids.size()), options.max_tokens);
     const size_t kept = std::min(static_cast<size_t>(ids.size()), options.max_tokens);
     return std::vector<Token>(ids.begin(), ids.begin() + static_cast<int>(kept));
   }
-  if (!input.has_text()) return FieldError("input", name + " is neither text nor token ids");
+  if (!input.has_text()) return InputError(name, "is neither text nor token ids");
   if (model.tokenizer == nullptr) {
-    return FieldError("input", "the server runs with --skip-tokenizer: send token ids");
+    return InputError(
+        name, "needs a tokenizer, and the server runs with --skip-tokenizer: send token ids");
   }
-  if (input.text().empty()) return FieldError("input", name + " is an empty string");
+  if (input.text().empty()) return InputError(name, "is an empty string");
   if (options.truncate)
     return EncodeFirst(*model.tokenizer, traits.frame, input.text(), options, cancelled);
   return EncodeWhole(*model.tokenizer, input.text(), name, options, cancelled);
@@ -124,12 +124,12 @@ absl::StatusOr<std::vector<Token>> TokensOf(const ServedModel& model, const Embe
 
 absl::Status CheckTokens(const ServedModel& model, const std::vector<Token>& tokens,
                          const std::string& name) {
-  if (tokens.empty()) return FieldError("input", name + " has no tokens");
+  if (tokens.empty()) return InputError(name, "has no tokens");
   for (const Token token : tokens) {
     if (token >= 0 && token < model.vocab_size) continue;
-    return FieldError(
-        "input", absl::StrCat(name, " holds token ", token, "; the model's vocabulary has 0 to ",
-                              model.vocab_size - 1));
+    return InputError(name,
+                      absl::StrCat("holds token ", token, "; the model's vocabulary has 0 to ",
+                                   model.vocab_size - 1));
   }
   return absl::OkStatus();
 }
@@ -158,9 +158,13 @@ absl::StatusOr<TextFrame> FrameOf(const Tokenizer& tokenizer) {
       "the tokenizer adds special tokens inside of texts, or others to one text than to another");
 }
 
+std::string OpenAiInputName(const pb::EmbedRequest& request, int index) {
+  return request.inputs_size() == 1 ? "input" : absl::StrCat("input[", index, "]");
+}
+
 absl::StatusOr<PreparedEmbed> PrepareEmbed(const ServedModel& model, const EmbedTraits& traits,
                                            const pb::EmbedRequest& request,
-                                           const std::atomic<bool>& cancelled) {
+                                           const std::atomic<bool>& cancelled, InputName names) {
   if (absl::Status status = CheckModelName(model, request.model()); !status.ok()) return status;
   if (request.inputs_size() < 1 || request.inputs_size() > kMaxEmbedInputs) {
     return FieldError("input", absl::StrCat("input has ", request.inputs_size(),
@@ -173,7 +177,7 @@ absl::StatusOr<PreparedEmbed> PrepareEmbed(const ServedModel& model, const Embed
   prepared.normalize = request.has_normalize() ? request.normalize() : traits.normalize;
   prepared.texts.reserve(static_cast<size_t>(request.inputs_size()));
   for (int i = 0; i < request.inputs_size(); ++i) {
-    const std::string name = NameOf(request, i);
+    const std::string name = names(request, i);
     auto tokens = TokensOf(model, traits, request.inputs(i), name, *options, cancelled);
     if (cancelled) return RequestCancelled();  // whatever else may be said of what is not there
     if (!tokens.ok()) return tokens.status();

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -38,9 +39,14 @@ struct PreparedEmbed {
   int64_t prompt_tokens = 0;
 };
 
+// What errors call a text of a request: a field, or a field and an index ("input[3]").
+using InputName = std::string (*)(const pb::EmbedRequest& request, int index);
+std::string OpenAiInputName(const pb::EmbedRequest& request, int index);
+
 // kCancelled soon after `cancelled` becomes true.
 absl::StatusOr<PreparedEmbed> PrepareEmbed(const ServedModel& model, const EmbedTraits& traits,
                                            const pb::EmbedRequest& request,
-                                           const std::atomic<bool>& cancelled);
+                                           const std::atomic<bool>& cancelled,
+                                           InputName names = OpenAiInputName);
 
 }  // namespace fairlead

@@ -64,11 +64,12 @@ EmbedService::~EmbedService() {
 }
 
 absl::StatusOr<uint64_t> EmbedService::Start(const pb::EmbedRequest& request,
-                                             const std::atomic<bool>& cancelled, Done done) {
+                                             const std::atomic<bool>& cancelled, Done done,
+                                             InputName names) {
   const auto active = std::make_shared<Active>();
   absl::StatusOr<uint64_t> id = absl::InternalError("not started");
   try {
-    auto prepared = PrepareEmbed(model(), traits_, request, cancelled);
+    auto prepared = PrepareEmbed(model(), traits_, request, cancelled, names);
     if (prepared.ok()) {
       std::vector<std::vector<Token>> texts = std::move(prepared->texts);
       active->prepared = *std::move(prepared);

@@ -44,7 +44,8 @@ class EmbedService : public ModelService {
   // Tokenizes: call it on Run's threads, not on a transport's. On an error `done` is not called.
   // The vectors are all finite.
   absl::StatusOr<uint64_t> Start(const pb::EmbedRequest& request,
-                                 const std::atomic<bool>& cancelled, Done done);
+                                 const std::atomic<bool>& cancelled, Done done,
+                                 InputName names = OpenAiInputName);
   // Idempotent; done(kCancelled) unless it is done already.
   void Cancel(uint64_t id);
 

@@ -106,6 +106,25 @@ absl::StatusOr<size_t> AddTexts(const JsonFields& fields, std::initializer_list<
   return FieldError(*names.begin(), StrCat(*names.begin(), " is missing"));
 }
 
+absl::Status CheckTogether(std::string_view field, const pb::EmbedRequest& request) {
+  if (request.inputs_size() <= kMaxEmbedInputs) return absl::OkStatus();
+  return FieldError(field, StrCat(field, " and what they are compared with are ",
+                                  request.inputs_size(), " texts; at most ", kMaxEmbedInputs));
+}
+
+std::string OneToManyName(const pb::EmbedRequest&, int index) {
+  return index == 0 ? "text_1" : StrCat("text_2[", index - 1, "]");
+}
+
+std::string PairName(const pb::EmbedRequest& request, int index) {
+  const int pairs = request.inputs_size() / 2;
+  return index < pairs ? StrCat("text_1[", index, "]") : StrCat("text_2[", index - pairs, "]");
+}
+
+std::string RerankInputName(const pb::EmbedRequest&, int index) {
+  return index == 0 ? "query" : StrCat("documents[", index - 1, "]");
+}
+
 std::vector<double> Cosines(const ScoreRequest& request, const EmbedAnswer& answer) {
   std::vector<double> scores;
   for (size_t right = request.left; right < answer.size(); ++right) {
@@ -196,10 +215,12 @@ absl::StatusOr<ScoreRequest> ParseScoreRequest(const Json& body) {
   const auto right = AddTexts(fields, {"text_2", "documents", "items", "data_2"}, out.request);
   if (!right.ok()) return right.status();
   out.left = *left;
+  out.names = *left == 1 ? OneToManyName : PairName;
   if (*left != 1 && *left != *right) {
     return FieldError("text_1", StrCat("text_1 has ", *left, " texts and text_2 ", *right,
                                        "; text_1 must have 1, or as many as text_2"));
   }
+  if (absl::Status status = CheckTogether("text_2", out.request); !status.ok()) return status;
   return out;
 }
 
@@ -207,6 +228,7 @@ absl::StatusOr<ScoreRequest> ParseRerankRequest(const Json& body) {
   if (absl::Status status = RequireObject(body); !status.ok()) return status;
   ScoreRequest out;
   out.left = 1;
+  out.names = RerankInputName;
   JsonFields fields(body);
   ReadCommon(fields, out.request);
   const auto query = fields.String("query");
@@ -222,6 +244,7 @@ absl::StatusOr<ScoreRequest> ParseRerankRequest(const Json& body) {
   out.request.add_inputs()->set_text(*query);
   if (const auto added = AddTexts(fields, {"documents"}, out.request); !added.ok())
     return added.status();
+  if (absl::Status status = CheckTogether("documents", out.request); !status.ok()) return status;
   return out;
 }
 

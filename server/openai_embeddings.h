@@ -16,6 +16,7 @@ namespace fairlead {
 
 struct OpenAiEmbeddings {
   pb::EmbedRequest request;
+  InputName names = OpenAiInputName;
   bool base64 = false;
 };
 absl::StatusOr<OpenAiEmbeddings> ParseEmbeddingsRequest(const Json& body);
@@ -25,7 +26,8 @@ std::string EmbeddingsBody(const EmbedAnswer& answer, const std::string& model, 
 // How alike two texts are is the cosine of their vectors.
 struct ScoreRequest {
   pb::EmbedRequest request;  // the left texts, then the right ones
-  size_t left = 0;           // 1, or as many as right ones
+  InputName names = nullptr;
+  size_t left = 0;  // 1, or as many as right ones
   // Of a reranking:
   std::optional<size_t> top_n;
   bool return_documents = true;

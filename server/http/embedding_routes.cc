@@ -37,7 +37,8 @@ void Answer(const RouteContext& context, HttpRequest request, ExchangePtr exchan
                    }
                    response.headers.insert(response.headers.end(), headers.begin(), headers.end());
                    exchange->Respond(std::move(response));
-                 });
+                 },
+                 parsed->names);
              if (!id.ok()) return exchange->Respond(ErrorResponse(id.status()));
              exchange->OnAbandoned([service, id = *id] { service->Cancel(id); });
            });

@@ -169,6 +169,13 @@ TEST_F(EmbedServiceTest, OverHttp) {
   EXPECT_THAT(ports.Ask(Post("/score", R"({"text_1":"a","text_2":"b"})")), HasSubstr("\"score\""));
   EXPECT_THAT(ports.Ask(Post("/v1/rerank", R"({"query":"a","documents":["b"]})")),
               HasSubstr("relevance_score"));
+  const std::string longer(40, 'x');
+  EXPECT_THAT(
+      ports.Ask(Post("/score", absl::StrCat(R"({"text_1":"a","text_2":["b",")", longer, R"("]})"))),
+      HasSubstr("text_2[1] has 42 tokens"));
+  EXPECT_THAT(
+      ports.Ask(Post("/rerank", absl::StrCat(R"({"query":"a","documents":[")", longer, R"("]})"))),
+      HasSubstr("\"param\":\"documents\""));
   EXPECT_THAT(ports.Ask(Post("/tokenize", R"({"prompt":"a"})")), HasSubstr("[256,97,257]"));
 }
 

@@ -178,6 +178,9 @@ TEST(OpenAiEmbeddingsTest, BadScoresNameTheField) {
   EXPECT_EQ(rerank(R"({"query":"a"})"), "documents");
   EXPECT_EQ(rerank(R"({"query":"a","documents":"b"})"), "documents");
   EXPECT_EQ(rerank(R"({"query":"a","documents":["b"],"top_n":0})"), "top_n");
+  std::string many = R"({"query":"a","documents":["a")";
+  for (int i = 0; i < 2047; ++i) many += R"(,"a")";
+  EXPECT_EQ(rerank(many + "]}"), "documents");
 }
 
 }  // namespace
