@@ -225,6 +225,10 @@ struct ForStatement final : Statement {
   ExprPtr filter_target;  // the target again, in the filter's own scope; null without a filter
   ExprPtr filter;
   Block body, otherwise;
+  // `recursive`: body, filter and `else` are a function that `loop(items)` calls, with a frame of
+  // its own.
+  bool recursive = false;
+  int slot_count = 0;  // of that frame
   int loop_slot = -1;
   Scope body_scope, filter_scope, otherwise_scope;
 };

@@ -194,6 +194,7 @@ class Unique final : public Transform {
       JINJA_ASSIGN_OR_RETURN(Value key, getter_.Get(runtime_, out));
       if (!IsTrue(case_sensitive_)) key = IgnoreCase(key, budget);
       JINJA_RETURN_IF_ERROR(CheckHashable(key));
+      if (!budget.Step(2)) return budget.status();  // the table
       std::vector<Value>& same_hash = seen_[HashOf(key, budget)];
       const bool known = std::any_of(same_hash.begin(), same_hash.end(), [&](const Value& other) {
         return Equals(key, other, budget);

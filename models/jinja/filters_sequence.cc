@@ -128,9 +128,11 @@ class SortKey {
 };
 
 absl::StatusOr<std::vector<Value>> Picked(const std::vector<Value>& items,
-                                          const std::vector<Value>& keys, bool descending,
+                                          const std::vector<Value>& keys, const Value& reverse,
                                           Budget& budget) {
-  JINJA_ASSIGN_OR_RETURN(const std::vector<size_t> order, SortedOrder(keys, descending, budget));
+  JINJA_ASSIGN_OR_RETURN(const Int descending, IntArgument("sort", reverse));
+  JINJA_ASSIGN_OR_RETURN(const std::vector<size_t> order,
+                         SortedOrder(keys, descending != 0, budget));
   std::vector<Value> sorted;
   for (const size_t i : order) sorted.push_back(items[i]);
   return sorted;
@@ -151,8 +153,7 @@ Result Sort(Runtime& runtime, const Value& input, Arguments& arguments) {
     JINJA_ASSIGN_OR_RETURN(Value one, key.Get(runtime, item));
     keys.push_back(std::move(one));
   }
-  JINJA_ASSIGN_OR_RETURN(std::vector<Value> sorted,
-                         Picked(items, keys, IsTrue(reverse), runtime.budget));
+  JINJA_ASSIGN_OR_RETURN(std::vector<Value> sorted, Picked(items, keys, reverse, runtime.budget));
   return ListFrom(std::move(sorted), runtime.budget);
 }
 
@@ -179,8 +180,7 @@ Result DictSort(Runtime& runtime, const Value& input, Arguments& arguments) {
     const Value& chosen = what == "key" ? key : value;
     keys.push_back(IsTrue(case_sensitive) ? chosen : IgnoreCase(chosen, runtime.budget));
   }
-  JINJA_ASSIGN_OR_RETURN(std::vector<Value> sorted,
-                         Picked(items, keys, IsTrue(reverse), runtime.budget));
+  JINJA_ASSIGN_OR_RETURN(std::vector<Value> sorted, Picked(items, keys, reverse, runtime.budget));
   return ListFrom(std::move(sorted), runtime.budget);
 }
 

@@ -81,7 +81,8 @@ class PercentFormatter {
   absl::StatusOr<Value> NextArgument() {
     if (keyed_value_) return *std::exchange(keyed_value_, std::nullopt);
     if (!arguments_.is_tuple()) {
-      if (used_++ > 0) return TypeError("not enough arguments for format string");
+      // A key takes the whole of what there is.
+      if (used_++ > 0 || keyed_) return TypeError("not enough arguments for format string");
       return arguments_;
     }
     if (used_ >= arguments_.items().size()) {

@@ -68,6 +68,8 @@ Result BuildDict(Runtime& runtime, Arguments& arguments) {
     const Value& source = arguments.positional.front();
     if (source.is_dict()) {
       for (const auto& [key, value] : source.dict().entries()) builder.Set(key, value);
+    } else if (const auto* undefined = source.As<Undefined>()) {
+      return undefined->Error();
     } else {
       JINJA_ASSIGN_OR_RETURN(const std::vector<Value> pairs, Collect(source, runtime));
       for (const Value& pair : pairs) {

@@ -320,12 +320,34 @@ absl::StatusOr<bool> Interpreter::PassesFilter(const ForStatement& node, Frame& 
 
 absl::StatusOr<Interpreter::Flow> Interpreter::ExecuteFor(const ForStatement& statement) {
   JINJA_ASSIGN_OR_RETURN(const Value iterable, Evaluate(*statement.iterable));
+  if (!statement.recursive) return Loop(statement, iterable, 0, nullptr);
+  JINJA_ASSIGN_OR_RETURN(const Value text,
+                         CallLoop(statement, frame_->shared_from_this(), iterable, 0));
+  AppendStr(text, *out_);
+  return Flow::kNormal;
+}
+
+absl::StatusOr<Value> Interpreter::CallLoop(const ForStatement& statement,
+                                            const std::shared_ptr<Frame>& closure,
+                                            const Value& iterable, int depth) {
+  return RunInFrame(statement.slot_count, closure, [&]() -> absl::Status {
+    auto recurse = [this, &statement, closure](const Value& items, int inner_depth) {
+      return CallLoop(statement, closure, items, inner_depth);
+    };
+    return Loop(statement, iterable, depth, std::move(recurse)).status();
+  });
+}
+
+absl::StatusOr<Interpreter::Flow> Interpreter::Loop(const ForStatement& statement,
+                                                    const Value& iterable, int depth,
+                                                    LoopState::Recurse recurse) {
   JINJA_ASSIGN_OR_RETURN(std::shared_ptr<Iterator> iterator, Iterate(iterable, runtime_));
   if (statement.filter != nullptr) {
     iterator = std::make_shared<LoopFilter>(std::move(iterator), statement, *this,
                                             frame_->shared_from_this());
   }
-  auto loop = std::make_shared<LoopState>(std::move(iterator), &runtime_.budget);
+  auto loop =
+      std::make_shared<LoopState>(std::move(iterator), depth, std::move(recurse), &runtime_.budget);
   frame_->Own(statement.loop_slot) = Value(std::static_pointer_cast<Object>(loop));
   const absl::StatusOr<bool> completed = RunLoop(statement, *loop);
   LeaveScope(statement.body_scope);
@@ -457,21 +479,29 @@ absl::Status Interpreter::BindParameters(const FunctionBody& function, std::stri
 absl::StatusOr<Value> Interpreter::CallFunction(const FunctionBody& function,
                                                 const std::shared_ptr<Frame>& closure,
                                                 std::string_view name, const Arguments& arguments) {
+  return RunInFrame(function.slot_count, closure, [&]() -> absl::Status {
+    JINJA_RETURN_IF_ERROR(BindParameters(function, name, arguments));
+    return Execute(function.body).status();
+  });
+}
+
+template <typename Body>
+absl::StatusOr<Value> Interpreter::RunInFrame(int slot_count, const std::shared_ptr<Frame>& closure,
+                                              Body body) {
   const DepthScope depth(runtime_.budget);
   if (!depth.ok()) return runtime_.budget.status();
   if (call_depth_ >= runtime_.budget.max_depth()) {
-    runtime_.budget.Fail(
-        StrCat("macros call each other deeper than ", runtime_.budget.max_depth(), " levels"));
+    runtime_.budget.Fail(StrCat("macros and loops call each other deeper than ",
+                                runtime_.budget.max_depth(), " levels"));
     return runtime_.budget.status();
   }
   ++call_depth_;
-  auto frame = std::make_shared<Frame>(function.slot_count, closure, &runtime_.budget);
+  auto frame = std::make_shared<Frame>(slot_count, closure, &runtime_.budget);
   TextBuilder builder(runtime_.budget);
   Frame* const outer_frame = std::exchange(frame_, frame.get());
   TextBuilder* const outer_out = std::exchange(out_, &builder);
   const int outer_line = line_;
-  absl::Status status = BindParameters(function, name, arguments);
-  if (status.ok()) status = Execute(function.body).status();
+  const absl::Status status = body();
   frame_ = outer_frame;
   out_ = outer_out;
   --call_depth_;

@@ -59,6 +59,17 @@ class Interpreter {
   absl::StatusOr<Flow> ExecuteSetBlock(const SetBlockStatement& statement);
   absl::StatusOr<Flow> ExecuteIf(const IfStatement& statement);
   absl::StatusOr<Flow> ExecuteFor(const ForStatement& statement);
+  // A loop over `iterable`, in the current frame.
+  absl::StatusOr<Flow> Loop(const ForStatement& statement, const Value& iterable, int depth,
+                            LoopState::Recurse recurse);
+  // What a recursive loop prints for `iterable`.
+  absl::StatusOr<Value> CallLoop(const ForStatement& statement,
+                                 const std::shared_ptr<Frame>& closure, const Value& iterable,
+                                 int depth);
+  // What `body` prints in a frame of its own.
+  template <typename Body>
+  absl::StatusOr<Value> RunInFrame(int slot_count, const std::shared_ptr<Frame>& closure,
+                                   Body body);
   absl::StatusOr<bool> RunLoop(const ForStatement& statement, LoopState& loop);
   absl::Status ExecuteMacro(const MacroStatement& statement);
   absl::Status ExecuteCallBlock(const CallBlockStatement& statement);
@@ -106,7 +117,7 @@ class Interpreter {
   Frame* frame_ = nullptr;
   TextBuilder* out_ = nullptr;
   int line_ = 1;        // of the node begun last
-  int call_depth_ = 0;  // running macros
+  int call_depth_ = 0;  // running macros and recursive loops
 };
 
 }  // namespace fairlead::jinja

@@ -211,6 +211,7 @@ class Lexer {
 
   absl::Status ReadRaw(size_t begin_size) {
     Advance(begin_size);
+    if (at_ == source_.size()) return absl::OkStatus();  // as for comments
     line_starting_ = source_[at_ - 1] == '\n';
     for (size_t i = source_.find("{%", at_); i != std::string::npos;
          i = source_.find("{%", i + 1)) {
@@ -229,6 +230,7 @@ class Lexer {
 
   absl::Status ReadComment(size_t begin_size) {
     Advance(begin_size);
+    if (at_ == source_.size()) return absl::OkStatus();  // nothing follows: jinja2 lets it pass
     size_t close = source_.find("#}", at_);
     if (close == std::string::npos) return SyntaxError(line_, "Missing end of comment tag");
     if (close > at_ && (source_[close - 1] == '-' || source_[close - 1] == '+')) --close;

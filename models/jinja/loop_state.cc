@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/strings.h"
 #include "models/jinja/arguments.h"
 #include "models/jinja/status_macros.h"
 
@@ -57,16 +58,34 @@ class RestIterator final : public Iterator {
 
 }  // namespace
 
-LoopState::LoopState(std::shared_ptr<Iterator> iterator, Budget* budget)
-    : iterator_(std::move(iterator)), length_(iterator_->SourceLength()), charge_(budget) {
+LoopState::LoopState(std::shared_ptr<Iterator> iterator, int depth0, Recurse recurse,
+                     Budget* budget)
+    : iterator_(std::move(iterator)),
+      depth0_(depth0),
+      recurse_(std::move(recurse)),
+      length_(iterator_->SourceLength()),
+      charge_(budget) {
   charge_.Grow(sizeof(LoopState));
 }
 
 void LoopState::Clear() {
   iterator_ = std::make_shared<RestIterator>(std::vector<Value>());
+  recurse_ = nullptr;
   before_ = current_ = Value();
   after_.reset();
   last_changed_.reset();
+}
+
+std::string LoopState::Describe() const {
+  return StrCat("<LoopContext ", index0_ + 1, "/", length_ ? StrCat(*length_) : "?", ">");
+}
+
+absl::StatusOr<Value> LoopState::Call(Runtime&, Arguments& arguments) {
+  Value items;
+  JINJA_RETURN_IF_ERROR(arguments.Bind("loop", {Required("iterable", items)}));
+  if (recurse_ == nullptr)
+    return TypeError("The loop must have the 'recursive' marker to be called recursively.");
+  return recurse_(items, depth0_ + 1);
 }
 
 absl::StatusOr<bool> LoopState::Advance(Value& item) {
@@ -131,8 +150,8 @@ absl::StatusOr<std::optional<Value>> LoopState::Attribute(Runtime& runtime, std:
   if (name == "index") return Value(Int{index0_ + 1});
   if (name == "index0") return Value(Int{index0_});
   if (name == "first") return Value(index0_ == 0);
-  if (name == "depth") return Value(Int{1});
-  if (name == "depth0") return Value(Int{0});
+  if (name == "depth") return Value(Int{depth0_ + 1});
+  if (name == "depth0") return Value(Int{depth0_});
   if (name == "last" || name == "nextitem") {
     JINJA_ASSIGN_OR_RETURN(const bool more, Peek());
     if (name == "last") return Value(!more);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -93,21 +94,30 @@ Result BitLength(Runtime&, const Value& self, Arguments& arguments) {
   return Value(bits);
 }
 
+// Where an integer, or a float that is equal to one, stands in a range.
+std::optional<Int> PlaceIn(const Range& range, const Value& wanted) {
+  if (!wanted.is_number()) return std::nullopt;
+  constexpr double kExact = 9007199254740992;  // 2^53: no range reaches beyond
+  const double number = wanted.as_double();
+  if (wanted.is_float() && (std::abs(number) > kExact || number != std::floor(number)))
+    return std::nullopt;
+  const Int value = wanted.is_float() ? static_cast<Int>(number) : wanted.as_int();
+  if (!range.Contains(value)) return std::nullopt;
+  return (value - range.start()) / range.step();
+}
+
 Result RangeCount(Runtime&, const Value& self, Arguments& arguments) {
   Value wanted;
   JINJA_RETURN_IF_ERROR(arguments.Bind("count", {RequiredPositional(wanted)}));
-  const bool found = wanted.is_integral() && self.As<Range>()->Contains(wanted.as_int());
-  return Value(Int{found ? 1 : 0});
+  return Value(Int{PlaceIn(*self.As<Range>(), wanted) ? 1 : 0});
 }
 
 Result RangeIndex(Runtime&, const Value& self, Arguments& arguments) {
   Value wanted;
   JINJA_RETURN_IF_ERROR(arguments.Bind("index", {RequiredPositional(wanted)}));
-  const Range& range = *self.As<Range>();
-  if (!wanted.is_integral() || !range.Contains(wanted.as_int())) {
-    return absl::InvalidArgumentError("value is not in range");
-  }
-  return Value((wanted.as_int() - range.start()) / range.step());
+  const std::optional<Int> place = PlaceIn(*self.As<Range>(), wanted);
+  if (!place) return absl::InvalidArgumentError("value is not in range");
+  return Value(*place);
 }
 
 constexpr Method kDictMethods[] = {{"copy", Copy},

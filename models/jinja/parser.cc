@@ -130,7 +130,7 @@ class StatementParser {
   }
 
   absl::StatusOr<StatementPtr> ParseSet(int line) {
-    JINJA_ASSIGN_OR_RETURN(ExprPtr target, expressions_.ParseTarget({}, /*with_namespace=*/true));
+    JINJA_ASSIGN_OR_RETURN(ExprPtr target, expressions_.ParseTarget(/*with_namespace=*/true));
     if (stream_.SkipOperator("=")) {
       auto set = std::make_unique<SetStatement>(line);
       set->target = std::move(target);
@@ -148,7 +148,7 @@ class StatementParser {
     auto node = std::make_unique<IfStatement>(line);
     std::string end;
     do {
-      JINJA_ASSIGN_OR_RETURN(ExprPtr condition, expressions_.ParseTuple({false, false, {}}));
+      JINJA_ASSIGN_OR_RETURN(ExprPtr condition, expressions_.ParseTuple({false, false}));
       JINJA_ASSIGN_OR_RETURN(Block body, ParseTagBody({"elif", "else", "endif"}, &end));
       node->branches.emplace_back(std::move(condition), std::move(body));
     } while (end == "elif");
@@ -161,20 +161,19 @@ class StatementParser {
   absl::StatusOr<StatementPtr> ParseFor(int line) {
     auto node = std::make_unique<ForStatement>(line);
     const size_t target_begin = stream_.position();
-    JINJA_ASSIGN_OR_RETURN(node->target, expressions_.ParseTarget("in", false));
+    JINJA_ASSIGN_OR_RETURN(node->target, expressions_.ParseTarget(/*with_namespace=*/false));
     JINJA_RETURN_IF_ERROR(stream_.ExpectName("in"));
-    JINJA_ASSIGN_OR_RETURN(node->iterable, expressions_.ParseTuple({false, false, "recursive"}));
+    JINJA_ASSIGN_OR_RETURN(node->iterable, expressions_.ParseTuple({false, false}));
     if (stream_.SkipName("if")) {
       JINJA_ASSIGN_OR_RETURN(node->filter, expressions_.ParseExpression());
       // The filter has its own variables: the target is read a second time for them.
       const size_t after_filter = stream_.position();
       stream_.Rewind(target_begin);
-      JINJA_ASSIGN_OR_RETURN(node->filter_target, expressions_.ParseTarget("in", false));
+      JINJA_ASSIGN_OR_RETURN(node->filter_target,
+                             expressions_.ParseTarget(/*with_namespace=*/false));
       stream_.Rewind(after_filter);
     }
-    if (stream_.IsName("recursive")) {
-      return SyntaxError(line, "recursive loops are not supported");
-    }
+    node->recursive = stream_.SkipName("recursive");
     std::string end;
     ++loops_;
     absl::StatusOr<Block> body = ParseTagBody({"endfor", "else"}, &end);
@@ -258,7 +257,7 @@ class StatementParser {
     auto node = std::make_unique<WithStatement>(line);
     while (stream_.current().kind != TokenKind::kBlockEnd) {
       if (!node->assignments.empty()) JINJA_RETURN_IF_ERROR(stream_.ExpectOperator(","));
-      JINJA_ASSIGN_OR_RETURN(ExprPtr target, expressions_.ParseTarget({}, false));
+      JINJA_ASSIGN_OR_RETURN(ExprPtr target, expressions_.ParseTarget(/*with_namespace=*/false));
       JINJA_RETURN_IF_ERROR(stream_.ExpectOperator("="));
       JINJA_ASSIGN_OR_RETURN(ExprPtr value, expressions_.ParseExpression());
       node->assignments.emplace_back(std::move(target), std::move(value));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tokens to a tree, by jinja2's grammar with loop controls and the `generation` tag. Not supported,
-// with an error: block, extends, include, import, from, autoescape, recursive loops.
+// with an error: block, extends, include, import, from, autoescape.
 #pragma once
 
 #include <memory>

@@ -35,10 +35,9 @@ bool IsAssignable(const Expr& target) {
 
 }  // namespace
 
-bool ExpressionParser::AtTupleEnd(const TupleOptions& options) const {
+bool ExpressionParser::AtTupleEnd() const {
   const TokenKind kind = stream_.current().kind;
-  return kind == TokenKind::kVariableEnd || kind == TokenKind::kBlockEnd ||
-         stream_.IsOperator(")") || (!options.end_name.empty() && stream_.IsName(options.end_name));
+  return kind == TokenKind::kVariableEnd || kind == TokenKind::kBlockEnd || stream_.IsOperator(")");
 }
 
 absl::StatusOr<ExprPtr> ExpressionParser::ParseTuple(const TupleOptions& options) {
@@ -48,7 +47,7 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParseTuple(const TupleOptions& options
   int tallest = 0;
   while (true) {
     if (!tuple->items.empty()) JINJA_RETURN_IF_ERROR(stream_.ExpectOperator(","));
-    if (AtTupleEnd(options)) break;
+    if (AtTupleEnd()) break;
     JINJA_ASSIGN_OR_RETURN(ExprPtr item, ParseExpression(options.with_conditional));
     tallest = std::max(tallest, item->height);
     tuple->items.push_back(std::move(item));
@@ -65,15 +64,13 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParseTuple(const TupleOptions& options
   return FinishAll(std::move(tuple), tallest);
 }
 
-absl::StatusOr<ExprPtr> ExpressionParser::ParseTarget(std::string_view end_name,
-                                                      bool with_namespace) {
+absl::StatusOr<ExprPtr> ExpressionParser::ParseTarget(bool with_namespace) {
   const int line = stream_.current().line;
-  const TupleOptions options{true, false, end_name};
   auto tuple = std::make_unique<SequenceExpr>(ExprKind::kTuple, line);
   bool is_tuple = false;
   while (true) {
     if (!tuple->items.empty()) JINJA_RETURN_IF_ERROR(stream_.ExpectOperator(","));
-    if (AtTupleEnd(options)) break;
+    if (AtTupleEnd()) break;
     JINJA_ASSIGN_OR_RETURN(ExprPtr item, ParsePrimary(with_namespace));
     if (!IsAssignable(*item)) return SyntaxError(line, "can't assign to that");
     tuple->items.push_back(std::move(item));
@@ -124,7 +121,7 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParsePrimary(bool with_namespace) {
       break;
   }
   if (stream_.SkipOperator("(")) {
-    JINJA_ASSIGN_OR_RETURN(ExprPtr inner, ParseTuple({true, true, {}}));
+    JINJA_ASSIGN_OR_RETURN(ExprPtr inner, ParseTuple({true, true}));
     JINJA_RETURN_IF_ERROR(stream_.ExpectOperator(")"));
     return inner;
   }

@@ -60,11 +60,10 @@ class ExpressionParser {
   struct TupleOptions {
     bool with_conditional = true;
     bool parenthesised = false;
-    std::string_view end_name;  // a name that ends the tuple, too
   };
   absl::StatusOr<ExprPtr> ParseTuple(const TupleOptions& options);
   // The target of an assignment.
-  absl::StatusOr<ExprPtr> ParseTarget(std::string_view end_name, bool with_namespace);
+  absl::StatusOr<ExprPtr> ParseTarget(bool with_namespace);
   // One or more filters, the first without its `|` when `inside_tag`.
   absl::StatusOr<ExprPtr> ParseFilters(ExprPtr input, bool inside_tag);
 
@@ -95,7 +94,7 @@ class ExpressionParser {
   absl::Status ParseTestArguments(CallArguments& arguments);
   absl::StatusOr<std::string> ParseDottedName();
   absl::StatusOr<CompareOperator> TakeCompareOperator(bool& found);
-  bool AtTupleEnd(const TupleOptions& options) const;
+  bool AtTupleEnd() const;
 
   // One level of nesting more; whoever calls it goes back one level on every path.
   absl::Status Enter();

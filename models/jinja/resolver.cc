@@ -70,6 +70,8 @@ class Symbols {
     }
   }
 
+  bool Knows(const std::string& name) const { return Find(name).has_value(); }
+
   // Requires that the name was loaded, stored or declared here or further out.
   SlotRef Ref(const std::string& name) const { return *Find(name); }
 
@@ -174,7 +176,7 @@ class Analyzer {
         Loads(As<SetStatement>(statement).value.get());
         return Target(*As<SetStatement>(statement).target);
       case StatementKind::kSetBlock:
-        Loads(As<SetBlockStatement>(statement).filter.get());
+        // jinja2 does not look into the filter: names of its arguments have to stand elsewhere too.
         return Target(*As<SetBlockStatement>(statement).target);
       case StatementKind::kIf:
         return If(As<IfStatement>(statement));
@@ -358,7 +360,17 @@ class Binder {
     Symbols inner(&symbols, &symbols.function());
     Analyzer(inner).Statements(set.body);
     JINJA_RETURN_IF_ERROR(Statements(set.body, inner, false));
-    JINJA_RETURN_IF_ERROR(Expression(set.filter.get(), symbols, false));
+    absl::Status known;
+    WalkNames(set.filter.get(), [&](const std::string& name) {
+      if (!inner.Knows(name)) {
+        known =
+            SyntaxError(set.line, StrCat("Tried to resolve a name to a reference that was unknown "
+                                         "to the frame ('",
+                                         name, "')"));
+      }
+    });
+    JINJA_RETURN_IF_ERROR(known);
+    JINJA_RETURN_IF_ERROR(Expression(set.filter.get(), inner, false));
     set.scope = inner.TakeScope();
     return Target(*set.target, symbols);
   }
@@ -374,7 +386,9 @@ class Binder {
   absl::Status For(ForStatement& node, Symbols& symbols, bool lenient) {
     JINJA_RETURN_IF_ERROR(Expression(node.iterable.get(), symbols, lenient));
     ++loops_;
-    Symbols body(&symbols, &symbols.function());
+    FunctionContext own{symbols.function().depth + 1, 0};
+    FunctionContext* const function = node.recursive ? &own : &symbols.function();
+    Symbols body(&symbols, function);
     node.loop_slot = body.Declare("loop");
     Analyzer body_analyzer(body);
     body_analyzer.DeclareTarget(*node.target);
@@ -383,7 +397,7 @@ class Binder {
     JINJA_RETURN_IF_ERROR(Statements(node.body, body, false));
     node.body_scope = body.TakeScope();
     if (node.filter != nullptr) {
-      Symbols filter(&symbols, &symbols.function());
+      Symbols filter(&symbols, function);
       Analyzer filter_analyzer(filter);
       filter_analyzer.DeclareTarget(*node.filter_target);
       filter_analyzer.Loads(node.filter.get());
@@ -391,10 +405,11 @@ class Binder {
       JINJA_RETURN_IF_ERROR(Expression(node.filter.get(), filter, false));
       node.filter_scope = filter.TakeScope();
     }
-    Symbols otherwise(&symbols, &symbols.function());
+    Symbols otherwise(&symbols, function);
     Analyzer(otherwise).Statements(node.otherwise);
     JINJA_RETURN_IF_ERROR(Statements(node.otherwise, otherwise, false));
     node.otherwise_scope = otherwise.TakeScope();
+    node.slot_count = own.slot_count;
     --loops_;
     return absl::OkStatus();
   }

@@ -52,6 +52,37 @@ Result Strip(Runtime& runtime, const Value& self, Arguments& arguments) {
   return Substring(self, StripRange(self.text().bytes(), set, kLeft, kRight), runtime.budget);
 }
 
+Result ExpandTabs(Runtime& runtime, const Value& self, Arguments& arguments) {
+  Value size(Int{8});
+  JINJA_RETURN_IF_ERROR(arguments.Bind("expandtabs", {Optional("tabsize", size)}));
+  JINJA_ASSIGN_OR_RETURN(const Int stop, IntArgument("expandtabs", size));
+  constexpr size_t kWork = 4;  // a byte is looked at several times
+  Int column = 0;
+  const Text& text = self.text();
+  const std::string& bytes = text.bytes();
+  TextBuilder builder(runtime.budget);
+  for (size_t at = 0; at < bytes.size();) {
+    const size_t tab = std::min(bytes.find('\t', at), bytes.size());
+    builder.Append(text, at, tab);
+    if (tab == bytes.size()) break;
+    // A step for each tab: a column each.
+    if (!runtime.budget.Step() || !runtime.budget.Work(kWork * (tab - at))) break;
+    std::string_view piece = std::string_view(bytes).substr(at, tab - at);
+    if (const size_t line = piece.find_last_of("\n\r"); line != std::string_view::npos) {
+      column = 0;
+      piece.remove_prefix(line + 1);
+    }
+    column += static_cast<Int>(CountCodePoints(piece));
+    if (stop > 0) {
+      const Int spaces = stop - column % stop;
+      AppendRepeated(Text(" ", true), spaces, builder);
+      column += spaces;
+    }
+    at = tab + 1;
+  }
+  return Finish(std::move(builder), self);
+}
+
 Value ListOf(const Value& self, const std::vector<ByteRange>& parts, Budget& budget) {
   ListBuilder builder(budget);
   for (const ByteRange& part : parts) {
@@ -82,8 +113,9 @@ Result SplitLinesMethod(Runtime& runtime, const Value& self, Arguments& argument
   Value keep(false);
   JINJA_RETURN_IF_ERROR(arguments.Bind("splitlines", {Optional("keepends", keep)}));
   std::vector<ByteRange> parts;
+  JINJA_ASSIGN_OR_RETURN(const Int keeps, IntArgument("splitlines", keep));
   for (const Line& line : SplitLines(self.text().bytes(), runtime.budget)) {
-    parts.push_back(IsTrue(keep) ? line.whole : line.content);
+    parts.push_back(keeps != 0 ? line.whole : line.content);
   }
   return ListOf(self, parts, runtime.budget);
 }
@@ -98,7 +130,7 @@ Result Partition(Runtime& runtime, const Value& self, Arguments& arguments) {
   runtime.budget.Work(bytes.size());
   const size_t found = kFromRight ? FindLast(bytes, by->bytes()) : FindFirst(bytes, by->bytes());
   Budget& budget = runtime.budget;
-  const Value empty = NewTrusted("", budget);
+  const Value empty = NewString(Text(), {}, self.string().markup);
   if (found == std::string::npos) {
     return kFromRight ? NewTuple({empty, empty, self}, budget)
                       : NewTuple({self, empty, empty}, budget);
@@ -209,12 +241,22 @@ Result Count(Runtime& runtime, const Value& self, Arguments& arguments) {
   return Value(count);
 }
 
+// What markupsafe.escape() gives: markup stays as it is.
+Value Escaped(const Value& value, Budget& budget) {
+  const Value text = ToString(value, budget);
+  if (text.string().markup) return text;
+  TextBuilder builder(budget);
+  AppendEscaped(text.text(), builder);
+  return NewString(std::move(builder), /*markup=*/true);
+}
+
 Result Replace(Runtime& runtime, const Value& self, Arguments& arguments) {
   Value from, to;
   Value limit(Int{-1});
   JINJA_RETURN_IF_ERROR(arguments.Bind(
       "replace", {RequiredPositional(from), RequiredPositional(to), OptionalPositional(limit)}));
   JINJA_ASSIGN_OR_RETURN(const Text* old_text, TextArgument("replace", from));
+  if (self.string().markup) to = Escaped(to, runtime.budget);  // of any type
   JINJA_ASSIGN_OR_RETURN(const Text* new_text, TextArgument("replace", to));
   JINJA_ASSIGN_OR_RETURN(const Int most, IntArgument("replace", limit));
   TextBuilder builder(runtime.budget);
@@ -228,15 +270,14 @@ Result Join(Runtime& runtime, const Value& self, Arguments& arguments) {
   JINJA_ASSIGN_OR_RETURN(const std::vector<Value> items, Collect(iterable, runtime));
   TextBuilder builder(runtime.budget);
   for (size_t i = 0; i < items.size(); ++i) {
-    if (!items[i].is_string()) {
+    if (i > 0) builder.Append(self.text());
+    if (self.string().markup) {
+      builder.Append(Escaped(items[i], runtime.budget).text());
+    } else if (items[i].is_string()) {
+      builder.Append(items[i].text());
+    } else {
       return TypeError(
           StrCat("sequence item ", i, ": expected str instance, ", TypeName(items[i]), " found"));
-    }
-    if (i > 0) builder.Append(self.text());
-    if (self.string().markup && !items[i].string().markup) {
-      AppendEscaped(items[i].text(), builder);
-    } else {
-      builder.Append(items[i].text());
     }
   }
   return Finish(std::move(builder), self);
@@ -363,9 +404,11 @@ Result IsTitleMethod(Runtime& runtime, const Value& self, Arguments& arguments) 
 
 constexpr Method kMethods[] = {
     {"capitalize", Mapped<AppendCapitalized>},
+    {"casefold", Mapped<AppendFoldedCase>},
     {"center", Justify<Align::kCenter>},
     {"count", Count},
     {"endswith", StartsOrEnds<false>},
+    {"expandtabs", ExpandTabs},
     {"find", Find<false>},
     {"format", Format},
     {"index", Index<false>},

@@ -15,7 +15,12 @@ template <typename Map>
 void AppendMapped(const Text& text, ByteRange range, TextBuilder& out, Map map) {
   text.ForEachRun(range.begin, range.end, [&](std::string_view run, bool trusted) {
     constexpr size_t kFlushBytes = 4096;
-    if (!out.budget().Work(4 * run.size())) return;
+    // What a character costs, compared with a copy of it; a table look-up more outside ASCII.
+    constexpr size_t kWork = 12;
+    constexpr size_t kMoreWork = 24;
+    const auto others = static_cast<size_t>(std::count_if(
+        run.begin(), run.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x80; }));
+    if (!out.budget().Work(kWork * run.size() + kMoreWork * others)) return;
     std::string mapped;
     for (size_t at = 0; at < run.size();) {
       const DecodedCodePoint c = DecodeAt(run, at);
@@ -177,6 +182,10 @@ void AppendLowerCase(const Text& text, ByteRange range, ByteRange context, TextB
     AppendLowerAt(text.bytes(), context, at, c, mapped);
     at += DecodeAt(text.bytes(), at).size;
   });
+}
+
+void AppendFoldedCase(const Text& text, TextBuilder& out) {
+  AppendMapped(text, {0, text.size()}, out, AppendFolded);
 }
 
 void AppendSwappedCase(const Text& text, TextBuilder& out) {

@@ -34,6 +34,7 @@ ByteRange StripRange(std::string_view text, std::optional<std::string_view> char
 void AppendUpperCase(const Text& text, ByteRange range, TextBuilder& out);
 // `context`: the characters around, which decide the form of a capital sigma.
 void AppendLowerCase(const Text& text, ByteRange range, ByteRange context, TextBuilder& out);
+void AppendFoldedCase(const Text& text, TextBuilder& out);
 void AppendSwappedCase(const Text& text, TextBuilder& out);
 // str.title(), str.capitalize() and Jinja's `title` filter.
 void AppendTitleCase(const Text& text, TextBuilder& out);

@@ -4,6 +4,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <iterator>
 
@@ -192,6 +193,15 @@ void AppendTitle(char32_t c, std::string& out) {
   if (c < 0x80) return AppendUpper(c, out);
   if (const SpecialCase* special = FindSpecialCase(c)) return AppendAll(special->title, out);
   AppendUtf8(static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c))), out);
+}
+
+void AppendFolded(char32_t c, std::string& out) {
+  if (c < 0x80) return AppendLower(c, out);
+  std::array<utf8proc_int32_t, 4> folded;  // at most 3 code points
+  const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), folded.data(),
+                                             folded.size(), UTF8PROC_CASEFOLD, nullptr);
+  for (utf8proc_ssize_t i = 0; i < count; ++i)
+    AppendUtf8(static_cast<char32_t>(folded[static_cast<size_t>(i)]), out);
 }
 
 }  // namespace fairlead::jinja

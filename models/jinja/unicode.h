@@ -41,5 +41,7 @@ bool IsCaseIgnorable(char32_t c);
 void AppendUpper(char32_t c, std::string& out);
 void AppendLower(char32_t c, std::string& out);
 void AppendTitle(char32_t c, std::string& out);
+// Full case folding.
+void AppendFolded(char32_t c, std::string& out);
 
 }  // namespace fairlead::jinja

@@ -163,6 +163,19 @@ TEST(ChatTemplateTrust, FollowsBytesThroughOperations) {
       {"u|default('x')", {{"uVw", false}}},
       {"(u ~ '\n' ~ 'b')|indent(1)", {{"uVw", false}, {"\n b", true}}},
       {"'ab'.center(4, u[0])", {{"u", false}, {"ab", true}, {"u", false}}},
+      {"(u ~ 'ß').casefold()", {{"uvw", false}, {"ss", true}}},
+      {"('a\tb' ~ u).expandtabs(4)", {{"a   b", true}, {"uVw", false}}},
+      {"('a' ~ u).partition('V')|join('|')",
+       {{"a", true}, {"u", false}, {"|", true}, {"V", false}, {"|", true}, {"w", false}}},
+      {"('<'|e) ~ u|e|replace('u', '>'|safe)", {{"&lt;>", true}, {"Vw", false}}},
+      {"('-'|safe).join(['<' ~ u, u])",
+       {{"&lt;", true}, {"uVw", false}, {"-", true}, {"uVw", false}}},
+      {"('x' ~ u).removeprefix('x').zfill(4)", {{"0", true}, {"uVw", false}}},
+      {"('%5s|%-5s' % (u, 'a'))", {{"  ", true}, {"uVw", false}, {"|a    ", true}}},
+      {"('{:' ~ u[0] ~ '>5}').format('ab')", {{"uuu", false}, {"ab", true}}},
+      {"[u, 'b']|tojson(indent=1)", {{"[\n \"", true}, {"uVw", false}, {"\",\n \"b\"\n]", true}}},
+      {"[['a', u], ['b', 'c']]|map('join')|list|sort|first", {{"a", true}, {"uVw", false}}},
+      {"(u ~ 'abc')|truncate(4, true, '…', 0)", {{"uVw", false}, {"…", true}}},
       {"u|length", {{"3", true}}},
       {"u|int(7)", {{"7", true}}},
       {"strftime_now(u)", {{"uVw", false}}},
@@ -179,6 +192,11 @@ TEST(ChatTemplateTrust, FollowsBytesThroughBlocks) {
       {"<", true}, {"uVw", false}, {">", true}};
   EXPECT_EQ(PiecesOf("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(u) }}", variables), expected);
   EXPECT_EQ(PiecesOf("{% set b %}<{{ u }}>{% endset %}{{ b }}", variables), expected);
+  EXPECT_EQ(
+      PiecesOf("{% for x in ['<', [u], '>'] recursive %}{{ x if x is string else loop(x) }}{% "
+               "endfor %}",
+               variables),
+      expected);
   EXPECT_EQ(PiecesOf("{% filter trim %} <{{ u }}> {% endfilter %}", variables), expected);
   EXPECT_EQ(PiecesOf("{% set n = namespace(x='<') %}{% set n.x = n.x + u %}{{ n.x }}>", variables),
             expected);

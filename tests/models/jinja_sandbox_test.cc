@@ -52,6 +52,13 @@ TEST(JinjaSandbox, BoundsSteps) {
   // One node must not stand for unbounded work on text.
   ExpectRefused("{% set x = 'a' * 30000000 %}" + loop + "{% set y = x|upper %}{% endfor %}",
                 "steps");
+  for (const char* costly : {"('İß' * 5000000).casefold()", "('ß' * 10000000).upper()",
+                             "('aB' * 10000000).swapcase()", "('\\t' * 1000000).expandtabs(8)"}) {
+    ExpectRefused(loop + "{% set y = " + costly + " %}{% endfor %}", "steps");
+  }
+  ExpectRefused("{% set x = range(100000)|map('string')|list %}" + loop +
+                    "{% set y = x|unique|list %}{% endfor %}",
+                "steps");
   ExpectRefused("{% set x = 'a' * 30000000 %}" + loop + "{% if 'b' in x %}{% endif %}{% endfor %}",
                 "steps");
 }
@@ -93,6 +100,8 @@ TEST(JinjaSandbox, BoundsText) {
   ExpectRefused("{% set x = 'a' * 60000000 %}{% set y = [x ~ 1, x ~ 2, x ~ 3, x ~ 4, x ~ 5] %}",
                 "bytes");
   ExpectRefused("{{ 'a'.center(10 ** 12) }}", "bytes");
+  ExpectRefused("{{ '\\t'.expandtabs(10 ** 12) }}", "bytes");
+  ExpectRefused("{{ ('\\t' * 1000000).expandtabs(1000) }}", "bytes");
   ExpectRefused("{{ 'a'|indent(10 ** 12) }}", "");
   ExpectRefused("{{ [1]|tojson(indent=10 ** 12) }}", "");
   ExpectRefused("{{ '%1000000000d' % 1 }}", "width");
@@ -183,6 +192,12 @@ TEST(JinjaSandbox, AllowsWhatIsWithinTheLimits) {
 }
 
 TEST(JinjaSandbox, BoundsRecursion) {
+  ExpectRefused("{% for x in [0] recursive %}{{ loop([0]) }}{% endfor %}", "deeper");
+  ExpectRefused("{% for x in range(100) recursive %}{{ loop(range(100)) }}{% endfor %}", "deeper");
+  ExpectRefused(
+      "{% set ns = namespace(l=none) %}{% for x in [1, 2] recursive %}{% if loop.depth < 60 "
+      "%}{{ loop([1, 2]) }}{% endif %}{% endfor %}",
+      "steps");
   ExpectRefused("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "deeper");
   ExpectRefused(
       "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
@@ -280,6 +295,17 @@ TEST(JinjaSandbox, LimitsAreTheCallers) {
   limits = {};
   limits.max_depth = 10;
   EXPECT_FALSE(StatusOf("{{ (((((((((((1))))))))))) }}", Json::object(), limits).ok());
+}
+
+// Loops that call themselves keep themselves alive no longer than the rendering.
+TEST(JinjaSandbox, RecursiveLoopsEnd) {
+  EXPECT_EQ(TextOf("{% set ns = namespace(l=none) %}{% for x in [[1], 2] recursive %}{% set ns.l = "
+                   "loop %}{% if x is iterable %}{{ loop(x) }}{% endif %}{% endfor %}{{ ns.l([]) }}"
+                   "ok"),
+            "ok");
+  EXPECT_EQ(TextOf("{% for x in range(1000) recursive %}{% if x is iterable %}{{ loop(x) }}{% else "
+                   "%}{{ loop([[]]) if x < 0 }}{% endif %}{% endfor %}ok"),
+            "ok");
 }
 
 // None of the above may have held more than a few times the output limit.
