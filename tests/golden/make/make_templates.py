@@ -3,7 +3,7 @@
 """Chat template goldens: renders templates/*.jinja and the language cases below through transformers' own
 render_jinja_template (jinja2, sandboxed, as apply_chat_template runs it) and writes ../templates/*.json.
 
-  python3 -m venv V; V/bin/pip install jinja2==3.1.6 transformers==5.23.0; V/bin/python make_templates.py
+  python3 -m venv V; V/bin/pip install jinja2==3.1.6 transformers==5.24.0; V/bin/python make_templates.py
 
 Each case: name, template (or template_name, a key of the file's templates), its own variables over the file's,
 and expected (the text) or error (the exception's message; `raised` is true if the template raised it itself by
@@ -115,11 +115,11 @@ def chat_cases():
         cases.append({**answer, "template_name": template_name, "variables": own})
 
     for name in ("smollm2", "chatml", "llama3", "llama31", "qwen25", "qwen3", "mistral", "gemma", "gemma3", "phi3",
-                 "zephyr", "llama2", "schema_macro", "command"):
+                 "zephyr", "llama2", "schema_macro", "command", "deepseek_r1", "gptoss", "granite", "phi4", "phi4_mini", "hermes_tool_use"):
         for what, messages in CONVERSATIONS.items():
             add(name, what, messages)
         add(name, "no generation prompt", TWO_TURNS, add_generation_prompt=False)
-    for name in ("llama31", "qwen25", "qwen3", "mistral", "schema_macro"):
+    for name in ("llama31", "qwen25", "qwen3", "mistral", "schema_macro", "deepseek_r1", "gptoss", "granite", "hermes_tool_use"):
         add(name, "tools", WITH_SYSTEM, tools=[WEATHER, CLOCK])
         add(name, "tool call and result", TOOL_CHAT, tools=[WEATHER])
         add(name, "two calls", TWO_RESULTS, tools=[WEATHER, CLOCK])
@@ -136,8 +136,28 @@ def chat_cases():
     add("gemma3", "parts", PARTS)
     add("gemma3", "content of a wrong type", [user(5)])
     add("command", "documents", WITH_SYSTEM, documents=[{"title": "T \"1\"", "text": "a\nb"}, {"title": "ü", "text": ""}])
+    add("deepseek_r1", "thinking", THINKING)
+    add("deepseek_r1", "an answer after results", TWO_RESULTS + [assistant("Both done."), user("And now?")])
+    add("deepseek_r1", "unknown role", [{"role": "critic", "content": "x"}])
+    add("gptoss", "thinking", THINKING, reasoning_effort="high", model_identity="You are R2.")
+    add("gptoss", "pending thought", PENDING_THOUGHT, tools=[WEATHER, CLOCK], builtin_tools=["python", "browser", "python"])
+    add("gptoss", "developer", [{"role": "developer", "content": "Be terse."}, user("Hi")], reasoning_effort="")
+    add("gptoss", "a result without a call", [user("x"), {"role": "tool", "content": "1"}])
+    add("gptoss", "channel in the content", [user("x"), assistant("<|channel|>analysis")])
+    add("gptoss", "result that is an object", [user("x"), {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": [1, {"a": None}]}])
+    for what, variables in {
+            "documents": {"documents": DOCUMENTS}, "tools and documents": {"documents": DOCUMENTS, "tools": [CLOCK]}, "thinking": {"thinking": True},
+            "citations": {"documents": DOCUMENTS, "controls": {"citations": True, "length": "long"}}, "length": {"controls": {"length": "any"}}}.items():
+        add("granite", what, TWO_TURNS, **variables)
+    add("granite", "unknown role", [user("x"), {"role": "critic", "content": "x"}])
+    add("phi4_mini", "tools of a message", [{**system("Use them."), "tools": json.dumps([CLOCK])}, user("When?")])
+    add("hermes_tool_use", "bare functions", [user("x")], tools=[CLOCK["function"] | {"parameters": {"type": "object", "properties": {
+        "when": {"type": "array", "items": {"type": "number"}, "description": "<now> & later"},
+        "zone": {"type": ["string", "null"]}, "map": {"type": "object", "additionalProperties": {"type": "boolean"}}}}}])
     return cases, sources
 
+
+DOCUMENTS = [{"doc_id": 7, "title": "T \"1\"", "text": "a\nb"}, {"title": None, "text": "ü"}, {"text": ""}]
 
 VARIABLES = {
     "messages": [],
@@ -186,8 +206,46 @@ EXPRESSIONS = {
     "numbers": ["1 + 1.0, 5 // 2.0, 5 % 2.5, true + true", "1 / 0", "1 % 0", "9223372036854775807 + 1 - 1", "2 ** 62 + 2 ** 62 - 1", "0.1 + 0.7, 1e308 * 10, -1e308 * 10", "3 == 3.0, 1 == true, '1' == 1, [1, 2] == [1.0, 2], (1, 2) == [1, 2], {'a': 1} == {'a': 1.0}", "1 < 'a'", "none < 1", "[1, 2] < [1, 3], (1,) < (1, 0)", "[1] + [2], (1,) + (2,), [0] * 3", "[1] + (2,)", "1 in {1: 2}, 'c' in d.b, [] in {}", "{[]: 1}", "+true, -true, -'a'", "5 is in 5"],
 }
 
+EXPRESSIONS |= {
+    "folding": ["'ẞ İ ς ŉ Ǆ ﬃ'.casefold(), u.casefold()", "'a\\tbc\\td\\n\\te'.expandtabs(), '\\ta'.expandtabs(3), 'a\\tb'.expandtabs(0)", "'ab\\tc'.expandtabs(tabsize=4)"],
+    "methods": ["'a=1;b=2'.split(';')|map('split', '=')|list", "[1, 2, 1].count(1), [1, 2].index(2)", "(1, 2).index(3)", "range(5).index(3.0), range(5).count(true)",
+                "d.get('nope') is none, d.get('nope', 5)", "d.keys()|list|join(','), d.values()|list|length", "l.append(4)", "l.extend([4])", "l.insert(0, 1)", "d.setdefault('a', 1)", "d.copy() == d",
+                "'a b'.partition(' '), 'ab'.rpartition(' ')", "'x'.join(['a'])|length, 'x'.join('abc')", "'007'.zfill(2), '+7'.zfill(4), 'é'.zfill(3)", "'a\\x1cb\\u2028c'.splitlines()", "'{:>{w}}'.format('a', w=4)",
+                "'{0.real}'.format(1)", "'{a[0]}'.format(a=[7])", "'%*d|%-*d|' % (5, 1, 4, 2)", "'%(a)s%s' % {'a': 1}", "'%s' % [1]", "'%s %s' % (1,)", "'%s' % {'a': 1}", "('%s' ~ s) % 1", "s.upper.lower"],
+    "markup joins": ["('<'|e).join([1, '<', none])", "('-'|safe).join(['<']) ~ '<'"],
+    "selection": ["users|groupby('age')|map('last')|map('length')|list", "users|groupby('nope', default='D')", "users|groupby('name')|map(attribute='grouper')|list", "users|unique(attribute='on')|map(attribute='name')|join",
+                  "users|max(attribute='age'), users|min(attribute='name')|length", "l|sum(start=10), [[1], [2]]|sum(start=[])", "range(7)|batch(3, 'x')|map('list')|list", "range(7)|slice(3, 'x')|list", "users|map(attribute='age')|map('string')|join('+')",
+                  "users|map('attr', 'age')|list", "words|map('replace', 'a', 'z')|list", "words|select('in', ['a', 'b'])|list", "users|selectattr('name', 'lower')|list|length", "[1, none, 0]|reject('none')|list", "l|sort(reverse='x')", "l|sort(reverse=1)",
+                  "[[2, 'a'], [1, 'b']]|sort, [[2, 'a'], [1, 'b']]|sort(attribute=1)", "users|sort(attribute='on,age', reverse=true)|map(attribute='name')|list", "d|dictsort(false, 'key', true)|map('first')|list", "dict(undefined_name)", "dict([['a', 1], ('b', 2)], c=3)"],
+    "comparisons": ["1 < n <= 5 != 6", "1 < 'a' < 2", "'a' < 'b' < 'c' > 'a'", "[1, [2, 'x']] == [1.0, [2, 'x']], {'a': [1]} != {'a': [1]}", "{'a': 1} < {'a': 2}", "none == false, none in [none], '' in 'abc', 'a' in {'a': 1}, 1.0 in range(3)",
+                    "(1, 2) < (1, 3), 'a' in ('a',), [] < [0]", "true + 1 == 2 and not false", "n in [5] and n not in (4,)"],
+    "conversion": ["'12abc'|int, '0b11'|int(0, 2), '0o17'|int(base=8), 'ff'|int(0, 16), none|int(-1), [1]|int(3), '1e3'|int", "'1e3'|float, 'nan'|float, none|float(2.5), ' 1.5 '|float, '1_0.5'|float", "3.99|int, -3.99|int, '3.99'|int, true|float",
+                   "1.0|string ~ 1e300|string ~ -0.0|string", "[1, 'a']|string + 'x', none|string, d|string|length", "5|round(1), 5.15|round(1), 1e20|round, 0.5|round|int, -7|abs, 2.5|round(method='ceil')"],
+}
+
 # Whole templates.
 TEMPLATES = {
+    "recursive: a tree": "{% for x in nested recursive %}{{ loop.depth }}{{ loop.index }}/{{ loop.length }}{% if x is sequence and x is not string %}({{ loop(x) }}){% else %}={{ x }}{% endif %}{% if not loop.last %},{% endif %}{% endfor %}",
+    "recursive: scopes, else and a filter": "{% set a = 'A' %}{% for x in [[1, [5]], [], [2, 3]] if x != 3 recursive %}{% set b = loop.depth0 ~ a %}[{% if x is iterable %}{{ loop(x) }}{% else %}{{ x }}{% endif %}{{ b }}]{% else %}-{% endfor %}{{ b }}",
+    "recursive: break in it": "{% for x in [1, [2, 3, 4], 5] recursive %}{% if x == 3 %}{% break %}{% endif %}{% if x is iterable %}<{{ loop(x) }}>{% else %}{{ x }}{% endif %}{% endfor %}",
+    "recursive: without the marker": "{% for x in l %}{{ loop(l) }}{% endfor %}",
+    "recursive: in a macro": "{% macro walk(items, sep=',') %}{% for x in items recursive %}{{ sep if not loop.first }}{{ '{' ~ loop(x) ~ '}' if x is iterable and x is not string else x }}{% endfor %}{% endmacro %}{{ walk(nested[:2]) }}{{ walk(nested[:2], sep=';') }}",
+    "recursive: over none": "{% for x in [none] recursive %}{{ loop(x) }}{% endfor %}",
+    "recursive as a name": "{% for x in recursive %}{{ x }}{% endfor %}ok{% for x in l, 9 recursive %}{{ x }}{% endfor %}",
+    "a comment that the end cuts off": "a{#",
+    "raw that the end cuts off": "a {%- raw %}",
+    "block set with a filter of its own names": "{% set x | replace('a', s) %}a{% endset %}{{ x }}",
+    "block set with a filter of known names": "{{ s }}{% set x | replace('a', s) %}a{{ n }}{% endset %}{{ x }}",
+    "trailing comma of a target": "{% for a, in [[1]] %}{{ a }}{% endfor %}",
+    "call with arguments and kwargs": "{% macro list_all(items, sep=', ', last=' and ') %}{% for i in items %}{{ caller(i, loop.index) }}{{ '' if loop.last else last if loop.revindex == 2 else sep }}{% endfor %}{% endmacro %}{% call(x, at) list_all(words, last=' or ') %}{{ at }}:{{ x|upper }}{% endcall %}",
+    "namespace from a dict": "{% set ns = namespace({'a': 1}, b=[2]) %}{% set ns.c = ns.a + ns.b[0] %}{{ ns.c }}{{ ns.d is defined }}{% set ns.b = ns.b + [ns.c] %}{{ ns.b }}",
+    "last user of a chat": "{% set ns = namespace(at=-1) %}{% for m in users[::-1] %}{% if m.on and ns.at < 0 %}{% set ns.at = (users|length - 1) - loop.index0 %}{% endif %}{% endfor %}{{ ns.at }}{{ users[ns.at].name }}",
+    "whitespace: crlf everywhere": "{% if t %}\r\n  a\r\n{%- endif %}\r\n{# c #}\r\n{{ n }}\r\n",
+    "whitespace: plus against lstrip": "x\n  {%+ if t %}a{% endif %}\n\t{{+ n }}\n  {#+ c #}b{%- raw %}\n y {%+ endraw %} z",
+    "whitespace: minus takes lines": "a\n\n {{- n -}} \n\n b {%- set x = 1 -%} \n c {#- d -#} \n e",
+    "strftime_now: names": "{{ strftime_now('%d %B %Y, %-d/%-m %e|%y|%I%p|%U|%G') }}",
+    "generation across lines": "{%- for x in l %}\n{% generation %}\n{{ x }}{% endgeneration %}\n{%- endfor %}",
+
     "whitespace: trim_blocks and lstrip_blocks": "a\n  {% if t %}\n    b\n  {% endif %}\nc\n",
     "whitespace: minus": "a \n {%- if t -%} \n b \n {%- endif -%} \n c",
     "whitespace: plus": "a\n  {%+ if t +%}\n b\n  {%+ endif %}\nc",
