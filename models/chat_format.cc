@@ -2,6 +2,7 @@
 // Finds a model's chat template and its special tokens: GGUF metadata, or the files of a Hugging
 // Face folder.
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -38,22 +39,30 @@ absl::Status Malformed(std::string_view where, std::string_view what) {
   return absl::InvalidArgumentError(StrCat(where, ": ", what));
 }
 
-// "chat_template": a string, or a list of {name, template} of which `default` counts.
-absl::StatusOr<std::string> TemplateFrom(const Json& value, std::string_view where) {
-  if (value.is_string()) return value.get<std::string>();
+constexpr std::string_view kDefault = "default";
+constexpr std::string_view kToolUse = "tool_use";
+constexpr size_t kMostTemplates = 64;
+constexpr size_t kLongestName = 64;                    // that an error repeats
+using Templates = std::map<std::string, std::string>;  // name -> text
+
+// "chat_template": a string, or a list of {name, template}.
+absl::StatusOr<Templates> TemplatesFrom(const Json& value, std::string_view where) {
+  Templates templates;
+  if (value.is_string()) {
+    templates.emplace(kDefault, value.get<std::string>());
+    return templates;
+  }
   if (!value.is_array()) return Malformed(where, "chat_template is neither a string nor a list");
-  std::vector<std::string> names;
   for (const Json& entry : value) {
     const Json* name = FindMember(entry, "name");
     const Json* source = FindMember(entry, "template");
     if (name == nullptr || source == nullptr || !name->is_string() || !source->is_string()) {
       return Malformed(where, "an entry of chat_template lacks a string name or template");
     }
-    if (*name == "default") return source->get<std::string>();
-    names.push_back(name->get<std::string>());
+    // Of two with one name the later counts, as in Python's dict.
+    templates.insert_or_assign(name->get<std::string>(), source->get<std::string>());
   }
-  return Malformed(where, StrCat("chat_template has no entry named default, only: ",
-                                 absl::StrJoin(names, ", ")));
+  return templates;
 }
 
 // A special token: a string, or an object that holds it as "content".
@@ -66,36 +75,74 @@ absl::StatusOr<std::string> SpecialToken(const Json& config, const std::string& 
   return token->get<std::string>();
 }
 
-absl::StatusOr<ChatFormat> Finish(ChatFormat format, bool has_template) {
-  if (has_template) {
-    JINJA_ASSIGN_OR_RETURN(format.chat_template, ParseChatTemplate(format.source));
+absl::StatusOr<ChatFormat> Finish(ChatFormat format, const Templates& templates,
+                                  std::string_view where) {
+  if (templates.size() > kMostTemplates) {
+    return Malformed(where, StrCat("there are ", templates.size(), " chat templates; at most ",
+                                   kMostTemplates, " are allowed"));
+  }
+  for (const auto& [name, source] : templates) {
+    if (name != kDefault) {
+      format.named_templates.emplace(name, ParseChatTemplate(source));
+      continue;
+    }
+    format.source = source;
+    JINJA_ASSIGN_OR_RETURN(format.chat_template, ParseChatTemplate(source));
   }
   return format;
 }
 
+// additional_chat_templates/NAME.jinja.
+absl::Status ReadAdditional(const fs::path& folder, Templates& templates) {
+  std::error_code error;
+  size_t seen = 0;
+  for (fs::directory_iterator entry(folder / "additional_chat_templates", error), end;
+       !error && entry != end; entry.increment(error)) {
+    if (entry->path().extension() != ".jinja") continue;
+    if (++seen > kMostTemplates)
+      return Malformed(folder.string(), "additional_chat_templates has too many templates");
+    JINJA_ASSIGN_OR_RETURN(std::optional<std::string> text, ReadIfThere(entry->path()));
+    if (text) templates.insert_or_assign(entry->path().stem().string(), *std::move(text));
+  }
+  return absl::OkStatus();
+}
+
+void AddToken(std::string_view name, std::string token, ChatFormat& format) {
+  if (token.empty()) return;
+  if (name == "bos_token") {
+    format.bos_token = std::move(token);
+  } else if (name == "eos_token") {
+    format.eos_token = std::move(token);
+  } else {
+    format.more_tokens.emplace(name, std::move(token));
+  }
+}
+
 absl::StatusOr<ChatFormat> LoadFromFolder(const fs::path& folder) {
   ChatFormat format;
-  bool has_template = false;
+  Templates templates;
   const fs::path config_path = folder / "tokenizer_config.json";
   JINJA_ASSIGN_OR_RETURN(const std::optional<std::string> config_text, ReadIfThere(config_path));
   if (config_text) {
     const std::string where = config_path.string();
     absl::StatusOr<Json> config = ParseJson(*config_text);
     if (!config.ok()) return Malformed(where, std::string(config.status().message()));
-    JINJA_ASSIGN_OR_RETURN(format.bos_token, SpecialToken(*config, "bos_token", where));
-    JINJA_ASSIGN_OR_RETURN(format.eos_token, SpecialToken(*config, "eos_token", where));
+    for (const std::string_view key : kSpecialTokenNames) {
+      JINJA_ASSIGN_OR_RETURN(std::string token, SpecialToken(*config, std::string(key), where));
+      AddToken(key, std::move(token), format);
+    }
     if (const Json* source = FindMember(*config, "chat_template")) {
-      JINJA_ASSIGN_OR_RETURN(format.source, TemplateFrom(*source, where));
-      has_template = true;
+      JINJA_ASSIGN_OR_RETURN(templates, TemplatesFrom(*source, where));
     }
   }
+  // Files of their own take the place of all that the config has.
+  Templates files;
   JINJA_ASSIGN_OR_RETURN(std::optional<std::string> own_file,
                          ReadIfThere(folder / "chat_template.jinja"));
-  if (own_file) {
-    format.source = *std::move(own_file);
-    has_template = true;
-  }
-  return Finish(std::move(format), has_template);
+  if (own_file) files.emplace(kDefault, *std::move(own_file));
+  JINJA_RETURN_IF_ERROR(ReadAdditional(folder, files));
+  if (!files.empty()) templates = std::move(files);
+  return Finish(std::move(format), templates, folder.string());
 }
 
 // The text of the token whose id is metadata[key]; "" if there is none.
@@ -116,19 +163,57 @@ absl::StatusOr<std::string> GgufToken(const Json& metadata, const std::string& k
 
 absl::StatusOr<ChatFormat> LoadFromGguf(const Json& metadata, const std::string& where) {
   ChatFormat format;
-  JINJA_ASSIGN_OR_RETURN(format.bos_token,
-                         GgufToken(metadata, "tokenizer.ggml.bos_token_id", where));
-  JINJA_ASSIGN_OR_RETURN(format.eos_token,
-                         GgufToken(metadata, "tokenizer.ggml.eos_token_id", where));
-  const Json* source = FindMember(metadata, "tokenizer.chat_template");
-  if (source != nullptr) {
-    if (!source->is_string()) return Malformed(where, "tokenizer.chat_template is not a string");
-    format.source = source->get<std::string>();
+  constexpr std::pair<std::string_view, std::string_view> kTokens[] = {
+      {"bos_token", "bos"},       {"eos_token", "eos"}, {"unk_token", "unknown"},
+      {"sep_token", "seperator"},  // as the format spells it
+      {"pad_token", "padding"},   {"cls_token", "cls"}, {"mask_token", "mask"}};
+  for (const auto& [name, key] : kTokens) {
+    JINJA_ASSIGN_OR_RETURN(
+        std::string token,
+        GgufToken(metadata, StrCat("tokenizer.ggml.", std::string(key), "_token_id"), where));
+    AddToken(name, std::move(token), format);
   }
-  return Finish(std::move(format), source != nullptr);
+  // The default one, and others as tokenizer.chat_template.NAME.
+  constexpr std::string_view kKey = "tokenizer.chat_template";
+  Templates templates;
+  for (const auto& [key, value] : metadata.items()) {
+    if (!key.starts_with(kKey)) continue;
+    const std::string_view rest = std::string_view(key).substr(kKey.size());
+    if (!rest.empty() && rest.front() != '.') continue;
+    if (!value.is_string()) return Malformed(where, StrCat(key, " is not a string"));
+    templates.insert_or_assign(std::string(rest.empty() ? kDefault : rest.substr(1)),
+                               value.get<std::string>());
+  }
+  return Finish(std::move(format), templates, where);
 }
 
 }  // namespace
+
+absl::StatusOr<const ChatTemplate*> ChatFormat::Choose(const std::string& name,
+                                                       bool has_tools) const {
+  std::string wanted = name;
+  if (wanted.empty())
+    wanted = has_tools && named_templates.contains(std::string(kToolUse)) ? kToolUse : kDefault;
+  if (wanted == kDefault && chat_template != nullptr) return chat_template.get();
+  const auto found = named_templates.find(wanted);
+  if (found != named_templates.end()) {
+    if (!found->second.ok()) return found->second.status();
+    return found->second->get();
+  }
+  std::vector<std::string> names;
+  if (chat_template != nullptr) names.emplace_back(kDefault);
+  for (const auto& [other, unused] : named_templates) names.push_back(other);
+  return absl::InvalidArgumentError(
+      StrCat("the model has no chat template named '", wanted.substr(0, kLongestName),
+             wanted.size() > kLongestName ? "...'" : "'", ", only: ", absl::StrJoin(names, ", ")));
+}
+
+void ChatFormat::SetSpecialTokens(Json& variables) const {
+  for (const std::string_view name : kSpecialTokenNames) variables.erase(std::string(name));
+  variables["bos_token"] = bos_token;
+  variables["eos_token"] = eos_token;
+  for (const auto& [name, token] : more_tokens) variables[name] = token;
+}
 
 absl::StatusOr<ChatFormat> LoadChatFormat(const WeightSource& source) {
   if (source.format() == WeightFormat::kGguf) {

@@ -3,7 +3,8 @@
 // limits.
 #include "models/chat_template.h"
 
-#include <array>
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "kernels/strings.h"
@@ -123,7 +124,8 @@ absl::StatusOr<jinja::Variables> ConvertVariables(const Json& variables, Runtime
   jinja::Variables converted;
   Converter converter(runtime);
   for (const auto& [name, json] : variables.items()) {
-    const bool trusted = name == "bos_token" || name == "eos_token";
+    const bool trusted = std::find(std::begin(kSpecialTokenNames), std::end(kSpecialTokenNames),
+                                   name) != std::end(kSpecialTokenNames);
     JINJA_ASSIGN_OR_RETURN(Value value, name == "messages" && json.is_array()
                                             ? converter.ConvertMessages(json)
                                             : converter.Convert(json, trusted));

@@ -264,9 +264,8 @@ absl::Status ReadChat(JsonFields& fields, pb::ChatInput& chat) {
   if (const Json* variables = fields.Object("chat_template_kwargs")) {
     chat.set_template_variables_json(DumpJson(*variables));
   }
-  if (fields.Find("chat_template") != nullptr) {
-    fields.Fail("chat_template", "is not supported: this server renders the model's own template");
-  }
+  // A name: whether the model has it is seen later.
+  if (const auto name = fields.String("chat_template")) chat.set_chat_template(*name);
   if (const auto add = fields.Bool("add_generation_prompt")) chat.set_add_generation_prompt(*add);
   chat.set_continue_final_message(fields.Bool("continue_final_message").value_or(false));
   return fields.status();

@@ -311,8 +311,7 @@ absl::StatusOr<Json> TemplateVariables(const ServedModel& model, const pb::ChatI
   variables["add_generation_prompt"] = chat.has_add_generation_prompt()
                                            ? chat.add_generation_prompt()
                                            : !chat.continue_final_message();
-  variables["bos_token"] = model.chat_format->bos_token;
-  variables["eos_token"] = model.chat_format->eos_token;
+  model.chat_format->SetSpecialTokens(variables);
   return variables;
 }
 
@@ -364,12 +363,14 @@ absl::StatusOr<ChatPrompt> RenderChat(const ServedModel& model, const pb::ChatIn
     return FieldError("messages",
                       "the server runs with --skip-tokenizer: send token ids to /v1/completions");
   }
-  if (model.chat_format == nullptr || model.chat_format->chat_template == nullptr) {
+  if (model.chat_format == nullptr || !model.chat_format->has_template()) {
     return FieldError("messages", "the model's files have no chat template");
   }
   auto variables = TemplateVariables(model, chat);
   if (!variables.ok()) return variables.status();
-  auto rendered = model.chat_format->chat_template->Render(*variables);
+  const auto chosen = model.chat_format->Choose(chat.chat_template(), variables->contains("tools"));
+  if (!chosen.ok()) return FieldError("chat_template", std::string(chosen.status().message()));
+  auto rendered = (*chosen)->Render(*variables);
   if (!rendered.ok()) {
     return WithDetail(
         absl::InvalidArgumentError(absl::StrCat("chat template: ", rendered.status().message())),

@@ -124,7 +124,7 @@ Json TemplateInfo(const WeightSource& source, Json& unusual) {
     unusual.push_back(StrCat("chat template: ", std::string(format.status().message())));
     return nullptr;
   }
-  if (format->chat_template == nullptr) {
+  if (!format->has_template()) {
     unusual.push_back("there is no chat template");
     return nullptr;
   }

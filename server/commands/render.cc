@@ -21,7 +21,7 @@ struct RenderOptions {
 absl::StatusOr<ChatFormat> LoadTemplate(const RenderOptions& options) {
   if (options.template_file.empty()) {
     absl::StatusOr<ChatFormat> format = LoadChatFormatFromPath(options.model);
-    if (format.ok() && format->chat_template == nullptr)
+    if (format.ok() && !format->has_template())
       return absl::NotFoundError(absl::StrCat(options.model, ": has no chat template"));
     return format;
   }
@@ -42,9 +42,19 @@ absl::StatusOr<ChatFormat> LoadTemplate(const RenderOptions& options) {
 absl::StatusOr<Json> Render(const ChatFormat& format, const Json& line) {
   if (!line.is_object()) return absl::InvalidArgumentError("a line must be a JSON object");
   Json variables = line;
-  if (!variables.contains("bos_token")) variables["bos_token"] = format.bos_token;
-  if (!variables.contains("eos_token")) variables["eos_token"] = format.eos_token;
-  const absl::StatusOr<RenderedPrompt> prompt = format.chat_template->Render(variables);
+  Json tokens = Json::object();
+  format.SetSpecialTokens(tokens);
+  for (const auto& [name, token] : tokens.items())
+    if (!variables.contains(name)) variables[name] = token;
+  std::string name;
+  if (const auto given = variables.find("chat_template"); given != variables.end()) {
+    if (!given->is_string()) return absl::InvalidArgumentError("chat_template must be a name");
+    name = given->get<std::string>();
+    variables.erase(given);
+  }
+  const auto chosen = format.Choose(name, line.contains("tools") && !line["tools"].is_null());
+  if (!chosen.ok()) return chosen.status();
+  const absl::StatusOr<RenderedPrompt> prompt = (*chosen)->Render(variables);
   if (!prompt.ok()) return prompt.status();
   return Json(prompt->text);
 }

@@ -45,6 +45,17 @@ TEST(ChatFormatGguf, ReadsTemplateAndTokens) {
   EXPECT_EQ(format->chat_template->Render({{"bos_token", format->bos_token}})->text, "<s>x");
 }
 
+TEST(ChatFormatGguf, ReadsNamedTemplates) {
+  const absl::StatusOr<ChatFormat> format =
+      LoadChatFormat(FakeGguf(Json{{"tokenizer.chat_template", "D"},
+                                   {"tokenizer.chat_templates", {"tool_use"}},
+                                   {"tokenizer.chat_template.tool_use", "U"}}));
+  ASSERT_TRUE(format.ok()) << format.status();
+  EXPECT_EQ((*format->Choose("", false))->Render(Json::object())->text, "D");
+  EXPECT_EQ((*format->Choose("", true))->Render(Json::object())->text, "U");
+  EXPECT_FALSE(format->Choose("s", true).ok());
+}
+
 TEST(ChatFormatGguf, HasNoTemplateWhereTheFileHasNone) {
   const absl::StatusOr<ChatFormat> format = LoadChatFormat(FakeGguf(Json::object()));
   ASSERT_TRUE(format.ok()) << format.status();
@@ -96,16 +107,73 @@ TEST_F(ChatFormatFolder, ReadsTheTokenizerConfig) {
   EXPECT_EQ(format->source, "T");
 }
 
-TEST_F(ChatFormatFolder, TakesTheDefaultOfSeveralTemplates) {
+// What a request gets that names the template `name`, or none (""): its text, or the error.
+std::string ChosenText(const ChatFormat& format, const std::string& name, bool has_tools) {
+  const absl::StatusOr<const ChatTemplate*> chosen = format.Choose(name, has_tools);
+  if (!chosen.ok()) return std::string(chosen.status().message());
+  return (*chosen)->Render(Json::object())->text;
+}
+
+// As PreTrainedTokenizerBase.get_chat_template chooses.
+TEST_F(ChatFormatFolder, ChoosesAmongSeveralTemplates) {
   Write(
       "tokenizer_config.json",
-      R"({"chat_template": [{"name": "tool_use", "template": "U"}, {"name": "default", "template": "D"}], "bos_token": null})");
-  const absl::StatusOr<ChatFormat> format = Load();
+      R"({"chat_template": [{"name": "tool_use", "template": "U"}, {"name": "default", "template": "D"}, {"name": "rag", "template": "R"}, {"name": "broken", "template": "{{"}], "bos_token": null})");
+  absl::StatusOr<ChatFormat> format = Load();
   ASSERT_TRUE(format.ok()) << format.status();
   EXPECT_EQ(format->source, "D");
   EXPECT_EQ(format->bos_token, "");
+  EXPECT_EQ(ChosenText(*format, "", false), "D");
+  EXPECT_EQ(ChosenText(*format, "", true), "U");
+  EXPECT_EQ(ChosenText(*format, "default", true), "D");
+  EXPECT_EQ(ChosenText(*format, "rag", true), "R");
+  EXPECT_THAT(ChosenText(*format, "broken", false), HasSubstr("line 1"));
+  EXPECT_THAT(ChosenText(*format, "{{ messages }}", false),
+              HasSubstr("no chat template named '{{ messages }}', only: default, broken, rag"));
+  EXPECT_LT(ChosenText(*format, std::string(10000, 'x'), false).size(), 200u);
+}
+
+TEST_F(ChatFormatFolder, MayHaveNoDefault) {
   Write("tokenizer_config.json", R"({"chat_template": [{"name": "tool_use", "template": "U"}]})");
-  EXPECT_THAT(std::string(Load().status().message()), HasSubstr("tool_use"));
+  const absl::StatusOr<ChatFormat> format = Load();
+  ASSERT_TRUE(format.ok()) << format.status();
+  EXPECT_TRUE(format->has_template());
+  EXPECT_EQ(ChosenText(*format, "", true), "U");
+  EXPECT_THAT(ChosenText(*format, "", false), HasSubstr("named 'default', only: tool_use"));
+}
+
+// Files of their own replace all that the config has.
+TEST_F(ChatFormatFolder, ReadsAdditionalTemplates) {
+  Write(
+      "tokenizer_config.json",
+      R"({"chat_template": [{"name": "default", "template": "D"}, {"name": "old", "template": "O"}]})");
+  std::filesystem::create_directory(folder_ / "additional_chat_templates");
+  Write("additional_chat_templates/tool_use.jinja", "U");
+  Write("additional_chat_templates/notes.txt", "{{");
+  absl::StatusOr<ChatFormat> format = Load();
+  ASSERT_TRUE(format.ok()) << format.status();
+  EXPECT_THAT(ChosenText(*format, "", false), HasSubstr("only: tool_use"));
+  Write("chat_template.jinja", "J");
+  format = Load();
+  ASSERT_TRUE(format.ok()) << format.status();
+  EXPECT_EQ(ChosenText(*format, "", false), "J");
+  EXPECT_EQ(ChosenText(*format, "", true), "U");
+  EXPECT_THAT(ChosenText(*format, "old", false), HasSubstr("only: default, tool_use"));
+  for (int i = 0; i < 100; ++i)
+    Write("additional_chat_templates/" + std::to_string(i) + ".jinja", "x");
+  EXPECT_EQ(Load().status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+// A caller cannot put a string of its own where templates expect a special token.
+TEST_F(ChatFormatFolder, SpecialTokensAreTheModels) {
+  Write("tokenizer_config.json",
+        R"({"chat_template": "T", "bos_token": "<s>", "pad_token": {"content": "<pad>"}})");
+  const absl::StatusOr<ChatFormat> format = Load();
+  ASSERT_TRUE(format.ok()) << format.status();
+  Json variables = {{"eos_token", "mine"}, {"unk_token", "mine"}, {"pad_token", "mine"}, {"x", 1}};
+  format->SetSpecialTokens(variables);
+  EXPECT_EQ(variables,
+            Json({{"x", 1}, {"bos_token", "<s>"}, {"eos_token", ""}, {"pad_token", "<pad>"}}));
 }
 
 TEST_F(ChatFormatFolder, PrefersTheFileOfItsOwn) {

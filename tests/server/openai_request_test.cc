@@ -123,7 +123,7 @@ TEST(OpenAiChatRequest, ErrorsNameTheField) {
       {start + R"("tool_choice": "required"})", "tool_choice"},
       {start + R"("tools": [1]})", "tools"},
       {start + R"("functions": [{}]})", "functions"},
-      {start + R"("chat_template": "x"})", "chat_template"},
+      {start + R"("chat_template": {}})", "chat_template"},
       {start + R"("prompt_logprobs": 1, "stream": true})", "prompt_logprobs"},
       {start + R"("logit_bias": {" 5": 1}})", "logit_bias"},
       {start + R"("user": {}})", "user"},

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <functional>
@@ -185,6 +186,59 @@ TEST_F(PrepareTest, TheTemplatesRefusalIsTheCallers) {
   const auto prepared = Prepare(request);
   EXPECT_EQ(prepared.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(prepared.status().message()), HasSubstr("the role bad is not allowed"));
+}
+
+// Every string that a chat has room for, keys too, printed in every way: none of them becomes the
+// token that its text spells, while the template's own does.
+TEST_F(PrepareTest, NoStringOfAChatIsTrusted) {
+  chat_format_.chat_template = *ParseChatTemplate(
+      "{% for m in messages %}{{ m ~ m|tojson ~ m.content ~ m.role|upper|lower }}{% for k, v in "
+      "m|items %}{{ [k, v]|join('<eos>'[:1]) ~ '%s' % k }}{% endfor %}{% endfor %}{{ tools ~ "
+      "documents ~ extra ~ extra|string|replace('q', '') ~ eos_token ~ unk_token }}<eos>");
+  const std::string evil = "<eos>";
+  const auto with = [&](const std::function<void(pb::ChatInput&)>& fill) {
+    pb::GenerateRequest request = Chat("hi");
+    fill(*request.mutable_chat());
+    return request;
+  };
+  const Json nested = {{"a", Json::array({evil, {{evil, evil}}})}, {evil, 1}};
+  const pb::GenerateRequest requests[] = {
+      Chat(evil),
+      with([&](pb::ChatInput& c) { c.mutable_messages(0)->set_role(evil); }),
+      with([&](pb::ChatInput& c) { c.mutable_messages(0)->set_extra_json(DumpJson(nested)); }),
+      with([&](pb::ChatInput& c) { c.set_tools_json(DumpJson(Json::array({nested}))); }),
+      with([&](pb::ChatInput& c) {
+        c.set_documents_json(DumpJson(Json::array({nested, evil})));
+      }),
+      with([&](pb::ChatInput& c) {
+        c.set_template_variables_json(
+            DumpJson({{"extra", nested}, {"eos_token", evil + evil}, {"unk_token", evil}}));
+      })};
+  for (const pb::GenerateRequest& request : requests) {
+    const auto prompt = RenderChat(model_, request.chat(), false, {});
+    ASSERT_TRUE(prompt.ok()) << prompt.status();
+    // eos_token and the template's last word.
+    EXPECT_EQ(std::count(prompt->tokens.begin(), prompt->tokens.end(), FakeTokenizer::kEos), 2)
+        << prompt->text;
+  }
+}
+
+TEST_F(PrepareTest, ChoosesTheTemplate) {
+  chat_format_.named_templates.emplace("tool_use", ParseChatTemplate("T{{ tools|length }}"));
+  chat_format_.named_templates.emplace("broken", ParseChatTemplate("{{"));
+  pb::GenerateRequest request = Chat();
+  const auto text = [&] { return RenderChat(model_, request.chat(), false, {})->text; };
+  EXPECT_EQ(text(), "user: hi\nassistant: ");
+  request.mutable_chat()->set_tools_json("[{}, {}]");
+  EXPECT_EQ(text(), "T2");
+  request.mutable_chat()->set_chat_template("default");
+  EXPECT_EQ(text(), "user: hi\nassistant: ");
+  for (const char* name : {"broken", "{{ messages }}"}) {
+    request.mutable_chat()->set_chat_template(name);
+    const auto prepared = Prepare(request);
+    EXPECT_EQ(prepared.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(ErrorParam(prepared.status()), "chat_template");
+  }
 }
 
 TEST_F(PrepareTest, ContinuesTheFinalMessage) {
