@@ -21,6 +21,8 @@ class Detokenizer {
   // What is left at the end: an incomplete character becomes U+FFFD.
   // The next Push begins a new text.
   std::string Finish();
+  // Whether the start of a character waits for the rest of it.
+  bool pending() const { return !pending_.empty(); }
 
  private:
   const Tokenizer& tokenizer_;

@@ -81,6 +81,7 @@ void ActiveRequest::SubmitChoices(PreparedRequest& prepared) {
     ChoiceOptions options{
         .index = i,
         .prompt = request.prompt_logprobs >= 0 ? request.prompt : std::vector<Token>(),
+        .echo_text = prepared.echo_text,
         .stop_tokens = request.stop_tokens,
         .stop_strings = prepared.stop_strings,
         .max_tokens = request.max_tokens,

@@ -7,12 +7,23 @@
 #include "absl/time/clock.h"
 
 namespace fairlead {
+namespace {
+
+bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
+
+int CodePoints(std::string_view text) {
+  return static_cast<int>(text.size()) -
+         static_cast<int>(std::count_if(text.begin(), text.end(), IsContinuation));
+}
+
+}  // namespace
 
 ChoiceStream::ChoiceStream(ChoiceOptions options, const Tokenizer* tokenizer, Listener listener)
     : options_(std::move(options)),
       tokenizer_(tokenizer),
       listener_(std::move(listener)),
-      matcher_(options_.stop_strings, options_.include_stop_text) {
+      matcher_(options_.stop_strings, options_.include_stop_text),
+      num_characters_(CodePoints(options_.echo_text)) {
   records_.reserve(static_cast<size_t>(options_.max_tokens));
   tops_.reserve(static_cast<size_t>(options_.max_tokens) * std::max(options_.logprobs, 0));
   if (options_.prompt_logprobs >= 0 && !options_.prompt.empty()) {
@@ -64,12 +75,38 @@ void ChoiceStream::FillLogprob(const Record& record, const TopLogprob* top, int 
 
 pb::PromptLogprobs ChoiceStream::TakePromptLogprobs() const {
   pb::PromptLogprobs out;
+  const std::string& text = options_.echo_text;
+  size_t at = 0;
+  int characters = 0;
+  const auto place = [&](Token token, pb::TokenLogprob& entry) {
+    // A token that continues a character stands where that begins.
+    const bool inside = at < text.size() && IsContinuation(text[at]);
+    entry.set_text_offset(inside ? characters - 1 : characters);
+    // Tokens that are not in the text, as a bos that the tokenizer added, take no place in it.
+    const std::string_view bytes = tokenizer_ != nullptr ? tokenizer_->Bytes(token) : "";
+    if (text.compare(at, bytes.size(), bytes) != 0) return;
+    at += bytes.size();
+    characters += CodePoints(bytes);
+  };
   FillLogprob({options_.prompt.front(), 0, 0, {}}, nullptr, 0, *out.add_tokens());
+  place(options_.prompt.front(), *out.mutable_tokens(0));
   const int n = options_.prompt_logprobs;
   for (size_t i = 0; i < prompt_records_.size(); ++i) {
-    FillLogprob(prompt_records_[i], prompt_tops_.data() + i * n, n, *out.add_tokens());
+    pb::TokenLogprob& entry = *out.add_tokens();
+    FillLogprob(prompt_records_[i], prompt_tops_.data() + i * n, n, entry);
+    place(prompt_records_[i].token, entry);
   }
   return out;
+}
+
+// Where the token's text will begin; where the character begins that it continues.
+int ChoiceStream::OffsetOf(Token token) const {
+  if (!detokenizer_ || !detokenizer_->pending()) return num_characters_;
+  const std::string_view bytes = tokenizer_->Bytes(token);
+  const bool hidden = options_.skip_special_tokens && tokenizer_->IsSpecial(token);
+  // A start of a character that the token does not continue becomes U+FFFD before it.
+  return hidden || bytes.empty() || IsContinuation(bytes.front()) ? num_characters_
+                                                                  : num_characters_ + 1;
 }
 
 void ChoiceStream::TakeToken(int index, Progress& progress) {
@@ -77,10 +114,13 @@ void ChoiceStream::TakeToken(int index, Progress& progress) {
   num_taken_ = index + 1;
   completion_tokens_ = num_taken_;
   new_token_times_.push_back(record.time);
+  offsets_.push_back(OffsetOf(record.token));
   if (!detokenizer_) return;
   // A stop token ends the output; its own text is not part of it unless asked for.
   if (IsStopToken(record.token) && !options_.include_stop_text) return;
-  StopMatcher::Result result = matcher_.Push(detokenizer_->Push(record.token));
+  const std::string certain = detokenizer_->Push(record.token);
+  num_characters_ += CodePoints(certain);
+  StopMatcher::Result result = matcher_.Push(certain);
   text_ += result.text;
   if (result.match == nullptr) return;
   finished_ = true;
@@ -133,8 +173,10 @@ void ChoiceStream::MakeDelta(bool at_end, Progress& progress) {
   const int n = std::max(options_.logprobs, 0);
   for (int i = num_reported_; i < num_taken_; ++i) {
     if (options_.return_token_ids || tokenizer_ == nullptr) delta.add_token_ids(records_[i].token);
-    if (options_.logprobs >= 0)
-      FillLogprob(records_[i], tops_.data() + static_cast<size_t>(i) * n, n, *delta.add_logprobs());
+    if (options_.logprobs < 0) continue;
+    pb::TokenLogprob& entry = *delta.add_logprobs();
+    FillLogprob(records_[i], tops_.data() + static_cast<size_t>(i) * n, n, entry);
+    entry.set_text_offset(offsets_[static_cast<size_t>(i)]);
   }
   num_reported_ = num_taken_;
 }

@@ -25,6 +25,7 @@ namespace pb = ::fairlead::v1;
 struct ChoiceOptions {
   int index = 0;
   std::vector<Token> prompt;       // for the text of prompt logprobs; empty otherwise
+  std::string echo_text;           // what the output's text begins with
   std::vector<Token> stop_tokens;  // sorted
   std::vector<std::string> stop_strings;
   int max_tokens = 0;
@@ -79,6 +80,7 @@ class ChoiceStream : public TokenSink {
   void FillLogprob(const Record& record, const TopLogprob* top, int num_top,
                    pb::TokenLogprob& out) const;
   pb::PromptLogprobs TakePromptLogprobs() const;
+  int OffsetOf(Token token) const;
   void TakeToken(int index, Progress& progress);
   void TakeEnd(Progress& progress);
   bool IsStopToken(Token token) const;
@@ -99,9 +101,11 @@ class ChoiceStream : public TokenSink {
   std::optional<Detokenizer> detokenizer_;
   StopMatcher matcher_;
   std::vector<absl::Time> new_token_times_;
-  std::string text_;      // certain, not yet in a delta
-  int num_taken_ = 0;     // records looked at
-  int num_reported_ = 0;  // records that a delta has reported
+  std::string text_;          // certain, not yet in a delta
+  int num_characters_;        // of the text so far, the echo and what is held back included
+  std::vector<int> offsets_;  // of the tokens taken: characters before the one they begin in
+  int num_taken_ = 0;         // records looked at
+  int num_reported_ = 0;      // records that a delta has reported
   int completion_tokens_ = 0;
   bool prompt_reported_ = false;
   bool finished_ = false;

@@ -20,12 +20,6 @@ Json Bytes(const std::string& text) {
   return bytes;
 }
 
-int CodePoints(const std::string& text) {
-  return static_cast<int>(std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
-  }));
-}
-
 Json FinishReasonName(pb::FinishReason reason) {
   return reason == pb::FINISH_REASON_LENGTH ? "length" : "stop";
 }
@@ -106,15 +100,14 @@ Json OpenAiAnswer::ChatLogprobs(
 
 // Parallel arrays. The best tokens come as a map, which always holds the chosen token as well.
 Json OpenAiAnswer::LegacyLogprobs(
-    Choice& choice, const google::protobuf::RepeatedPtrField<pb::TokenLogprob>& tokens) const {
+    const google::protobuf::RepeatedPtrField<pb::TokenLogprob>& tokens) const {
   Json out = {{"tokens", Json::array()},
               {"token_logprobs", Json::array()},
               {"top_logprobs", Json::array()},
               {"text_offset", Json::array()}};
   for (const pb::TokenLogprob& token : tokens) {
     out["tokens"].push_back(TokenName(token));
-    out["text_offset"].push_back(choice.text_offset);
-    choice.text_offset += CodePoints(token.text());  // a character counts where it begins
+    out["text_offset"].push_back(token.text_offset());
     if (token.rank() == 0) {
       out["token_logprobs"].push_back(nullptr);
       out["top_logprobs"].push_back(nullptr);
@@ -131,8 +124,8 @@ Json OpenAiAnswer::LegacyLogprobs(
 }
 
 Json OpenAiAnswer::LogprobsOf(
-    Choice& choice, const google::protobuf::RepeatedPtrField<pb::TokenLogprob>& tokens) const {
-  if (!request_.is_chat) return LegacyLogprobs(choice, tokens);
+    const google::protobuf::RepeatedPtrField<pb::TokenLogprob>& tokens) const {
+  if (!request_.is_chat) return LegacyLogprobs(tokens);
   return Json{{"content", ChatLogprobs(tokens)}, {"refusal", nullptr}};
 }
 
@@ -142,7 +135,7 @@ void OpenAiAnswer::AddPromptLogprobs(int prompt_index, const pb::PromptLogprobs&
     if (request_.prompt_logprobs)
       choice.prompt_logprobs = PromptLogprobEntries(event, identity_.has_tokenizer);
     if (request_.echo && request_.logprobs && !request_.is_chat) {
-      choice.logprobs.push_back(LegacyLogprobs(choice, event.tokens()));
+      choice.logprobs.push_back(LegacyLogprobs(event.tokens()));
     }
   }
 }
@@ -165,7 +158,7 @@ void OpenAiAnswer::Add(int prompt_index, const pb::GenerateEvent& event) {
       choice.text += event.delta().text();
       for (const int32_t id : event.delta().token_ids()) choice.token_ids.push_back(id);
       if (event.delta().logprobs_size() > 0)
-        choice.logprobs.push_back(LogprobsOf(choice, event.delta().logprobs()));
+        choice.logprobs.push_back(LogprobsOf(event.delta().logprobs()));
       break;
     }
     case pb::GenerateEvent::kFinish: {
@@ -291,7 +284,7 @@ std::string OpenAiAnswer::DeltaChunks(int index, const pb::Delta& delta) {
     out["text"] = delta.text();
   }
   out["logprobs"] = nullptr;
-  if (delta.logprobs_size() > 0) out["logprobs"] = LogprobsOf(choice, delta.logprobs());
+  if (delta.logprobs_size() > 0) out["logprobs"] = LogprobsOf(delta.logprobs());
   out["finish_reason"] = nullptr;
   if (request_.return_token_ids) {
     out["token_ids"] = std::vector<int32_t>(delta.token_ids().begin(), delta.token_ids().end());
@@ -314,11 +307,10 @@ std::string OpenAiAnswer::Chunks(int prompt_index, const pb::GenerateEvent& even
       std::string chunks;
       for (int i = 0; i < choices_per_prompt_; ++i) {
         const int index = IndexOf(prompt_index, i);
-        chunks +=
-            Chunk({{"index", index},
-                   {"text", ""},
-                   {"logprobs", LegacyLogprobs(choices_[index], event.prompt_logprobs().tokens())},
-                   {"finish_reason", nullptr}});
+        chunks += Chunk({{"index", index},
+                         {"text", ""},
+                         {"logprobs", LegacyLogprobs(event.prompt_logprobs().tokens())},
+                         {"finish_reason", nullptr}});
       }
       return chunks;
     }

@@ -46,7 +46,6 @@ class OpenAiAnswer {
     Json prompt_logprobs;           // null unless asked for
     Json prompt_token_ids;          // null unless asked for
     Json finish_reason, stop_reason;
-    int text_offset = 0;  // code points before the next token
     bool role_sent = false;
     bool prompt_ids_sent = false;
   };
@@ -56,10 +55,8 @@ class OpenAiAnswer {
   }
   Json Envelope(const char* chat_object, const char* completion_object) const;
   Json UsageJson() const;
-  Json LogprobsOf(Choice& choice,
-                  const google::protobuf::RepeatedPtrField<pb::TokenLogprob>& tokens) const;
-  Json LegacyLogprobs(Choice& choice,
-                      const google::protobuf::RepeatedPtrField<pb::TokenLogprob>& tokens) const;
+  Json LogprobsOf(const google::protobuf::RepeatedPtrField<pb::TokenLogprob>& tokens) const;
+  Json LegacyLogprobs(const google::protobuf::RepeatedPtrField<pb::TokenLogprob>& tokens) const;
   Json ChatLogprobs(const google::protobuf::RepeatedPtrField<pb::TokenLogprob>& tokens) const;
   std::string TokenName(const pb::TokenLogprob& token) const;
   // `more`: members of the chunk itself.

@@ -217,6 +217,7 @@ TEST(OpenAiAnswer, LegacyLogprobsWithEcho) {
   pb::GenerateEvent prompt;
   *prompt.mutable_prompt_logprobs()->add_tokens() = Logprob(1, 0, 0, "\xc3\xa4");
   pb::TokenLogprob second = Logprob(2, -1, 3, "b");
+  second.set_text_offset(1);
   *second.add_top() = Logprob(9, -0.5f, 1, "z");
   *prompt.mutable_prompt_logprobs()->add_tokens() = second;
   answer.Add(0, Started(2));
@@ -224,7 +225,9 @@ TEST(OpenAiAnswer, LegacyLogprobsWithEcho) {
                       "\xc3\xa4"
                       "b"));  // the echo
   answer.Add(0, prompt);
-  answer.Add(0, Delta(0, "c", {Logprob(3, -0.25f, 1, "c")}));
+  pb::TokenLogprob third = Logprob(3, -0.25f, 1, "c");
+  third.set_text_offset(2);
+  answer.Add(0, Delta(0, "c", {third}));
   answer.Add(0, Finish(0, pb::FINISH_REASON_STOP));
   const Json choice = answer.Body()["choices"][0];
   EXPECT_EQ(choice["text"],
@@ -243,6 +246,7 @@ TEST(OpenAiAnswer, PromptLogprobsAndTokenIds) {
   pb::GenerateEvent prompt;
   *prompt.mutable_prompt_logprobs()->add_tokens() = Logprob(1, 0, 0, "a");
   pb::TokenLogprob second = Logprob(2, -1, 3, "b");
+  second.set_text_offset(1);
   *second.add_top() = Logprob(9, -0.5f, 1, "z");
   *prompt.mutable_prompt_logprobs()->add_tokens() = second;
   answer.Add(0, Started(2, {1, 2}));
