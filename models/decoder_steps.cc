@@ -75,6 +75,7 @@ class ByteLevelState final : public TokenState {
     Emit(ReplaceInvalidUtf8(bytes_));
     next_->Finish();
   }
+  void AppendHeld(std::string* out) const override { out->append(bytes_); }
 
  private:
   std::string bytes_;  // between tokens at most 3: the start of one character
@@ -126,6 +127,7 @@ class ByteFallbackState final : public TokenState {
     Flush();
     next_->Finish();
   }
+  void AppendHeld(std::string* out) const override { out->append(bytes_); }
 
  private:
   void Flush() {
@@ -302,6 +304,9 @@ class BpeSuffixState final : public TokenState {
     if (held_) Emit(step_.Decode(*held_, ""));
     next_->Finish();
   }
+  void AppendHeld(std::string* out) const override {
+    if (held_) out->append(step_.Running(*held_));
+  }
 
  private:
   const BpeSuffixStep& step_;
@@ -410,6 +415,9 @@ class StripState final : public PassingState {
     at_start_ = true;
     stripped_ = held_ = 0;
   }
+  void AppendHeld(std::string* out) const override {
+    for (size_t i = 0; i < held_; ++i) out->append(step_.content());
+  }
 
  private:
   void TakeContent() {
@@ -478,6 +486,7 @@ class ReplaceState final : public PassingState {
     Emit(held_);
     held_.clear();
   }
+  void AppendHeld(std::string* out) const override { out->append(held_); }
 
  private:
   const ReplaceStep& step_;

@@ -150,6 +150,12 @@ void Decoder::Stream::Finish(std::string* out) {
   first_->Finish();
 }
 
+std::string Decoder::Stream::Held() const {
+  std::string held;
+  for (const auto& state : state_) state->AppendHeld(&held);  // the last step's came first
+  return held;
+}
+
 Decoder::Decoder() = default;
 Decoder::Decoder(Decoder&&) noexcept = default;
 Decoder& Decoder::operator=(Decoder&&) noexcept = default;

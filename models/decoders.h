@@ -22,6 +22,8 @@ class Decoder {
     virtual void Text(std::string_view text) = 0;  // a part of a token
     virtual void EndToken() = 0;
     virtual void Finish() = 0;  // behind the last token
+    // Appends what has come and waits.
+    virtual void AppendHeld(std::string*) const {}
   };
   class Step;
 
@@ -35,6 +37,7 @@ class Decoder {
     // Adds a token (valid UTF-8) and appends the text that is certain now.
     void Push(std::string_view spelling, std::string* out);
     void Finish(std::string* out);
+    std::string Held() const;  // TextStream::Held
 
    private:
     class End;

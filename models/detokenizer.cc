@@ -67,6 +67,7 @@ class BytesStream final : public TextStream {
     return text;
   }
   std::string Finish() override { return ReplaceInvalidUtf8(pending_); }
+  std::string Held() const override { return pending_; }
 
  private:
   const Tokenizer& tokenizer_;

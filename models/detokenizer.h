@@ -22,7 +22,7 @@ class Detokenizer {
   // The next Push begins a new text.
   std::string Finish();
   // Whether the start of a character waits for the rest of it.
-  bool pending() const { return !pending_.empty(); }
+  std::string Held() const { return stream_->Held(); }
 
  private:
   const Tokenizer& tokenizer_;

@@ -248,6 +248,7 @@ class PipelineStream final : public TextStream {
     decoded_.Finish(&text);
     return text;
   }
+  std::string Held() const override { return decoded_.Held(); }
 
  private:
   const Vocabulary& vocabulary_;

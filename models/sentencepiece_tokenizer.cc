@@ -283,6 +283,7 @@ class SentencePieceTokenizer::Stream : public TextStream {
     TakeCharacters(true, &out);
     return out;
   }
+  std::string Held() const override { return bytes_; }
 
  private:
   // Moves what is certain of the bytes to `out`; all of it if no more bytes can follow.

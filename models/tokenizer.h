@@ -42,6 +42,8 @@ class TextStream {
   virtual std::string Push(Token token) = 0;
   // What is left at the end. Nothing may be pushed afterwards.
   virtual std::string Finish() = 0;
+  // The bytes that wait for what they will become, such as the start of a character.
+  virtual std::string Held() const = 0;
 };
 
 class Tokenizer {

@@ -99,14 +99,16 @@ pb::PromptLogprobs ChoiceStream::TakePromptLogprobs() const {
   return out;
 }
 
-// Where the token's text will begin; where the character begins that it continues.
+// Where the token's text will begin; where the character begins that it continues. Of what is held
+// back, cut characters are counted as the U+FFFD that they become if nothing continues them.
 int ChoiceStream::OffsetOf(Token token) const {
-  if (!detokenizer_ || !detokenizer_->pending()) return num_characters_;
+  const std::string held = detokenizer_ ? detokenizer_->Held() : "";
+  if (held.empty()) return num_characters_;
+  const int end = num_characters_ + CodePoints(ReplaceInvalidUtf8(held));
+  if (CompleteUtf8Prefix(held) == held.size()) return end;
   const std::string_view bytes = tokenizer_->Bytes(token);
   const bool hidden = options_.skip_special_tokens && tokenizer_->IsSpecial(token);
-  // A start of a character that the token does not continue becomes U+FFFD before it.
-  return hidden || bytes.empty() || IsContinuation(bytes.front()) ? num_characters_
-                                                                  : num_characters_ + 1;
+  return hidden || bytes.empty() || IsContinuation(bytes.front()) ? end - 1 : end;
 }
 
 void ChoiceStream::TakeToken(int index, Progress& progress) {
