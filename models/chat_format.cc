@@ -13,6 +13,7 @@
 #include "kernels/strings.h"
 #include "models/chat_template.h"
 #include "models/jinja/status_macros.h"
+#include "models/json_file.h"
 #include "models/mmap_file.h"
 
 namespace fairlead {
@@ -125,7 +126,7 @@ absl::StatusOr<ChatFormat> LoadFromFolder(const fs::path& folder) {
   JINJA_ASSIGN_OR_RETURN(const std::optional<std::string> config_text, ReadIfThere(config_path));
   if (config_text) {
     const std::string where = config_path.string();
-    absl::StatusOr<Json> config = ParseJson(*config_text);
+    absl::StatusOr<Json> config = ParseJsonFile(*config_text);
     if (!config.ok()) return Malformed(where, std::string(config.status().message()));
     for (const std::string_view key : kSpecialTokenNames) {
       JINJA_ASSIGN_OR_RETURN(std::string token, SpecialToken(*config, std::string(key), where));

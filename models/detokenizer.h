@@ -21,7 +21,7 @@ class Detokenizer {
   // What is left at the end: an incomplete character becomes U+FFFD.
   // The next Push begins a new text.
   std::string Finish();
-  // Whether the start of a character waits for the rest of it.
+  // The bytes that wait for what they will become (TextStream::Held).
   std::string Held() const { return stream_->Held(); }
 
  private:

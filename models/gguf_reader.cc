@@ -25,9 +25,11 @@ constexpr uint64_t kMaxStringBytes = 1 << 26;  // of a value: chat templates tak
 constexpr uint64_t kMaxTensorNameBytes = 255;  // the specification says 64; longer ones are met
 constexpr uint64_t kMaxDims = 4;
 constexpr int kMaxArrayDepth = 4;
-// Of all arrays together. The largest vocabularies have 2 million entries and merges; a JSON value
-// takes 16 bytes where the file may spend one.
-constexpr uint64_t kMaxArrayItems = uint64_t{1} << 24;
+// Of all arrays together, in memory beside the strings' own text: a JSON value takes 16 bytes where
+// the file may spend one, a string 48 more. The largest vocabularies that are met (780,000 tokens
+// and merges) take 60 MB.
+constexpr uint64_t kMaxArrayBytes = uint64_t{128} << 20;
+constexpr uint64_t kItemBytes = 16, kStringBytes = 64;
 constexpr uint64_t kMaxAlignment = 1 << 16;
 constexpr uint64_t kMinAlignment = 8;  // the specification asks for a multiple of 8
 
@@ -55,7 +57,7 @@ constexpr size_t kMinMetadataBytes = 8 + 1 + 4 + 1;  // key length, key, type, v
 constexpr size_t kMinTensorBytes =
     8 + 1 + 4 + 8 + 4 + 8;  // name length, name, n_dims, one dim, type, offset
 
-Json ReadValue(GgufCursor& in, uint32_t type, int depth, uint64_t& items_left);
+Json ReadValue(GgufCursor& in, uint32_t type, int depth, uint64_t& bytes_left);
 
 bool ReadBool(GgufCursor& in) {
   const uint8_t value = in.Read<uint8_t>("value");
@@ -63,25 +65,27 @@ bool ReadBool(GgufCursor& in) {
   return value == 1;
 }
 
-Json ReadArray(GgufCursor& in, int depth, uint64_t& items_left) {
+Json ReadArray(GgufCursor& in, int depth, uint64_t& bytes_left) {
   const uint32_t type = in.Read<uint32_t>("array type");
   if (in.ok() && type >= kNumValueTypes) in.Malformed(StrCat("unknown value type ", type));
   if (in.ok() && depth >= kMaxArrayDepth) {
     in.Malformed(StrCat("arrays are nested deeper than ", kMaxArrayDepth, " levels"));
   }
   if (!in.ok()) return Json();
-  const uint64_t count = in.ReadCount("array length", kMinValueBytes[type], items_left);
+  const uint64_t item_bytes = type == kString || type == kArray ? kStringBytes : kItemBytes;
+  const uint64_t count =
+      in.ReadCount("array length", kMinValueBytes[type], bytes_left / item_bytes);
   if (!in.ok()) return Json();
-  items_left -= count;
+  bytes_left -= count * item_bytes;
   Json::array_t items;
   items.reserve(count);
   for (uint64_t i = 0; i < count && in.ok(); ++i) {
-    items.push_back(ReadValue(in, type, depth + 1, items_left));
+    items.push_back(ReadValue(in, type, depth + 1, bytes_left));
   }
   return Json(std::move(items));
 }
 
-Json ReadValue(GgufCursor& in, uint32_t type, int depth, uint64_t& items_left) {
+Json ReadValue(GgufCursor& in, uint32_t type, int depth, uint64_t& bytes_left) {
   switch (type) {
     case kU8:
       return in.Read<uint8_t>("value");
@@ -102,7 +106,7 @@ Json ReadValue(GgufCursor& in, uint32_t type, int depth, uint64_t& items_left) {
     case kString:
       return Json(std::string(in.ReadString("string", kMaxStringBytes)));
     case kArray:
-      return ReadArray(in, depth, items_left);
+      return ReadArray(in, depth, bytes_left);
     case kU64:
       return in.Read<uint64_t>("value");
     case kI64:
@@ -119,7 +123,7 @@ Json ReadMetadata(GgufCursor& in, uint64_t count) {
   Json::object_t members;  // appended to directly: its own insertion scans all members
   members.reserve(count);
   absl::flat_hash_set<absl::string_view> seen;
-  uint64_t items_left = kMaxArrayItems;
+  uint64_t bytes_left = kMaxArrayBytes;
   for (uint64_t i = 0; i < count && in.ok(); ++i) {
     in.set_subject(StrCat("metadata entry ", i));
     const std::string_view key = in.ReadString("key", kMaxNameBytes);
@@ -128,7 +132,7 @@ Json ReadMetadata(GgufCursor& in, uint64_t count) {
       in.Malformed(StrCat("duplicate key ", Quoted(key)));
     in.set_subject(StrCat("metadata key ", Quoted(key)));
     const uint32_t type = in.Read<uint32_t>("value type");
-    if (in.ok()) members.emplace_back(std::string(key), ReadValue(in, type, 0, items_left));
+    if (in.ok()) members.emplace_back(std::string(key), ReadValue(in, type, 0, bytes_left));
   }
   in.set_subject("");
   return Json(std::move(members));

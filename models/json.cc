@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/json.h"
 
+#include <cstdint>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/escaping.h"
 #include "kernels/strings.h"
+#include "models/json_file.h"
 
 namespace fairlead {
 namespace {
@@ -27,8 +29,8 @@ class Builder : public nlohmann::json_sax<Value> {
  public:
   using Size = std::size_t;
 
-  Builder(int max_depth, bool refuse_duplicates)
-      : max_depth_(max_depth), refuse_duplicates_(refuse_duplicates) {}
+  Builder(int max_depth, size_t max_values, bool refuse_duplicates)
+      : max_depth_(max_depth), max_values_(max_values), refuse_duplicates_(refuse_duplicates) {}
 
   absl::StatusOr<Value> Take() {
     if (!status_.ok()) return status_;
@@ -101,6 +103,7 @@ class Builder : public nlohmann::json_sax<Value> {
   }
 
   bool Add(Value value) {
+    if (++values_ > max_values_) return Fail(StrCat("JSON of more than ", max_values_, " values"));
     if (open_.empty()) {
       root_ = std::move(value);
       return true;
@@ -126,6 +129,8 @@ class Builder : public nlohmann::json_sax<Value> {
   }
 
   const int max_depth_;
+  const size_t max_values_;
+  size_t values_ = 0;
   const bool refuse_duplicates_;
   absl::Status status_;
   std::vector<Frame> open_;
@@ -133,8 +138,9 @@ class Builder : public nlohmann::json_sax<Value> {
 };
 
 template <typename Value>
-absl::StatusOr<Value> Parse(std::string_view text, int max_depth, bool refuse_duplicates) {
-  Builder<Value> builder(max_depth, refuse_duplicates);
+absl::StatusOr<Value> Parse(std::string_view text, int max_depth, size_t max_values,
+                            bool refuse_duplicates) {
+  Builder<Value> builder(max_depth, max_values, refuse_duplicates);
   Value::sax_parse(text.begin(), text.end(), &builder);
   return builder.Take();
 }
@@ -142,11 +148,16 @@ absl::StatusOr<Value> Parse(std::string_view text, int max_depth, bool refuse_du
 }  // namespace
 
 absl::StatusOr<Json> ParseJson(std::string_view text, int max_depth) {
-  return Parse<Json>(text, max_depth, /*refuse_duplicates=*/false);
+  return Parse<Json>(text, max_depth, SIZE_MAX, /*refuse_duplicates=*/false);
+}
+
+absl::StatusOr<Json> ParseJsonFile(std::string_view text, size_t max_values) {
+  constexpr int kMaxDepth = 64;
+  return Parse<Json>(text, kMaxDepth, max_values, /*refuse_duplicates=*/false);
 }
 
 absl::StatusOr<JsonTable> ParseJsonTable(std::string_view text, int max_depth) {
-  return Parse<JsonTable>(text, max_depth, /*refuse_duplicates=*/true);
+  return Parse<JsonTable>(text, max_depth, kMaxFileValues, /*refuse_duplicates=*/true);
 }
 
 std::string DumpJson(const Json& value) {

@@ -15,7 +15,7 @@
 #include "absl/strings/match.h"
 #include "kernels/strings.h"
 #include "models/config_reader.h"
-#include "models/json.h"
+#include "models/json_file.h"
 #include "models/mapped_weights.h"
 #include "models/mmap_file.h"
 #include "models/quantized_tensors.h"
@@ -29,7 +29,8 @@ constexpr size_t kMaxDims = 8;
 constexpr size_t kMaxConfigBytes = 16 << 20;
 constexpr size_t kMaxIndexBytes = 64 << 20;
 constexpr size_t kMaxShards = 4096;
-constexpr int kMaxJsonDepth = 4;  // header: object, entry, array
+constexpr size_t kMaxConfigValues = 1 << 18;  // its keys are searched one after the other
+constexpr int kMaxJsonDepth = 4;              // header: object, entry, array
 
 struct FileType {
   std::string_view name;
@@ -184,7 +185,7 @@ std::string_view AsText(const MmapFile& file) {
 absl::StatusOr<Json> ReadConfig(const std::string& path) {
   const absl::StatusOr<MmapFile> file = MapBounded(path, kMaxConfigBytes);
   if (!file.ok()) return file.status();
-  absl::StatusOr<Json> config = ParseJson(AsText(*file));
+  absl::StatusOr<Json> config = ParseJsonFile(AsText(*file), kMaxConfigValues);
   if (!config.ok())
     return absl::InvalidArgumentError(StrCat(path, ": ", config.status().message()));
   if (!config->is_object()) return absl::InvalidArgumentError(StrCat(path, ": not a JSON object"));

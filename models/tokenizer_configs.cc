@@ -5,6 +5,7 @@
 
 #include "kernels/strings.h"
 #include "models/config_reader.h"
+#include "models/json_file.h"
 #include "models/vocabulary.h"
 
 namespace fairlead {
@@ -43,7 +44,7 @@ absl::StatusOr<Json> ReadOptionalJson(const fs::path& path) {
   if (!fs::exists(path, error)) return Json();
   absl::StatusOr<MmapFile> file = MmapFile::Open(path.string());
   if (!file.ok()) return file.status();
-  absl::StatusOr<Json> json = ParseJson(TextOf(*file));
+  absl::StatusOr<Json> json = ParseJsonFile(TextOf(*file));
   if (!json.ok()) return InFile(path.string(), json.status());
   if (!json->is_object())
     return InFile(path.string(), absl::InvalidArgumentError("must hold an object"));

@@ -7,6 +7,7 @@
 #include "kernels/strings.h"
 #include "models/bpe.h"
 #include "models/config_reader.h"
+#include "models/json_file.h"
 #include "models/unigram.h"
 #include "models/wordpiece.h"
 
@@ -15,7 +16,9 @@ namespace {
 
 constexpr int kMaxDepth = 64;
 // Objects other than the vocabulary are searched linearly for each key they get.
-constexpr size_t kMaxKeys = 4096;
+constexpr size_t kMaxKeys = 512;
+// The largest vocabularies that are met have half as many.
+constexpr size_t kMaxMerges = size_t{1} << 20;
 
 // Events of the parser, in the order of the text. Each handler returns false to stop.
 class TokenizerSax : public nlohmann::json_sax<Json> {
@@ -56,7 +59,7 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
 
   bool key(string_t& value) override {
     if (mode_ == Mode::kTree && open_.back()->size() >= kMaxKeys)
-      return Fail("an object of more than 4096 keys");
+      return Fail("an object of more than 512 keys");
     if (mode_ == Mode::kTree && open_.size() == 1) section_ = value;
     key_ = std::move(value);
     return true;
@@ -103,13 +106,13 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
       if (part_.size() != 2) return Fail("a merge has two parts");
       file.merges.emplace_back(std::move(part_[0]), std::move(part_[1]));
       mode_ = Mode::kMerges;
-      return true;
+      return CheckCount(file.merges.size(), kMaxMerges, "merges");
     }
     if (mode_ == Mode::kPiece) {
       if (part_.size() != 1 || !score_) return Fail(kPieceForm);
       file.pieces.emplace_back(std::move(part_[0]), *score_);
       mode_ = Mode::kPieces;
-      return true;
+      return CheckCount(file.pieces.size(), Vocabulary::kMaxTokens, "tokens");
     }
     return Close();
   }
@@ -134,6 +137,7 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
 
   // The new value's place in the tree.
   Json* Place(Json value) {
+    ++values_;
     if (open_.empty()) {
       file.rest = std::move(value);
       return &file.rest;
@@ -148,13 +152,17 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
       return Fail(StrCat("the id of token \"", key_, "\" is no integer"));
     if (mode_ != Mode::kTree) return Fail("a merge that is no text");
     Place(std::move(value));
-    return true;
+    return CheckCount(values_, kMaxFileValues, "values");
+  }
+
+  bool CheckCount(size_t count, size_t most, std::string_view what) {
+    return count <= most || Fail(StrCat("more than ", most, " ", what));
   }
 
   bool Open(Json value) {
     if (open_.size() >= kMaxDepth) return Fail("JSON is nested deeper than 64 levels");
     open_.push_back(Place(std::move(value)));
-    return true;
+    return CheckCount(values_, kMaxFileValues, "values");
   }
 
   bool Close() {
@@ -174,7 +182,7 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
 
   bool AddEntry(int64_t id) {
     file.vocabulary.emplace_back(std::move(key_), id);
-    return true;
+    return CheckCount(file.vocabulary.size(), Vocabulary::kMaxTokens, "tokens");
   }
 
   bool AddMerge(const std::string& text) {
@@ -185,7 +193,7 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
                          "\" is not \"left right\""));
     }
     file.merges.emplace_back(text.substr(0, space), text.substr(space + 1));
-    return true;
+    return CheckCount(file.merges.size(), kMaxMerges, "merges");
   }
 
   std::vector<Json*>
@@ -193,6 +201,7 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
   std::string section_;  // the key at the top
   std::string key_;
   Mode mode_ = Mode::kTree;
+  size_t values_ = 0;              // in file.rest
   std::vector<std::string> part_;  // of a merge, or the text of a piece
   std::optional<double> score_;    // of the piece
 };

@@ -28,7 +28,7 @@ class Vocabulary {
   };
 
   // Ids are below this; the table is dense, so a lying file must not choose its size.
-  static constexpr int64_t kMaxTokens = 1 << 21;
+  static constexpr int64_t kMaxTokens = 1 << 20;
 
   // The bytes that a token of this spelling stands for in running text.
   using Decode = std::function<std::string(std::string_view spelling)>;

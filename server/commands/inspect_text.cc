@@ -10,6 +10,7 @@
 
 #include "kernels/strings.h"
 #include "models/chat_template.h"
+#include "models/json_file.h"
 #include "models/mmap_file.h"
 #include "models/tokenizer.h"
 #include "models/tokenizer_json.h"
@@ -49,7 +50,7 @@ Json TokenizerClass(const fs::path& path) {
   if (!Exists(path)) return nullptr;
   const absl::StatusOr<MmapFile> file = MmapFile::Open(path.string());
   if (!file.ok()) return nullptr;
-  const absl::StatusOr<Json> parsed = ParseJson(TextOf(*file));
+  const absl::StatusOr<Json> parsed = ParseJsonFile(TextOf(*file));
   return parsed.ok() ? StringAt(*parsed, "tokenizer_class") : Json(nullptr);
 }
 

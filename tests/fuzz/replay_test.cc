@@ -101,15 +101,16 @@ TEST_P(FuzzReplay, KeepsItsPromises) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Entries, FuzzReplay,
-    ::testing::Values(Target{"config_json", config_json_fuzz},
-                      Target{"detokenizer", detokenizer_fuzz}, Target{"gguf", gguf_fuzz},
-                      Target{"jinja", jinja_fuzz}, Target{"json_request", json_request_fuzz},
-                      Target{"packed_file", packed_file_fuzz}, Target{"pooling", pooling_fuzz},
-                      Target{"safetensors", safetensors_fuzz},
-                      Target{"tokenizer_json", tokenizer_json_fuzz}),
-    [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Entries, FuzzReplay,
+                         ::testing::Values(Target{"config_json", config_json_fuzz},
+                                           Target{"detokenizer", detokenizer_fuzz},
+                                           Target{"gguf", gguf_fuzz}, Target{"jinja", jinja_fuzz},
+                                           Target{"json_request", json_request_fuzz},
+                                           Target{"packed_file", packed_file_fuzz},
+                                           Target{"pooling", pooling_fuzz},
+                                           Target{"safetensors", safetensors_fuzz},
+                                           Target{"tokenizer_json", tokenizer_json_fuzz}),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace fairlead

@@ -26,7 +26,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const WeightInfo& tensor : table->tensors) {
     int64_t elements = 1;
     for (const int64_t dim : tensor.dim) elements *= dim;
-    FAIRLEAD_CHECK(static_cast<size_t>(elements) * static_cast<size_t>(Info(tensor.dtype).block_bytes) == tensor.bytes);
+    FAIRLEAD_CHECK(static_cast<size_t>(elements) *
+                       static_cast<size_t>(Info(tensor.dtype).block_bytes) ==
+                   tensor.bytes);
     add(tensor.data, tensor.bytes, tensor.name);
   }
   for (const SkippedTensor& tensor : table->skipped) add(tensor.data, tensor.bytes, tensor.name);

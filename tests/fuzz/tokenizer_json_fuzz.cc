@@ -10,10 +10,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const MemoryFile file(parts[0]);
   const auto tokenizer = LoadTokenizerFromPath(file.path());
   if (!tokenizer.ok()) return 0;
-  for (const std::string_view text : {parts[1], std::string_view("Hello, world <s>\n 42 \xc3\xa9")}) {
+  for (const std::string_view text :
+       {parts[1], std::string_view("Hello, world <s>\n 42 \xc3\xa9")}) {
     for (const bool special : {true, false}) {
-      const std::vector<Token> tokens = (*tokenizer)->Encode(
-          text, {.add_special_tokens = special, .parse_special = special});
+      const std::vector<Token> tokens =
+          (*tokenizer)->Encode(text, {.add_special_tokens = special, .parse_special = special});
       for (const Token token : tokens) {
         FAIRLEAD_CHECK(token >= 0 && token < (*tokenizer)->vocab_size());
       }
