@@ -119,7 +119,8 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
 
   bool parse_error(std::size_t position, const std::string&,
                    const nlohmann::detail::exception& reason) override {
-    return Fail(StrCat("byte ", position, ": ", reason.what()));
+    // The reason quotes the token, however long that is.
+    return Fail(StrCat("byte ", position, ": ", std::string_view(reason.what()).substr(0, 200)));
   }
 
  private:
