@@ -59,6 +59,8 @@ bool HasHeadOfItsOwn(const WeightSource& source) {
   const WeightInfo* table = source.Find("model.embed_tokens.weight");
   if (head == nullptr || table == nullptr) return false;
   if (head->dtype != table->dtype || head->dim != table->dim) return true;
+  // Without elements there are no rows to compare, or more of them than anybody could.
+  if (head->bytes == 0 || head->dim.empty()) return false;
   // The first rows say it, where the two differ.
   const int64_t rows = head->rows();
   const size_t row_bytes = RowBytes(head->dtype, head->dim.back());

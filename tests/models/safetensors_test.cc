@@ -333,5 +333,28 @@ TEST(TiedHead, IsOnlyWhatEqualsTheTable) {
   }
 }
 
+// Shapes whose rows nobody can count through: of scalars there are none, of no elements too many.
+TEST(TiedHead, ShapesWithoutRows) {
+  Json config = ParseJson(ReadWholeFile(GoldenPath("llama-gqa/config.json"))).value();
+  config["tie_word_embeddings"] = true;
+  for (const auto& [shape, bytes] : {std::pair("[]", 4), std::pair("[4611686018427387904,0]", 0)}) {
+    const auto entry = [&](const char* name, int begin) {
+      return StrCat("\"", name, "\":{\"dtype\":\"F32\",\"shape\":", shape, ",\"data_offsets\":[",
+                    begin, ",", begin + bytes, "]}");
+    };
+    const TemporaryFolder folder;
+    folder.Write("config.json", DumpJson(config));
+    folder.Write("model.safetensors",
+                 SafetensorsFile(StrCat("{", entry("lm_head.weight", 0), ",",
+                                        entry("model.embed_tokens.weight", bytes), "}"),
+                                 std::string(static_cast<size_t>(2 * bytes), '\0')));
+    const auto source = OpenWeights(folder.path());
+    ASSERT_TRUE(source.ok()) << source.status();
+    const auto read = LoadModelConfig(**source);
+    ASSERT_TRUE(read.ok()) << read.status();
+    EXPECT_TRUE(read->tied_head);
+  }
+}
+
 }  // namespace
 }  // namespace fairlead
