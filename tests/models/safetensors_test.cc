@@ -9,6 +9,7 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/strings.h"
 #include "models/registry.h"
 #include "tests/models/checkpoint_bytes.h"
 
