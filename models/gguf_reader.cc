@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/gguf_reader.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <limits>
@@ -25,10 +26,10 @@ constexpr uint64_t kMaxStringBytes = 1 << 26;  // of a value: chat templates tak
 constexpr uint64_t kMaxTensorNameBytes = 255;  // the specification says 64; longer ones are met
 constexpr uint64_t kMaxDims = 4;
 constexpr int kMaxArrayDepth = 4;
-// Of all arrays together, in memory beside the strings' own text: a JSON value takes 16 bytes where
-// the file may spend one, a string 48 more. The largest vocabularies that are met (780,000 tokens
-// and merges) take 60 MB.
-constexpr uint64_t kMaxArrayBytes = uint64_t{128} << 20;
+// What the metadata may take in memory: its text, and a JSON value takes 16 bytes where the file
+// may spend one, a string 48 more. The largest vocabularies that are met (780,000 tokens and
+// merges) take 70 MB.
+constexpr uint64_t kMaxMemory = uint64_t{128} << 20;
 constexpr uint64_t kItemBytes = 16, kStringBytes = 64;
 constexpr uint64_t kMaxAlignment = 1 << 16;
 constexpr uint64_t kMinAlignment = 8;  // the specification asks for a multiple of 8
@@ -63,6 +64,14 @@ bool ReadBool(GgufCursor& in) {
   const uint8_t value = in.Read<uint8_t>("value");
   if (value > 1) in.Malformed(StrCat("boolean ", value, "; allowed: 0, 1"));
   return value == 1;
+}
+
+// A string that is kept.
+std::string_view ReadText(GgufCursor& in, std::string_view what, uint64_t max_bytes,
+                          uint64_t& bytes_left) {
+  const std::string_view text = in.ReadString(what, std::min(max_bytes, bytes_left));
+  bytes_left -= text.size();
+  return text;
 }
 
 Json ReadArray(GgufCursor& in, int depth, uint64_t& bytes_left) {
@@ -104,7 +113,7 @@ Json ReadValue(GgufCursor& in, uint32_t type, int depth, uint64_t& bytes_left) {
     case kBool:
       return ReadBool(in);
     case kString:
-      return Json(std::string(in.ReadString("string", kMaxStringBytes)));
+      return Json(std::string(ReadText(in, "string", kMaxStringBytes, bytes_left)));
     case kArray:
       return ReadArray(in, depth, bytes_left);
     case kU64:
@@ -123,10 +132,10 @@ Json ReadMetadata(GgufCursor& in, uint64_t count) {
   Json::object_t members;  // appended to directly: its own insertion scans all members
   members.reserve(count);
   absl::flat_hash_set<absl::string_view> seen;
-  uint64_t bytes_left = kMaxArrayBytes;
+  uint64_t bytes_left = kMaxMemory;
   for (uint64_t i = 0; i < count && in.ok(); ++i) {
     in.set_subject(StrCat("metadata entry ", i));
-    const std::string_view key = in.ReadString("key", kMaxNameBytes);
+    const std::string_view key = ReadText(in, "key", kMaxNameBytes, bytes_left);
     if (in.ok() && key.empty()) in.Malformed("empty key");
     if (in.ok() && !seen.insert(AbslView(key)).second)
       in.Malformed(StrCat("duplicate key ", Quoted(key)));

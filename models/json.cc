@@ -21,6 +21,12 @@ std::string Shortened(std::string_view what) {
   return StrCat(what.substr(0, kLongestMessage), what.size() > kLongestMessage ? "..." : "");
 }
 
+struct Limits {
+  int depth;
+  size_t values = SIZE_MAX;
+  size_t text_bytes = SIZE_MAX;
+};
+
 // Builds a value from the parser's events. The library's own builder looks for each new key of a
 // Json among all earlier ones, which is quadratic in what a client may send; here a hash table
 // does.
@@ -29,8 +35,8 @@ class Builder : public nlohmann::json_sax<Value> {
  public:
   using Size = std::size_t;
 
-  Builder(int max_depth, size_t max_values, bool refuse_duplicates)
-      : max_depth_(max_depth), max_values_(max_values), refuse_duplicates_(refuse_duplicates) {}
+  Builder(const Limits& limits, bool refuse_duplicates)
+      : limits_(limits), refuse_duplicates_(refuse_duplicates) {}
 
   absl::StatusOr<Value> Take() {
     if (!status_.ok()) return status_;
@@ -44,11 +50,14 @@ class Builder : public nlohmann::json_sax<Value> {
   bool number_float(typename Value::number_float_t value, const std::string&) override {
     return Add(value);
   }
-  bool string(std::string& value) override { return Add(std::move(value)); }
+  bool string(std::string& value) override {
+    return CountText(value.size()) && Add(std::move(value));
+  }
   bool binary(typename Value::binary_t&) override { return false; }  // not in JSON text
 
   bool start_object(Size) override { return Open(Value::object()); }
   bool key(std::string& key) override {
+    if (!CountText(key.size())) return false;
     Frame& frame = open_.back();
     auto [place, is_new] = frame.index_of.try_emplace(key, kNew);
     if (!is_new && refuse_duplicates_) {
@@ -89,9 +98,15 @@ class Builder : public nlohmann::json_sax<Value> {
     return false;
   }
 
+  bool CountText(size_t bytes) {
+    text_bytes_ += bytes;
+    if (text_bytes_ <= limits_.text_bytes) return true;
+    return Fail(StrCat("JSON with more than ", limits_.text_bytes, " bytes of keys and strings"));
+  }
+
   bool Open(Value empty) {
-    if (static_cast<int>(open_.size()) >= max_depth_)
-      return Fail(StrCat("JSON is nested deeper than ", max_depth_, " levels"));
+    if (static_cast<int>(open_.size()) >= limits_.depth)
+      return Fail(StrCat("JSON is nested deeper than ", limits_.depth, " levels"));
     open_.push_back({std::move(empty), {}, nullptr});
     return true;
   }
@@ -103,7 +118,8 @@ class Builder : public nlohmann::json_sax<Value> {
   }
 
   bool Add(Value value) {
-    if (++values_ > max_values_) return Fail(StrCat("JSON of more than ", max_values_, " values"));
+    if (++values_ > limits_.values)
+      return Fail(StrCat("JSON of more than ", limits_.values, " values"));
     if (open_.empty()) {
       root_ = std::move(value);
       return true;
@@ -128,9 +144,9 @@ class Builder : public nlohmann::json_sax<Value> {
     return true;
   }
 
-  const int max_depth_;
-  const size_t max_values_;
+  const Limits limits_;
   size_t values_ = 0;
+  size_t text_bytes_ = 0;  // of keys and strings
   const bool refuse_duplicates_;
   absl::Status status_;
   std::vector<Frame> open_;
@@ -138,9 +154,8 @@ class Builder : public nlohmann::json_sax<Value> {
 };
 
 template <typename Value>
-absl::StatusOr<Value> Parse(std::string_view text, int max_depth, size_t max_values,
-                            bool refuse_duplicates) {
-  Builder<Value> builder(max_depth, max_values, refuse_duplicates);
+absl::StatusOr<Value> Parse(std::string_view text, const Limits& limits, bool refuse_duplicates) {
+  Builder<Value> builder(limits, refuse_duplicates);
   Value::sax_parse(text.begin(), text.end(), &builder);
   return builder.Take();
 }
@@ -148,16 +163,41 @@ absl::StatusOr<Value> Parse(std::string_view text, int max_depth, size_t max_val
 }  // namespace
 
 absl::StatusOr<Json> ParseJson(std::string_view text, int max_depth) {
-  return Parse<Json>(text, max_depth, SIZE_MAX, /*refuse_duplicates=*/false);
+  return Parse<Json>(text, {.depth = max_depth}, /*refuse_duplicates=*/false);
+}
+
+absl::Status CheckJsonTokens(std::string_view text) {
+  size_t begin = 0;  // of the token
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string && c == '\\') {
+      ++i;
+    } else if (c == '"') {
+      in_string = !in_string;
+      begin = i;
+    } else if (!in_string &&
+               (c == ',' || c == ':' || c == '[' || c == ']' || c == '{' || c == '}')) {
+      begin = i;
+    }
+    if (i - begin > kMaxFileToken) {
+      return absl::InvalidArgumentError(StrCat(
+          "the JSON at byte ", begin, " has a token of more than ", kMaxFileToken, " bytes"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Json> ParseJsonFile(std::string_view text, size_t max_values) {
   constexpr int kMaxDepth = 64;
-  return Parse<Json>(text, kMaxDepth, max_values, /*refuse_duplicates=*/false);
+  if (absl::Status status = CheckJsonTokens(text); !status.ok()) return status;
+  return Parse<Json>(text, {kMaxDepth, max_values, kMaxFileText}, /*refuse_duplicates=*/false);
 }
 
 absl::StatusOr<JsonTable> ParseJsonTable(std::string_view text, int max_depth) {
-  return Parse<JsonTable>(text, max_depth, kMaxFileValues, /*refuse_duplicates=*/true);
+  if (absl::Status status = CheckJsonTokens(text); !status.ok()) return status;
+  return Parse<JsonTable>(text, {max_depth, kMaxFileValues, kMaxFileText},
+                          /*refuse_duplicates=*/true);
 }
 
 std::string DumpJson(const Json& value) {

@@ -85,6 +85,7 @@ GGUF_CASES = {
     "2^21 merges of nothing": lambda: gguf(BPE + [
         ("tokenizer.ggml.tokens", ARRAY, array(STRING, 1, text("a"))),
         ("tokenizer.ggml.merges", ARRAY, array(STRING, 1 << 21, text(" ") * (1 << 21)))]),
+    "three texts of 60 MB": lambda: gguf([(f"a{i}", STRING, text(b"x" * 60_000_000)) for i in range(3)]),
     "60000 keys": lambda: gguf([(str(i), U8, b"\0") for i in range(60000)]),
     "2^18 tensors": lambda: gguf(tensor_count=1 << 18, tensors=b"".join(
         text(str(i)) + struct.pack("<IQIQ", 1, 1, 0, 32 * i) for i in range(1 << 18))),
@@ -97,6 +98,10 @@ SAFETENSORS_CASES = {
     "a shape of 10 million": lambda: safetensors(b'{"a":{"dtype":"F32","shape":[' + b"1," * 10_000_000 + b"1]}}"),
     "metadata of 3 million keys": lambda: safetensors(
         b'{"__metadata__":{' + b",".join(b'"%d":0' % i for i in range(3_000_000)) + b"}}"),
+    "a name of 90 MB": lambda: safetensors(b'{"' + b"x" * 90_000_000 + b'":0}'),
+    "names of 5 MB": lambda: safetensors(
+        b"{" + b",".join(b'"%c%s":0' % (97 + i, b"x" * 5_000_000) for i in range(12)) + b"}"),
+    "90 MB of white space": lambda: safetensors(b" " * 90_000_000 + b"{}"),
     "300000 empty tensors, and one past the end": lambda: safetensors(
         b"{" + b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % i for i in range(300_000)) +
         b',"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'),
@@ -118,6 +123,9 @@ TOKENIZER_CASES = {
     "2^20 merges, the last of unknown tokens": lambda: tokenizer('{"a":0,"aa":1}', "[" + '"a a",' * ((1 << 20) - 1) + '"b b"]'),
     "objects of 512 keys": lambda: tokenizer(
         rest='"x":[' + ("{" + ",".join(f'"{i:03}":0' for i in range(512)) + "},") * 2000 + "0],"),
+    "a string of 50 MB": lambda: tokenizer(rest='"x":"' + "x" * 50_000_000 + '",'),
+    "a string of 50 MB without end": lambda: '{"a":"' + "x" * 50_000_000,
+    "tokens of 2 MB": lambda: tokenizer("{" + ",".join('"' + chr(97 + i) * 2_000_000 + f'":{i}' for i in range(24)) + "}"),
     "a vocabulary with ids of 2^60": lambda: tokenizer('{"a":' + str(1 << 60) + "}"),
     "2 million tokens of one id": lambda: tokenizer("{" + ",".join(f'"{i}":7' for i in range(2_000_000)) + "}"),
     "4 million merges of nothing": lambda: tokenizer('{"a":0}', "[" + '" ",' * (1 << 22) + '" "]'),

@@ -2,7 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "models/json.h"
+#include "models/json_file.h"
 
 namespace fairlead {
 namespace {
@@ -41,6 +41,35 @@ TEST(JsonTableTest, LongTokensAreCutInMessages) {
   const std::string text = "\"" + std::string(1000000, 'x');
   EXPECT_LT(ParseJsonTable(text).status().message().size(), 500u);
   EXPECT_LT(ParseJson(text).status().message().size(), 500u);
+}
+
+// What the parser would keep: strings, numbers, white space.
+TEST(JsonTableTest, LongTokensAreRefusedInFiles) {
+  const auto says = [](const std::string& text) {
+    return std::string(ParseJsonFile(text).status().message());
+  };
+  for (const char c : {'x', '\\', ' ', '"'}) {
+    const std::string inside = c == '"' ? "\\\"" : std::string(2, c);
+    std::string text = "[\"";
+    while (text.size() < kMaxFileToken) text += inside;
+    EXPECT_THAT(says(text + inside + inside + "\"]"),
+                HasSubstr("at byte 1 has a token of more than 8388608"))
+        << c;
+  }
+  EXPECT_THAT(says("[" + std::string(kMaxFileToken + 1, '1') + "]"), HasSubstr("a token of more"));
+  EXPECT_THAT(says("[" + std::string(kMaxFileToken + 1, ' ') + "]"), HasSubstr("a token of more"));
+  EXPECT_TRUE(ParseJsonFile("[\"" + std::string(kMaxFileToken - 2, 'x') + "\"]").ok());
+}
+
+TEST(JsonTableTest, TextIsBoundedInFiles) {
+  const std::string word = "\"" + std::string(1 << 20, 'x') + "\"";
+  std::string text = "[0";
+  for (size_t i = 0; i < kMaxFileText >> 20; ++i) text += "," + word;
+  EXPECT_TRUE(ParseJsonFile(text + "]").ok());
+  for (const std::string& more : {std::string(",\"x\"]"), std::string(",{\"x\":0}]")}) {
+    EXPECT_THAT(std::string(ParseJsonFile(text + more).status().message()),
+                HasSubstr("more than 33554432 bytes of keys and strings"));
+  }
 }
 
 }  // namespace
