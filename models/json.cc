@@ -9,6 +9,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/escaping.h"
 #include "kernels/strings.h"
+#include "models/detokenizer.h"
 #include "models/json_file.h"
 
 namespace fairlead {
@@ -16,9 +17,10 @@ namespace {
 
 constexpr size_t kLongestMessage = 200;
 
-// The library quotes the token it stopped at, however long that is.
+// The library quotes the token it stopped at, however long that is and whatever bytes it has.
 std::string Shortened(std::string_view what) {
-  return StrCat(what.substr(0, kLongestMessage), what.size() > kLongestMessage ? "..." : "");
+  return StrCat(ReplaceInvalidUtf8(what.substr(0, kLongestMessage)),
+                what.size() > kLongestMessage ? "..." : "");
 }
 
 struct Limits {

@@ -7,6 +7,7 @@
 #include "kernels/strings.h"
 #include "models/bpe.h"
 #include "models/config_reader.h"
+#include "models/detokenizer.h"
 #include "models/json_file.h"
 #include "models/unigram.h"
 #include "models/wordpiece.h"
@@ -121,7 +122,8 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
   bool parse_error(std::size_t position, const std::string&,
                    const nlohmann::detail::exception& reason) override {
     // The reason quotes the token, however long that is.
-    return Fail(StrCat("byte ", position, ": ", std::string_view(reason.what()).substr(0, 200)));
+    return Fail(StrCat("byte ", position, ": ",
+                       ReplaceInvalidUtf8(std::string_view(reason.what()).substr(0, 200))));
   }
 
  private:

@@ -38,7 +38,7 @@ for target in "${targets[@]}"; do
   work=build/fuzz/work/$target
   mkdir -p "$work/corpus" "$work/findings"
   # What is new goes to the first folder. Template and text inputs need no more than a few KB to reach everything.
-  build/fuzz/fuzz/"${target}"_fuzz "$limit" -max_len=16384 -timeout=10 -rss_limit_mb=2048 -use_value_profile=1 \
+  build/fuzz/fuzz/"${target}"_fuzz "$limit" -max_len=16384 -timeout=10 -rss_limit_mb=2048 \
     -print_final_stats=1 -artifact_prefix="$work/findings/" "$work/corpus" tests/fuzz/corpus/"$target" \
     > "$work/log" 2>&1 || found=1
   stat() { sed -n "s/^stat::$1: *//p" "$work/log" | tail -1; }

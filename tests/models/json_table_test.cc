@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "models/detokenizer.h"
 #include "models/json_file.h"
 
 namespace fairlead {
@@ -41,6 +42,16 @@ TEST(JsonTableTest, LongTokensAreCutInMessages) {
   const std::string text = "\"" + std::string(1000000, 'x');
   EXPECT_LT(ParseJsonTable(text).status().message().size(), 500u);
   EXPECT_LT(ParseJson(text).status().message().size(), 500u);
+}
+
+TEST(JsonTableTest, MessagesAreUtf8) {
+  const std::string cut = "\"" + std::string(171, 'x') + "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9";
+  for (const std::string& text :
+       {std::string("\"\xff"), std::string("{\"\xc3\":0}"), cut, "x" + cut}) {
+    const absl::Status status = ParseJson(text).status();
+    EXPECT_TRUE(IsValidUtf8(std::string_view(status.message().data(), status.message().size())))
+        << status;
+  }
 }
 
 // What the parser would keep: strings, numbers, white space.
