@@ -39,7 +39,7 @@ struct Target {
 
 void PrintTo(const Target& target, std::ostream* out) { *out << target.name; }
 
-int Run(const Target& target, const std::string& input) {
+int RunEntry(const Target& target, const std::string& input) {
   return target.entry(reinterpret_cast<const uint8_t*>(input.data()), input.size());
 }
 
@@ -90,13 +90,13 @@ TEST_P(FuzzReplay, KeepsItsPromises) {
   const std::vector<std::string> inputs = Corpus(GetParam().name);
   ASSERT_FALSE(inputs.empty());
   std::mt19937 random(1);
-  EXPECT_EQ(Run(GetParam(), ""), 0);
+  EXPECT_EQ(RunEntry(GetParam(), ""), 0);
   for (const std::string& input : inputs) {
-    EXPECT_EQ(Run(GetParam(), input), 0);
+    EXPECT_EQ(RunEntry(GetParam(), input), 0);
     for (int round = 0; round < kRounds; ++round) {
       std::string mutated = Mutated(input, random);
       if (round % 2 == 1) mutated = Mutated(std::move(mutated), random);
-      EXPECT_EQ(Run(GetParam(), mutated), 0);
+      EXPECT_EQ(RunEntry(GetParam(), mutated), 0);
     }
   }
 }
