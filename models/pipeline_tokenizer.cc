@@ -90,6 +90,11 @@ absl::Status PipelineTokenizer::Init(TokenizerParts parts) {
   model_ = *std::move(model);
   pre_tokenizer_ = std::move(parts.pre_tokenizer);
   post_processor_ = std::move(parts.post_processor);
+  for (const Token token : post_processor_.Apply({}, /*add_special_tokens=*/true)) {
+    if (token >= 0 && token < vocabulary_->end()) continue;
+    return absl::InvalidArgumentError(StrCat("the post-processor adds token ", token,
+                                             "; the vocabulary ends at ", vocabulary_->end() - 1));
+  }
   if (parts.bos) bos_ = Resolve(*parts.bos);
   for (const TokenName& name : parts.stop) {
     if (const std::optional<Token> id = Resolve(name)) stop_.push_back(*id);

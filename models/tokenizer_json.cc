@@ -17,7 +17,7 @@ namespace {
 
 constexpr int kMaxDepth = 64;
 // Objects other than the vocabulary are searched linearly for each key they get.
-constexpr size_t kMaxKeys = 512;
+constexpr size_t kMaxKeys = 128;
 // The largest files that are met have 35 MB, the largest vocabularies 515,000 merges.
 constexpr size_t kMaxFileBytes = size_t{64} << 20;
 constexpr size_t kMaxMerges = size_t{1} << 20;
@@ -61,7 +61,7 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
 
   bool key(string_t& value) override {
     if (mode_ == Mode::kTree && open_.back()->size() >= kMaxKeys)
-      return Fail("an object of more than 512 keys");
+      return Fail("an object of more than 128 keys");
     if (mode_ == Mode::kTree && open_.size() == 1) section_ = value;
     key_ = std::move(value);
     return true;

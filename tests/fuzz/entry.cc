@@ -25,7 +25,11 @@ constexpr size_t kMostRowBytes = size_t{1} << 20;
 struct Scratch {
   std::string path;
   Scratch() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "fairlead_fuzz_XXXXXX");
+    // In memory where that can be: thousands of files are written a second.
+    const std::filesystem::path memory = "/dev/shm";
+    std::string pattern =
+        (std::filesystem::exists(memory) ? memory : std::filesystem::temp_directory_path()) /
+        "fairlead_fuzz_XXXXXX";
     FAIRLEAD_CHECK(mkdtemp(pattern.data()) != nullptr);
     path = pattern;
   }

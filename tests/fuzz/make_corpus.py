@@ -151,6 +151,7 @@ def cut_down(file):
         for token in file.get("added_tokens", []):
             if token["content"] in model["vocab"]:
                 token["id"] = model["vocab"][token["content"]]
+        renumber(file.get("post_processor"), model["vocab"])
     elif isinstance(vocabulary, list):
         model["vocab"] = vocabulary[:120]
     if "merges" in model:
@@ -159,6 +160,13 @@ def cut_down(file):
         known = model["vocab"]
         model["merges"] = [merge for merge in model["merges"]
                            if all(part in known for part in (*parts(merge), "".join(parts(merge))))]
+
+
+def renumber(processor, vocabulary):
+    """The ids of a template's special tokens."""
+    for step in (processor or {}).get("processors", [processor or {}]):
+        for text, token in step.get("special_tokens", {}).items():
+            token["ids"] = [vocabulary[text]]
 
 
 def jinja_seeds():

@@ -236,6 +236,23 @@ TEST(PublishedBugs, VocabulariesThatChooseTheSizeOfATable) {
   EXPECT_THAT(load("{\"a\":0}", merges + "]"), HasSubstr("more than 1048576 merges"));
 }
 
+// A template's ids are put among the tokens as they are, and index the model's embeddings.
+TEST(PublishedBugs, IdsOutsideTheVocabulary) {
+  for (const char* id : {"1", "1048575", "-1"}) {
+    const TemporaryFolder folder;
+    const std::string path = folder.Write(
+        "tokenizer.json",
+        std::string(
+            R"({"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},)"
+            R"("decoder":{"type":"ByteLevel"},"post_processor":{"type":"TemplateProcessing",)"
+            R"("single":[{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],)"
+            R"("pair":[],"special_tokens":{"<s>":{"id":"<s>","tokens":["<s>"],"ids":[)") +
+            id + R"(]}}},"model":{"type":"BPE","vocab":{"a":0},"merges":[]}})");
+    EXPECT_EQ(LoadTokenizerFromPath(path).status().code(), absl::StatusCode::kInvalidArgument)
+        << id;
+  }
+}
+
 // Messages that repeat the file: its text, however long, or bytes that are no text.
 TEST(PublishedBugs, ErrorsThatRepeatTheFile) {
   const std::string endless = "{\"a\":\"" + std::string(1 << 20, 'x');
