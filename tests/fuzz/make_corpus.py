@@ -148,10 +148,11 @@ def cut_down(file):
         short = [text for text in vocabulary if len(text) == 1 or text in added][:300]
         pairs = [text for text in vocabulary if len(text) == longest and text not in added][:40]
         model["vocab"] = {text: i for i, text in enumerate(short + pairs)}
+        # Those that the vocabulary lacks come behind it, in their order.
+        ids = dict(model["vocab"])
         for token in file.get("added_tokens", []):
-            if token["content"] in model["vocab"]:
-                token["id"] = model["vocab"][token["content"]]
-        renumber(file.get("post_processor"), model["vocab"])
+            token["id"] = ids.setdefault(token["content"], len(ids))
+        renumber(file.get("post_processor"), ids)
     elif isinstance(vocabulary, list):
         model["vocab"] = vocabulary[:120]
     if "merges" in model:
@@ -162,11 +163,11 @@ def cut_down(file):
                            if all(part in known for part in (*parts(merge), "".join(parts(merge))))]
 
 
-def renumber(processor, vocabulary):
+def renumber(processor, ids):
     """The ids of a template's special tokens."""
     for step in (processor or {}).get("processors", [processor or {}]):
         for text, token in step.get("special_tokens", {}).items():
-            token["ids"] = [vocabulary[text]]
+            token["ids"] = [ids[text]]
 
 
 def jinja_seeds():
