@@ -65,7 +65,7 @@ class PipelineTokenizer final : public Tokenizer {
   size_t max_bytes_per_token_ = 0;  // 0: text can vanish
   PreTokenizer pre_tokenizer_;
   PostProcessor post_processor_;
-  Decoder decoder_ = Decoder::ByteLevel();
+  TokenDecoder decoder_ = TokenDecoder::ByteLevel();
   std::optional<Token> bos_;
   std::vector<Token> stop_;
 };
@@ -236,7 +236,8 @@ void PipelineTokenizer::EncodeWords(std::string_view text, bool at_start, size_t
 
 class PipelineStream final : public TextStream {
  public:
-  PipelineStream(const Vocabulary& vocabulary, const Decoder& decoder, bool skip_special_tokens)
+  PipelineStream(const Vocabulary& vocabulary, const TokenDecoder& decoder,
+                 bool skip_special_tokens)
       : vocabulary_(vocabulary), decoded_(decoder), skip_special_tokens_(skip_special_tokens) {}
 
   std::string Push(Token token) override {
@@ -257,7 +258,7 @@ class PipelineStream final : public TextStream {
 
  private:
   const Vocabulary& vocabulary_;
-  Decoder::Stream decoded_;
+  TokenDecoder::Stream decoded_;
   const bool skip_special_tokens_;
 };
 

@@ -12,10 +12,10 @@
 
 #include "absl/status/statusor.h"
 #include "models/added_tokens.h"
-#include "models/decoders.h"
 #include "models/normalizer.h"
 #include "models/post_processor.h"
 #include "models/pretokenizer.h"
+#include "models/token_decoder.h"
 #include "models/token_model.h"
 #include "models/tokenizer.h"
 #include "models/vocabulary.h"
@@ -43,7 +43,7 @@ struct TokenizerParts {
   std::unique_ptr<Normalizer> normalizer;  // or null
   PreTokenizer pre_tokenizer;
   PostProcessor post_processor;
-  Decoder decoder = Decoder::ByteLevel();
+  TokenDecoder decoder = TokenDecoder::ByteLevel();
   std::optional<TokenName> bos;
   std::vector<TokenName> stop;  // a text that no token has is left out
 };

@@ -137,8 +137,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadWordPiece(const Json& metadata) {
   absl::StatusOr<PreTokenizer> pre = PreTokenizer::FromJson({{"type", "BertPreTokenizer"}});
   if (!pre.ok()) return pre.status();
   parts.pre_tokenizer = *std::move(pre);
-  absl::StatusOr<Decoder> decoder =
-      Decoder::FromJson({{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}});
+  absl::StatusOr<TokenDecoder> decoder =
+      TokenDecoder::FromJson({{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}});
   if (!decoder.ok()) return decoder.status();
   parts.decoder = *std::move(decoder);
   AddRoles(*vocabulary, &parts);

@@ -352,7 +352,7 @@ absl::StatusOr<TokenizerParts> DescribeTokenizerFile(const TokenizerFile& file) 
   absl::StatusOr<PostProcessor> post_processor = PostProcessor::FromJson(section("post_processor"));
   if (!post_processor.ok()) return post_processor.status();
   parts.post_processor = *std::move(post_processor);
-  absl::StatusOr<Decoder> decoder = Decoder::FromJson(section("decoder"));
+  absl::StatusOr<TokenDecoder> decoder = TokenDecoder::FromJson(section("decoder"));
   if (!decoder.ok()) return decoder.status();
   parts.decoder = *std::move(decoder);
   const Json& added = section("added_tokens");

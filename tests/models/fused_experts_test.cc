@@ -188,7 +188,7 @@ TEST_F(FusedFolder, OneTensorInTwoForms) {
 
 // Seconds of the processor's, not of a clock: other work does not count.
 TEST_F(FusedFolder, ManyLayersTakeNoSquareOfTime) {
-  constexpr size_t kLayers = 60'000;
+  constexpr size_t kLayers = 40'000;
   Json header = Json::object();
   // Its operator[] looks a key up by going through all.
   auto& members = header.get_ref<Json::object_t&>();

@@ -217,7 +217,7 @@ void ReflectEverything(const GrpcFixture& fixture) {
   }
   const auto* service = pool.FindServiceByName("fairlead.v1.Inference");
   ASSERT_NE(service, nullptr);
-  EXPECT_EQ(service->method_count(), 6);
+  EXPECT_EQ(service->method_count(), 7);
 
   request.set_file_by_filename("google/rpc/error_details.proto");
   ASSERT_TRUE(stream->Write(request));

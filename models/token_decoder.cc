@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "models/decoders.h"
+#include "models/token_decoder.h"
 
 #include <algorithm>
 #include <limits>
@@ -7,7 +7,7 @@
 
 #include "kernels/strings.h"
 #include "models/config_reader.h"
-#include "models/decoder_steps.h"
+#include "models/token_decoder_steps.h"
 #include "models/unicode.h"
 
 namespace fairlead {
@@ -26,7 +26,7 @@ absl::StatusOr<char32_t> OneCharacter(const std::string& text, std::string_view 
   return c;
 }
 
-absl::Status AddMetaspace(ConfigReader& reader, DecoderSteps* out) {
+absl::Status AddMetaspace(ConfigReader& reader, TokenDecoderSteps* out) {
   const std::string replacement = reader.String("replacement", "\u2581");
   const std::string scheme =
       reader.String("prepend_scheme", reader.Bool("add_prefix_space", true) ? "always" : "never");
@@ -39,7 +39,7 @@ absl::Status AddMetaspace(ConfigReader& reader, DecoderSteps* out) {
   return absl::OkStatus();
 }
 
-absl::Status AddStrip(ConfigReader& reader, bool fused, DecoderSteps* out) {
+absl::Status AddStrip(ConfigReader& reader, bool fused, TokenDecoderSteps* out) {
   const std::string content = reader.String("content", " ");
   const int start = reader.Int("start", 0, std::numeric_limits<int>::max());
   const int stop = reader.Int("stop", 0, std::numeric_limits<int>::max());
@@ -51,7 +51,7 @@ absl::Status AddStrip(ConfigReader& reader, bool fused, DecoderSteps* out) {
   return absl::OkStatus();
 }
 
-absl::Status AddReplace(ConfigReader& reader, DecoderSteps* out) {
+absl::Status AddReplace(ConfigReader& reader, TokenDecoderSteps* out) {
   const std::string content = reader.String("content", "");
   const Json* pattern = reader.Find("pattern");
   if (!reader.ok()) return reader.status();
@@ -73,9 +73,9 @@ absl::Status AddReplace(ConfigReader& reader, DecoderSteps* out) {
   return absl::OkStatus();
 }
 
-absl::Status AddFromJson(const Json& json, DecoderSteps* out);
+absl::Status AddFromJson(const Json& json, TokenDecoderSteps* out);
 
-absl::Status AddSequence(ConfigReader& reader, DecoderSteps* out) {
+absl::Status AddSequence(ConfigReader& reader, TokenDecoderSteps* out) {
   const Json* list = reader.Find("decoders");
   if (list == nullptr || !list->is_array()) return Bad("Sequence needs a list \"decoders\"");
   for (const Json& item : *list) {
@@ -84,7 +84,7 @@ absl::Status AddSequence(ConfigReader& reader, DecoderSteps* out) {
   return absl::OkStatus();
 }
 
-absl::Status AddFromJson(const Json& json, DecoderSteps* out) {
+absl::Status AddFromJson(const Json& json, TokenDecoderSteps* out) {
   if (!json.is_object()) return Bad("must be an object");
   if (out->size() >= kMaxSteps) return Bad("more than 64 steps");
   ConfigReader reader(json, "decoder.");
@@ -122,7 +122,7 @@ absl::Status AddFromJson(const Json& json, DecoderSteps* out) {
 
 }  // namespace
 
-class Decoder::Stream::End final : public Decoder::Sink {
+class TokenDecoder::Stream::End final : public TokenDecoder::Sink {
  public:
   std::string* out = nullptr;
   void Text(std::string_view text) override { out->append(text); }
@@ -130,39 +130,39 @@ class Decoder::Stream::End final : public Decoder::Sink {
   void Finish() override {}
 };
 
-Decoder::Stream::Stream(const Decoder& decoder) : end_(std::make_unique<End>()) {
+TokenDecoder::Stream::Stream(const TokenDecoder& decoder) : end_(std::make_unique<End>()) {
   first_ = end_.get();
   for (auto step = decoder.step_.rbegin(); step != decoder.step_.rend(); ++step) {
     state_.push_back((*step)->NewState(first_));
     first_ = state_.back().get();
   }
 }
-Decoder::Stream::~Stream() = default;
+TokenDecoder::Stream::~Stream() = default;
 
-void Decoder::Stream::Push(std::string_view spelling, std::string* out) {
+void TokenDecoder::Stream::Push(std::string_view spelling, std::string* out) {
   end_->out = out;
   first_->Text(spelling);
   first_->EndToken();
 }
 
-void Decoder::Stream::Finish(std::string* out) {
+void TokenDecoder::Stream::Finish(std::string* out) {
   end_->out = out;
   first_->Finish();
 }
 
-std::string Decoder::Stream::Held() const {
+std::string TokenDecoder::Stream::Held() const {
   std::string held;
   for (const auto& state : state_) state->AppendHeld(&held);  // the last step's came first
   return held;
 }
 
-Decoder::Decoder() = default;
-Decoder::Decoder(Decoder&&) noexcept = default;
-Decoder& Decoder::operator=(Decoder&&) noexcept = default;
-Decoder::~Decoder() = default;
+TokenDecoder::TokenDecoder() = default;
+TokenDecoder::TokenDecoder(TokenDecoder&&) noexcept = default;
+TokenDecoder& TokenDecoder::operator=(TokenDecoder&&) noexcept = default;
+TokenDecoder::~TokenDecoder() = default;
 
-absl::StatusOr<Decoder> Decoder::FromJson(const Json& json) {
-  Decoder decoder;
+absl::StatusOr<TokenDecoder> TokenDecoder::FromJson(const Json& json) {
+  TokenDecoder decoder;
   if (json.is_null()) {
     decoder.step_.push_back(MakeSpacesDecoder());
     return decoder;
@@ -171,18 +171,18 @@ absl::StatusOr<Decoder> Decoder::FromJson(const Json& json) {
   return decoder;
 }
 
-Decoder Decoder::ByteLevel() {
-  Decoder decoder;
+TokenDecoder TokenDecoder::ByteLevel() {
+  TokenDecoder decoder;
   decoder.step_.push_back(MakeByteLevelDecoder());
   return decoder;
 }
 
-std::string Decoder::Running(std::string_view spelling) const {
+std::string TokenDecoder::Running(std::string_view spelling) const {
   std::string token(spelling);
   for (const auto& step : step_) token = step->Running(std::move(token));
   return token;
 }
 
-bool Decoder::is_byte_level() const { return step_.size() == 1 && step_[0]->is_byte_level(); }
+bool TokenDecoder::is_byte_level() const { return step_.size() == 1 && step_[0]->is_byte_level(); }
 
 }  // namespace fairlead

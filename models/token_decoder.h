@@ -13,7 +13,7 @@
 
 namespace fairlead {
 
-class Decoder {
+class TokenDecoder {
  public:
   // Takes what a step makes. Text comes in whole characters.
   class Sink {
@@ -30,7 +30,7 @@ class Decoder {
   // One text. One thread; borrows the decoder.
   class Stream {
    public:
-    explicit Stream(const Decoder& decoder);
+    explicit Stream(const TokenDecoder& decoder);
     Stream(const Stream&) = delete;
     Stream& operator=(const Stream&) = delete;
     ~Stream();
@@ -48,13 +48,13 @@ class Decoder {
 
   // Null: tokens with a space between them. kUnimplemented names an unknown type and lists the
   // known ones; kInvalidArgument for malformed values.
-  static absl::StatusOr<Decoder> FromJson(const Json& json);
+  static absl::StatusOr<TokenDecoder> FromJson(const Json& json);
   // The byte-level alphabet alone: GGUF files.
-  static Decoder ByteLevel();
+  static TokenDecoder ByteLevel();
 
-  Decoder(Decoder&&) noexcept;
-  Decoder& operator=(Decoder&&) noexcept;
-  ~Decoder();
+  TokenDecoder(TokenDecoder&&) noexcept;
+  TokenDecoder& operator=(TokenDecoder&&) noexcept;
+  ~TokenDecoder();
 
   // The bytes that the token stands for in running text, behind another token. May be a part of a
   // character.
@@ -62,7 +62,7 @@ class Decoder {
   bool is_byte_level() const;
 
  private:
-  Decoder();
+  TokenDecoder();
   std::vector<std::unique_ptr<Step>> step_;
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "models/decoder_steps.h"
+#include "models/token_decoder_steps.h"
 
 #include <algorithm>
 #include <array>
@@ -12,8 +12,8 @@
 namespace fairlead {
 namespace {
 
-using Sink = Decoder::Sink;
-using Step = Decoder::Step;
+using Sink = TokenDecoder::Sink;
+using Step = TokenDecoder::Step;
 
 constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
 
