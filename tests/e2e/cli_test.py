@@ -290,7 +290,7 @@ class CliTest(unittest.TestCase):
             "RoPE base 1000000 in 2 of 4 layers, scaled: linear, factor 8",
             "RoPE base 10000 in 2 of 4 layers",
             "the MLP's activation is gelu (tanh)",
-            f"tokenizer: {folder}: holds no tokenizer.json",
+            f"tokenizer: {folder}: holds no tokenizer.json and no tokenizer.model",
             "there is no chat template"])
 
     def test_inspect_experts(self):
