@@ -2,6 +2,7 @@
 #include "runtime/embedding_engine.h"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "kernels/check.h"
@@ -26,6 +27,7 @@ absl::StatusOr<uint64_t> EmbeddingEngine::Submit(std::vector<std::vector<Token>>
   request->bytes = held_bytes + values * sizeof(float) + texts.size() * sizeof(texts[0]);
   for (const std::vector<Token>& text : texts) request->bytes += text.size() * sizeof(Token);
   request->left = texts.size();
+  request->values.resize(values);
   request->texts = std::move(texts);
   request->done = std::move(done);
   {
@@ -132,7 +134,6 @@ void EmbeddingEngine::Deliver(const Batch& batch,
       const auto& [request, text] = batch.places[i];
       if (request->over) continue;
       if (vectors.ok()) {
-        request->values.resize(request->texts.size() * size);  // zeroed the first time
         std::copy_n(vectors->begin() + static_cast<int64_t>(i * size), size,
                     request->values.begin() + static_cast<int64_t>(text * size));
       }
@@ -158,7 +159,15 @@ void EmbeddingEngine::Loop() {
       if (queue_.empty()) return;
       batch = TakeBatch();
     }
-    Deliver(batch, embed_(batch.texts));
+    absl::StatusOr<std::vector<float>> vectors = absl::InternalError("not computed");
+    try {
+      vectors = embed_(batch.texts);
+    } catch (const std::exception& error) {  // out of memory
+      vectors = absl::InternalError(error.what());
+    }
+    // What a request may not have was refused before it came here.
+    if (!vectors.ok()) vectors = absl::InternalError(vectors.status().message());
+    Deliver(batch, vectors);
   }
 }
 

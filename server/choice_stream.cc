@@ -76,17 +76,23 @@ void ChoiceStream::FillLogprob(const Record& record, const TopLogprob* top, int 
 pb::PromptLogprobs ChoiceStream::TakePromptLogprobs() const {
   pb::PromptLogprobs out;
   const std::string& text = options_.echo_text;
+  std::optional<Detokenizer> stream;
+  if (tokenizer_ != nullptr) stream.emplace(*tokenizer_, /*skip_special_tokens=*/true);
   size_t at = 0;
   int characters = 0;
   const auto place = [&](Token token, pb::TokenLogprob& entry) {
-    // A token that continues a character stands where that begins.
-    const bool inside = at < text.size() && IsContinuation(text[at]);
-    entry.set_text_offset(inside ? characters - 1 : characters);
-    // Tokens that are not in the text, as a bos that the tokenizer added, take no place in it.
-    const std::string_view bytes = tokenizer_ != nullptr ? tokenizer_->Bytes(token) : "";
-    if (text.compare(at, bytes.size(), bytes) != 0) return;
-    at += bytes.size();
-    characters += CodePoints(bytes);
+    entry.set_text_offset(stream ? OffsetBehind(characters, stream->Held(), token) : 0);
+    if (!stream) return;
+    std::string certain = stream->Push(token);
+    // A special token takes a place where the text spells it; one that the tokenizer added, as a
+    // bos, does not.
+    const std::string_view bytes = tokenizer_->Bytes(token);
+    if (tokenizer_->IsSpecial(token) && at <= text.size() &&
+        text.compare(at, bytes.size(), bytes) == 0) {
+      certain = bytes;
+    }
+    at += certain.size();
+    characters += CodePoints(certain);
   };
   FillLogprob({options_.prompt.front(), 0, 0, {}}, nullptr, 0, *out.add_tokens());
   place(options_.prompt.front(), *out.mutable_tokens(0));
@@ -99,12 +105,12 @@ pb::PromptLogprobs ChoiceStream::TakePromptLogprobs() const {
   return out;
 }
 
-// Where the token's text will begin; where the character begins that it continues. Of what is held
-// back, cut characters are counted as the U+FFFD that they become if nothing continues them.
-int ChoiceStream::OffsetOf(Token token) const {
-  const std::string held = detokenizer_ ? detokenizer_->Held() : "";
-  if (held.empty()) return num_characters_;
-  const int end = num_characters_ + CodePoints(ReplaceInvalidUtf8(held));
+// Where the token's text will begin behind so many characters and what is held back; where the
+// character begins that it continues. Of what is held back, cut characters are counted as the
+// U+FFFD that they become if nothing continues them.
+int ChoiceStream::OffsetBehind(int characters, const std::string& held, Token token) const {
+  if (held.empty()) return characters;
+  const int end = characters + CodePoints(ReplaceInvalidUtf8(held));
   if (CompleteUtf8Prefix(held) == held.size()) return end;
   const std::string_view bytes = tokenizer_->Bytes(token);
   const bool hidden = options_.skip_special_tokens && tokenizer_->IsSpecial(token);
@@ -116,12 +122,14 @@ void ChoiceStream::TakeToken(int index, Progress& progress) {
   num_taken_ = index + 1;
   completion_tokens_ = num_taken_;
   new_token_times_.push_back(record.time);
-  offsets_.push_back(OffsetOf(record.token));
+  const bool places = options_.logprobs >= 0 && detokenizer_;
+  offsets_.push_back(places ? OffsetBehind(num_characters_, detokenizer_->Held(), record.token)
+                            : num_characters_);
   if (!detokenizer_) return;
   // A stop token ends the output; its own text is not part of it unless asked for.
   if (IsStopToken(record.token) && !options_.include_stop_text) return;
   const std::string certain = detokenizer_->Push(record.token);
-  num_characters_ += CodePoints(certain);
+  if (places) num_characters_ += CodePoints(certain);
   StopMatcher::Result result = matcher_.Push(certain);
   text_ += result.text;
   if (result.match == nullptr) return;

@@ -80,7 +80,7 @@ class ChoiceStream : public TokenSink {
   void FillLogprob(const Record& record, const TopLogprob* top, int num_top,
                    pb::TokenLogprob& out) const;
   pb::PromptLogprobs TakePromptLogprobs() const;
-  int OffsetOf(Token token) const;
+  int OffsetBehind(int characters, const std::string& held, Token token) const;
   void TakeToken(int index, Progress& progress);
   void TakeEnd(Progress& progress);
   bool IsStopToken(Token token) const;

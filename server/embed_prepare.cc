@@ -50,8 +50,13 @@ absl::StatusOr<TextOptions> ReadOptions(const ServedModel& model, const EmbedTra
   if (!request.has_truncate_prompt_tokens()) return options;
   const int kept = request.truncate_prompt_tokens();
   options.truncate = true;
-  if (kept == -1) return options;
   const int least = options.add_special_tokens ? static_cast<int>(traits.frame.size()) + 1 : 1;
+  if (traits.max_tokens < least) {
+    return FieldError("truncate_prompt_tokens",
+                      absl::StrCat("no text fits: the model takes ", traits.max_tokens,
+                                   " tokens, and special tokens leave room from ", least, " on"));
+  }
+  if (kept == -1) return options;
   if (kept < least || kept > traits.max_tokens) {
     return FieldError("truncate_prompt_tokens",
                       absl::StrCat("truncate_prompt_tokens is ", kept, "; allowed: ", least, " to ",
@@ -122,9 +127,11 @@ absl::StatusOr<std::vector<Token>> TokensOf(const ServedModel& model, const Embe
   return EncodeWhole(*model.tokenizer, input.text(), name, options, cancelled);
 }
 
-absl::Status CheckTokens(const ServedModel& model, const std::vector<Token>& tokens,
-                         const std::string& name) {
+absl::Status CheckTokens(const ServedModel& model, const EmbedTraits& traits,
+                         const std::vector<Token>& tokens, const std::string& name) {
   if (tokens.empty()) return InputError(name, "has no tokens");
+  if (tokens.size() > static_cast<size_t>(traits.max_tokens))
+    return TooLong(name, absl::StrCat(tokens.size()), static_cast<size_t>(traits.max_tokens));
   for (const Token token : tokens) {
     if (token >= 0 && token < model.vocab_size) continue;
     return InputError(name,
@@ -134,8 +141,9 @@ absl::Status CheckTokens(const ServedModel& model, const std::vector<Token>& tok
   return absl::OkStatus();
 }
 
-// What `whole` has before and after `bare`; none if that is not a part of it.
+// What `whole` has before and after `bare`; none if that is empty or not a part of it.
 std::optional<TextFrame> FrameAround(absl::Span<const Token> bare, absl::Span<const Token> whole) {
+  if (bare.empty()) return std::nullopt;
   for (size_t before = 0; before + bare.size() <= whole.size(); ++before) {
     if (whole.subspan(before, bare.size()) != bare) continue;
     const auto first = whole.subspan(0, before), last = whole.subspan(before + bare.size());
@@ -181,7 +189,8 @@ absl::StatusOr<PreparedEmbed> PrepareEmbed(const ServedModel& model, const Embed
     auto tokens = TokensOf(model, traits, request.inputs(i), name, *options, cancelled);
     if (cancelled) return RequestCancelled();  // whatever else may be said of what is not there
     if (!tokens.ok()) return tokens.status();
-    if (absl::Status status = CheckTokens(model, *tokens, name); !status.ok()) return status;
+    if (absl::Status status = CheckTokens(model, traits, *tokens, name); !status.ok())
+      return status;
     prepared.prompt_tokens += static_cast<int64_t>(tokens->size());
     prepared.texts.push_back(*std::move(tokens));
   }

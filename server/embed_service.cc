@@ -117,7 +117,11 @@ void EmbedService::Complete(const Active& active,
     metrics_.ObserveEndToEnd(absl::ToDoubleSeconds(absl::Now() - active.arrival));
     metrics_.ObservePromptTokens(static_cast<int>(active.prepared.prompt_tokens));
   }
-  active.done(std::move(answer));
+  try {
+    active.done(std::move(answer));
+  } catch (const std::exception& error) {  // out of memory: what it would have sent was not sent
+    active.done(absl::InternalError(error.what()));
+  }
 }
 
 }  // namespace fairlead

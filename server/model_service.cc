@@ -28,7 +28,10 @@ ModelService::ModelService(ServedModel model, int max_model_len, int service_thr
       max_model_len_(max_model_len),
       threads_(std::make_unique<Threads>(service_threads)) {}
 
-void ModelService::StopThreads() { threads_ = nullptr; }
+void ModelService::StopThreads() {
+  threads_->small.Stop();
+  threads_->large.Stop();
+}
 
 absl::Status ModelService::Run(size_t bytes, std::function<void()> work) {
   WorkQueue& queue = bytes > kLargeRequest ? threads_->large : threads_->small;

@@ -368,7 +368,8 @@ absl::StatusOr<ChatPrompt> RenderChat(const ServedModel& model, const pb::ChatIn
   }
   auto variables = TemplateVariables(model, chat);
   if (!variables.ok()) return variables.status();
-  const auto chosen = model.chat_format->Choose(chat.chat_template(), variables->contains("tools"));
+  const bool has_tools = variables->contains("tools") && !(*variables)["tools"].is_null();
+  const auto chosen = model.chat_format->Choose(chat.chat_template(), has_tools);
   if (!chosen.ok()) return FieldError("chat_template", std::string(chosen.status().message()));
   auto rendered = (*chosen)->Render(*variables);
   if (!rendered.ok()) {

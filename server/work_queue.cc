@@ -14,19 +14,23 @@ WorkQueue::WorkQueue(const char* name, int threads, size_t max_queued, int nicen
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
 }
 
-WorkQueue::~WorkQueue() {
+WorkQueue::~WorkQueue() { Stop(); }
+
+void WorkQueue::Stop() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;
   }
   ready_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
 }
 
 bool WorkQueue::TryPost(std::function<void()> work) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (queue_.size() >= max_queued_) return false;
+    if (stop_ || queue_.size() >= max_queued_) return false;
     queue_.push_back(std::move(work));
   }
   ready_.notify_one();

@@ -17,9 +17,11 @@ class WorkQueue {
  public:
   // name: of the threads. niceness: added to theirs (nice(2)), so that they stand back.
   WorkQueue(const char* name, int threads, size_t max_queued, int niceness = 0);
-  ~WorkQueue();  // runs what is queued, then joins
+  ~WorkQueue();  // stops
+  // Runs what is queued, then joins. TryPost takes nothing any more. Not from the queue's threads.
+  void Stop();
 
-  // False when the queue is full: `work` has not been taken.
+  // False when the queue is full or stopped: `work` has not been taken.
   bool TryPost(std::function<void()> work);
 
  private:

@@ -10,10 +10,13 @@ set(gen ${CMAKE_CURRENT_BINARY_DIR}/gen)
 file(MAKE_DIRECTORY ${gen})
 add_custom_command(OUTPUT ${gen}/fairlead/v1/inference.pb.cc ${gen}/fairlead/v1/inference.pb.h
   COMMAND protobuf::protoc -I ${CMAKE_SOURCE_DIR}/proto --cpp_out=${gen} ${proto} DEPENDS ${proto} VERBATIM)
-set_source_files_properties(${gen}/fairlead/v1/inference.pb.cc PROPERTIES COMPILE_OPTIONS -w)
+set(sentencepiece ${CMAKE_SOURCE_DIR}/proto/sentencepiece/model.proto)
+add_custom_command(OUTPUT ${gen}/sentencepiece/model.pb.cc ${gen}/sentencepiece/model.pb.h
+  COMMAND protobuf::protoc -I ${CMAKE_SOURCE_DIR}/proto --cpp_out=${gen} ${sentencepiece} DEPENDS ${sentencepiece} VERBATIM)
+set_source_files_properties(${gen}/fairlead/v1/inference.pb.cc ${gen}/sentencepiece/model.pb.cc PROPERTIES COMPILE_OPTIONS -w)
 
 add_library(fairlead_fuzzed STATIC ${models} entry.cc ../server/fake_model.cc ${gen}/fairlead/v1/inference.pb.cc
-  ${CMAKE_SOURCE_DIR}/kernels/check.cc ${CMAKE_SOURCE_DIR}/kernels/dtype.cc ${CMAKE_SOURCE_DIR}/server/errors.cc
+  ${gen}/sentencepiece/model.pb.cc ${CMAKE_SOURCE_DIR}/kernels/check.cc ${CMAKE_SOURCE_DIR}/kernels/dtype.cc ${CMAKE_SOURCE_DIR}/server/errors.cc
   ${CMAKE_SOURCE_DIR}/server/json_fields.cc ${CMAKE_SOURCE_DIR}/server/openai_request.cc ${CMAKE_SOURCE_DIR}/server/prepare.cc)
 target_include_directories(fairlead_fuzzed SYSTEM PUBLIC ${gen} ${XXHASH_INCLUDE_DIR})
 target_link_libraries(fairlead_fuzzed PUBLIC nlohmann_json::nlohmann_json protobuf::libprotobuf PkgConfig::PCRE2 PkgConfig::UTF8PROC

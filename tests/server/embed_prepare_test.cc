@@ -52,6 +52,22 @@ TEST_F(EmbedPrepareTest, TheFrameIsWhatStandsAroundAnyText) {
   EXPECT_THAT(frame->after, ElementsAre(kEos));
 }
 
+TEST_F(EmbedPrepareTest, WhatSpecialTokensFillHasNoRoomForText) {
+  EmbedTraits traits = FakeEmbedder::Traits();
+  pb::EmbedRequest request = Text(std::string(100'000, 'a'));
+  request.set_truncate_prompt_tokens(-1);
+  for (const int max_tokens : {1, 2}) {
+    traits.max_tokens = max_tokens;
+    const auto prepared = PrepareEmbed(model_, traits, request, cancelled_);
+    EXPECT_TRUE(absl::IsInvalidArgument(prepared.status())) << prepared.status();
+    EXPECT_THAT(std::string(prepared.status().message()), HasSubstr("no text fits"));
+  }
+  traits.max_tokens = 3;
+  const auto prepared = PrepareEmbed(model_, traits, request, cancelled_);
+  ASSERT_TRUE(prepared.ok()) << prepared.status();
+  EXPECT_EQ(prepared->texts.front().size(), 3u);
+}
+
 TEST_F(EmbedPrepareTest, AFrameThatDependsOnTheTextIsRefused) {
   class Odd final : public FakeTokenizer {
    public:
