@@ -73,6 +73,15 @@ int32_t AddedTokenMatcher::Child(int32_t node, unsigned char byte) const {
   return found == edge_.end() ? kNoNode : found->second;
 }
 
+bool AddedTokenMatcher::Has(std::string_view text) const {
+  int32_t node = 0;
+  for (const char c : text) {
+    node = Child(node, static_cast<unsigned char>(c));
+    if (node == kNoNode) return false;
+  }
+  return token_at_[node] >= 0;
+}
+
 absl::Status AddedTokenMatcher::Add(const AddedToken& token, std::string_view text) {
   const auto refuse = [&](std::string_view why) {
     return absl::InvalidArgumentError(StrCat("added token ", token.id, " \"",

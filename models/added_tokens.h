@@ -59,6 +59,8 @@ class AddedTokenMatcher {
   // long, or already there.
   absl::Status Add(const AddedToken& token, std::string_view text);
 
+  bool Has(std::string_view text) const;
+
   // Appends the parts of `text`, in order. A special token is matched only if the text it is looked
   // for by lies in trusted text as a whole; elsewhere it is no token at all, so it cannot hide
   // another.

@@ -66,6 +66,8 @@ absl::StatusOr<std::unique_ptr<BpeModel>> BpeModel::Create(const Vocabulary& voc
       return absl::InvalidArgumentError(StrCat(
           "merge ", i, ": \"", absl::CHexEscape(AbslView(missing)), "\" is not in the vocabulary"));
     }
+    // Text is no special token by its letters: where it is trusted, it has been matched before.
+    if (vocabulary.IsSpecial(*merged)) continue;
     // A pair that is listed twice has the later rank, as in the reference.
     model->merge_[PairKey(*left, *right)] = {static_cast<uint32_t>(i), *merged};
   }

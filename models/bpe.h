@@ -65,7 +65,10 @@ class BpeModel final : public TokenModel {
   // O(n log n) for n characters.
   void Encode(std::string_view word, TokenModel::Workspace* workspace,
               std::vector<Token>* out) const override;
-  bool keeps_all() const override { return true; }  // but for characters that no token spells
+  // But for characters that no token spells.
+  bool keeps_all() const override {
+    return options_.subword_prefix.empty() && options_.word_suffix.empty();
+  }
 
  private:
   struct Merge {

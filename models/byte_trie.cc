@@ -2,6 +2,7 @@
 #include "models/byte_trie.h"
 
 #include <algorithm>
+#include <deque>
 
 namespace fairlead {
 namespace {
@@ -36,11 +37,12 @@ ByteTrie::ByteTrie() : ByteTrie(absl::Span<const Entry>()) {}
 
 ByteTrie::ByteTrie(absl::Span<const Entry> entry) {
   const std::vector<Entry> sorted = SortedUnique(entry);
-  std::vector<Range> queue = {{0, sorted.size(), 0}};
+  std::deque<Range> queue = {{0, sorted.size(), 0}};  // breadth first
   byte_.push_back(0);
-  for (size_t node = 0; node < queue.size(); ++node) {
-    Range range = queue[node];
-    first_child_.push_back(static_cast<int32_t>(queue.size()));
+  while (!queue.empty()) {
+    Range range = queue.front();
+    queue.pop_front();
+    first_child_.push_back(static_cast<int32_t>(byte_.size()));
     const bool ends = range.begin < range.end && sorted[range.begin].text.size() == range.depth;
     value_.push_back(ends ? sorted[range.begin].value : -1);
     if (ends) ++range.begin;
@@ -53,7 +55,7 @@ ByteTrie::ByteTrie(absl::Span<const Entry> entry) {
       range.begin = end;
     }
   }
-  first_child_.push_back(static_cast<int32_t>(queue.size()));
+  first_child_.push_back(static_cast<int32_t>(byte_.size()));
   root_child_.fill(kNone);
   for (int32_t child = first_child_[kRoot]; child < first_child_[kRoot + 1]; ++child)
     root_child_[byte_[child]] = child;

@@ -73,6 +73,7 @@ absl::StatusOr<Charsmap> Charsmap::Create(std::string_view bytes) {
       return Malformed(StrCat("a replacement has ", end - begin, " bytes; at most ",
                               kMaxReplacementBytes, " are allowed"));
     }
+    map.longest_ = std::max(map.longest_, end - begin);
     begin = end + 1;
   }
   map.unit_.resize(trie_bytes / sizeof(uint32_t));

@@ -43,6 +43,7 @@ class Charsmap {
   std::optional<Match> Shortest(std::string_view text) const;
 
   bool empty() const { return unit_.empty(); }
+  size_t longest_replacement() const { return longest_; }
 
  private:
   // Calls visit(length, value) for the rules that `text` starts with, shortest first; stops when it
@@ -53,6 +54,7 @@ class Charsmap {
 
   std::vector<uint32_t> unit_;
   std::string replacement_;
+  size_t longest_ = 0;
 };
 
 // Hugging Face tokenizers 0.23's normalizer "Precompiled": an extended grapheme cluster under 6
@@ -64,6 +66,7 @@ class PrecompiledNormalizer : public Normalizer {
 
   explicit PrecompiledNormalizer(Charsmap map) : map_(std::move(map)) {}
   std::string Apply(std::string_view text, TrustedSpans* trusted) const override;
+  double growth() const override { return 1.0 + static_cast<double>(map_.longest_replacement()); }
 
  private:
   const Charsmap map_;

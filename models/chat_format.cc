@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "kernels/strings.h"
 #include "models/chat_template.h"
+#include "models/config_reader.h"
 #include "models/jinja/status_macros.h"
 #include "models/json_file.h"
 #include "models/mmap_file.h"
@@ -154,7 +155,7 @@ absl::StatusOr<std::string> GgufToken(const Json& metadata, const std::string& k
   if (id == nullptr || tokens == nullptr) return std::string();
   if (!id->is_number_integer() || id->get<int64_t>() < 0 || !tokens->is_array() ||
       id->get<uint64_t>() >= tokens->size()) {
-    return Malformed(where, StrCat(key, " is ", id->dump(), ", not the id of a token"));
+    return Malformed(where, StrCat(key, " is ", ShortDump(*id), ", not the id of a token"));
   }
   const Json& token = (*tokens)[id->get<size_t>()];
   if (!token.is_string())

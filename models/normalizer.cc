@@ -15,6 +15,8 @@ namespace fairlead {
 namespace {
 
 constexpr int kMaxSteps = 64;
+constexpr size_t kMaxContentBytes = 256;  // of a replacement or a prefix
+constexpr double kMaxGrowth = 1 << 16;    // of all steps: XLNet's reach 17,000 on paper
 
 class Sequence final : public Normalizer {
  public:
@@ -42,6 +44,8 @@ absl::Status AddReplace(ConfigReader& reader, Steps* out) {
   const std::string content = reader.String("content", "");
   const Json* pattern = reader.Find("pattern");
   if (!reader.ok()) return reader.status();
+  if (content.size() > kMaxContentBytes)
+    return Bad(StrCat("content of ", content.size(), " bytes; allowed: ", kMaxContentBytes));
   if (pattern == nullptr || !pattern->is_object() || pattern->size() != 1 ||
       !pattern->begin()->is_string()) {
     return Bad("Replace needs \"pattern\": {\"Regex\": text} or {\"String\": text}");
@@ -50,10 +54,12 @@ absl::Status AddReplace(ConfigReader& reader, Steps* out) {
   const auto& text = pattern->begin()->get_ref<const std::string&>();
   if (kind != "Regex" && kind != "String")
     return Bad(StrCat("Replace pattern of kind \"", kind, "\"; known: Regex, String"));
+  if (kind == "String" && text.empty()) return absl::OkStatus();  // matches nothing
   absl::StatusOr<Regex> regex =
       kind == "Regex" ? Regex::Compile(text) : Regex::CompileLiteral(text);
   if (!regex.ok()) return regex.status();
-  out->push_back(MakeReplaceNormalizer(*std::move(regex), content));
+  out->push_back(
+      MakeReplaceNormalizer(*std::move(regex), kind == "String" ? text.size() : 0, content));
   return absl::OkStatus();
 }
 
@@ -118,7 +124,10 @@ absl::Status AddFromJson(const Json& json, Steps* out) {
   if (type == "Precompiled") return AddPrecompiled(reader, out);
   if (type == "BertNormalizer") return AddBert(reader, out);
   if (type == "Prepend") {
-    out->push_back(MakePrependNormalizer(reader.String("prepend", "")));
+    const std::string prefix = reader.String("prepend", "");
+    if (prefix.size() > kMaxContentBytes)
+      return Bad(StrCat("prepend of ", prefix.size(), " bytes; allowed: ", kMaxContentBytes));
+    out->push_back(MakePrependNormalizer(prefix));
     return reader.status();
   }
   if (type == "Strip") {
@@ -138,6 +147,9 @@ absl::StatusOr<std::unique_ptr<Normalizer>> Normalizer::FromJson(const Json& jso
   Steps steps;
   if (json.is_null()) return nullptr;
   if (absl::Status status = AddFromJson(json, &steps); !status.ok()) return status;
+  double growth = 1;
+  for (const auto& step : steps) growth *= step->growth();
+  if (growth > kMaxGrowth) return Bad("text could become more than 65536 times as long");
   if (steps.empty()) return nullptr;
   if (steps.size() == 1) return std::move(steps[0]);
   return std::make_unique<Sequence>(std::move(steps));

@@ -31,6 +31,8 @@ class Normalizer {
   // values.
   static absl::StatusOr<std::unique_ptr<Normalizer>> FromJson(const Json& json);
   static std::unique_ptr<Normalizer> Nfc();
+  // The most times that text can become longer, apart from a constant.
+  virtual double growth() const { return 1; }
   // Whether it is Nfc's, or does nothing else in a Sequence.
   virtual bool is_nfc() const { return false; }
 };

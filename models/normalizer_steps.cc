@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/normalizer_steps.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -8,6 +9,9 @@
 
 namespace fairlead {
 namespace {
+
+// Unicode 15, annex 15, table 8: U+FDFA grows most, from 3 bytes to 33 in NFKD. Case: U+023A.
+constexpr double kFormGrowth = 11, kCaseGrowth = 1.5;
 
 // Each character becomes what `map` appends for it.
 template <typename Map>
@@ -31,6 +35,7 @@ class FormNormalizer final : public Normalizer {
  public:
   explicit FormNormalizer(NormalizationForm form) : form_(form) {}
   bool is_nfc() const override { return form_ == NormalizationForm::kC; }
+  double growth() const override { return kFormGrowth; }
 
   std::string Apply(std::string_view text, TrustedSpans* trusted) const override {
     std::string out;
@@ -68,6 +73,7 @@ class FormNormalizer final : public Normalizer {
 
 class LowercaseNormalizer final : public Normalizer {
  public:
+  double growth() const override { return kCaseGrowth; }
   std::string Apply(std::string_view text, TrustedSpans* trusted) const override {
     return MapCharacters(text, trusted, AppendLowercase);
   }
@@ -98,8 +104,14 @@ class StripNormalizer final : public Normalizer {
 
 class ReplaceNormalizer final : public Normalizer {
  public:
-  ReplaceNormalizer(Regex regex, std::string content)
-      : regex_(std::move(regex)), content_(std::move(content)) {}
+  ReplaceNormalizer(Regex regex, size_t pattern_bytes, std::string content)
+      : regex_(std::move(regex)), pattern_bytes_(pattern_bytes), content_(std::move(content)) {}
+  double growth() const override {
+    const auto size = static_cast<double>(content_.size());
+    // Where a match may have no bytes, there is one at each.
+    return pattern_bytes_ == 0 ? 1 + size
+                               : std::max(1.0, size / static_cast<double>(pattern_bytes_));
+  }
   std::string Apply(std::string_view text, TrustedSpans* trusted) const override {
     std::vector<TextSpan> match;
     Regex::Search(regex_, text.size()).FindAll(text, &match);
@@ -116,6 +128,7 @@ class ReplaceNormalizer final : public Normalizer {
 
  private:
   const Regex regex_;
+  const size_t pattern_bytes_;
   const std::string content_;
 };
 
@@ -124,7 +137,11 @@ class PrependNormalizer final : public Normalizer {
   explicit PrependNormalizer(std::string prefix) : prefix_(std::move(prefix)) {}
   std::string Apply(std::string_view text, TrustedSpans* trusted) const override {
     NormalizedText out(*trusted);
-    if (!text.empty()) out.Append(0, 0, prefix_);
+    if (text.empty()) return "";
+    // As trusted as what it stands before: a token's normalized text begins with it.
+    size_t first = 0;
+    DecodeUtf8(text, &first);
+    out.Append(0, first, prefix_);
     out.Copy(text, 0, text.size());
     return std::move(out).Take(trusted);
   }
@@ -155,6 +172,7 @@ class NmtNormalizer final : public Normalizer {
 
 class ByteLevelNormalizer final : public Normalizer {
  public:
+  double growth() const override { return 2; }
   std::string Apply(std::string_view text, TrustedSpans* trusted) const override {
     return MapCharacters(text, trusted, [](char32_t c, std::string* out) {
       std::string bytes;
@@ -168,6 +186,7 @@ class BertNormalizer final : public Normalizer {
  public:
   explicit BertNormalizer(const BertNormalizerOptions& options)
       : options_(options), decompose_(NormalizationForm::kD) {}
+  double growth() const override { return 2 * kFormGrowth * kCaseGrowth; }
 
   std::string Apply(std::string_view text, TrustedSpans* trusted) const override {
     std::string out(text);
@@ -222,8 +241,9 @@ std::unique_ptr<Normalizer> MakeStripAccentsNormalizer() {
 std::unique_ptr<Normalizer> MakeStripNormalizer(bool left, bool right) {
   return std::make_unique<StripNormalizer>(left, right);
 }
-std::unique_ptr<Normalizer> MakeReplaceNormalizer(Regex regex, std::string content) {
-  return std::make_unique<ReplaceNormalizer>(std::move(regex), std::move(content));
+std::unique_ptr<Normalizer> MakeReplaceNormalizer(Regex regex, size_t pattern_bytes,
+                                                  std::string content) {
+  return std::make_unique<ReplaceNormalizer>(std::move(regex), pattern_bytes, std::move(content));
 }
 std::unique_ptr<Normalizer> MakePrependNormalizer(std::string prefix) {
   return std::make_unique<PrependNormalizer>(std::move(prefix));

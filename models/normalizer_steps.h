@@ -22,7 +22,9 @@ std::unique_ptr<Normalizer> MakeFormNormalizer(NormalizationForm form);
 std::unique_ptr<Normalizer> MakeLowercaseNormalizer();
 std::unique_ptr<Normalizer> MakeStripAccentsNormalizer();                // every mark goes
 std::unique_ptr<Normalizer> MakeStripNormalizer(bool left, bool right);  // white space
-std::unique_ptr<Normalizer> MakeReplaceNormalizer(Regex regex, std::string content);
+// pattern_bytes: of the shortest match.
+std::unique_ptr<Normalizer> MakeReplaceNormalizer(Regex regex, size_t pattern_bytes,
+                                                  std::string content);
 std::unique_ptr<Normalizer> MakePrependNormalizer(std::string prefix);  // unless there is no text
 std::unique_ptr<Normalizer> MakeNmtNormalizer();  // SentencePiece's nmt rules without NFKC
 std::unique_ptr<Normalizer> MakeByteLevelNormalizer();

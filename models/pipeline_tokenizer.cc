@@ -156,8 +156,12 @@ absl::Status PipelineTokenizer::AddTokens(std::vector<AddedToken> added) {
     // first.
     const std::string text =
         token.normalized && normalizer_ != nullptr ? normalizer_->Apply(token.text) : token.text;
-    absl::Status status = (token.normalized ? normalized_ : plain_).Add(token, text);
-    if (!status.ok()) return status;
+    AddedTokenMatcher& matcher = token.normalized ? normalized_ : plain_;
+    // Normalizers may make nothing of a token, or the same of two: the first one is found.
+    const bool is_lost = token.normalized && (text.empty() || matcher.Has(text));
+    if (!is_lost) {
+      if (absl::Status status = matcher.Add(token, text); !status.ok()) return status;
+    }
     vocabulary_->SetAdded(token.id, text, token.special);
     longest_ = std::max({longest_, token.text.size(), text.size()});
   }

@@ -18,6 +18,7 @@ constexpr std::string_view kGpt2Split =
 namespace {
 
 constexpr int kMaxSteps = 64;
+constexpr int kMaxRewritingSteps = 6;
 constexpr int kMaxLength = 1 << 20;  // characters of FixedLength's words
 
 bool IsOneCharacter(const std::string& text) {
@@ -193,6 +194,12 @@ absl::StatusOr<PreTokenizer> PreTokenizer::FromJson(const Json& json) {
   if (json.is_null()) return out;
   absl::Status status = AddFromJson(json, &out.step_, &out.byte_level_);
   if (!status.ok()) return status;
+  const auto rewriting = std::count_if(out.step_.begin(), out.step_.end(),
+                                       [](const auto& step) { return step->rewrites(); });
+  if (rewriting > kMaxRewritingSteps) {
+    return absl::InvalidArgumentError(StrCat(
+        "pre_tokenizer: ", rewriting, " steps that rewrite text; allowed: ", kMaxRewritingSteps));
+  }
   return out;
 }
 

@@ -160,6 +160,7 @@ class ClassSplitStep final : public SplitStep {
 // Writes each word anew.
 class RewriteStep : public Step {
  public:
+  bool rewrites() const final { return true; }
   void Apply(Words* words) const final {
     Words out;
     out.at_start = words->at_start;

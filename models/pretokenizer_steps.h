@@ -16,6 +16,7 @@ class PreTokenizer::Step {
   virtual void Apply(Words* words) const = 0;
   virtual bool keeps_all() const { return true; }
   virtual bool is_alphabet() const { return false; }
+  virtual bool rewrites() const { return false; }  // text, which may then be 4 times as long
 };
 
 enum class MetaspacePrepend { kAlways, kFirst, kNever };  // kFirst: where the input begins

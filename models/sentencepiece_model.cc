@@ -3,7 +3,6 @@
 
 #include <google/protobuf/io/coded_stream.h>
 
-#include <limits>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -14,6 +13,8 @@
 
 namespace fairlead {
 namespace {
+
+constexpr size_t kMaxFileBytes = 64 << 20;  // XLM-V's has 18 MB
 
 using google::protobuf::io::CodedInputStream;
 
@@ -71,6 +72,10 @@ absl::Status AddPiece(const sentencepiece::Piece& piece, SentencePieceFile* file
   const size_t id = file->parts.piece.size();
   if (id >= Vocabulary::kMaxTokens)
     return Malformed(StrCat("more than ", Vocabulary::kMaxTokens, " pieces"));
+  if (piece.text().size() > Vocabulary::kMaxTokenBytes) {
+    return Malformed(StrCat("piece ", id, " has ", piece.text().size(),
+                            " bytes; allowed: ", Vocabulary::kMaxTokenBytes));
+  }
   if (piece.text().empty()) return Malformed(StrCat("piece ", id, " has no text"));
   if (piece.type() < static_cast<int>(PieceType::kNormal) ||
       piece.type() > static_cast<int>(PieceType::kByte)) {
@@ -143,8 +148,8 @@ std::optional<Token> FindControl(const SentencePieceParts& parts, std::string_vi
 }  // namespace
 
 absl::StatusOr<SentencePieceFile> ParseSentencePieceModel(std::string_view bytes) {
-  if (bytes.size() > static_cast<size_t>(std::numeric_limits<int>::max()))
-    return Malformed(StrCat("has ", bytes.size(), " bytes; less than 2 GiB are allowed"));
+  if (bytes.size() > kMaxFileBytes)
+    return Malformed(StrCat("has ", bytes.size(), " bytes; allowed: ", kMaxFileBytes));
   SentencePieceFile file;
   Messages messages;
   if (absl::Status status = ReadFields(bytes, &file, &messages); !status.ok()) return status;

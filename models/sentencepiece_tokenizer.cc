@@ -80,6 +80,14 @@ class SentencePieceTokenizer : public Tokenizer {
 };
 
 absl::Status SentencePieceTokenizer::Init(SentencePieceParts parts) {
+  // Text is no special token by its letters, whatever the piece's type is.
+  for (const AddedToken& added : parts.added) {
+    if (!added.special || added.id < 0 || static_cast<size_t>(added.id) >= parts.piece.size())
+      continue;
+    PieceType& type = parts.piece[added.id].type;
+    if (type == PieceType::kNormal || type == PieceType::kUserDefined || type == PieceType::kUnused)
+      type = PieceType::kControl;
+  }
   if (absl::Status status = AddPieces(parts); !status.ok()) return status;
   if (absl::Status status = BuildModel(parts); !status.ok()) return status;
   normalizer_ = std::move(parts.normalizer);
@@ -150,7 +158,7 @@ absl::Status SentencePieceTokenizer::BuildModel(const SentencePieceParts& parts)
     std::vector<ScoreBpe::Piece> pieces;
     for (size_t id = 0; id < parts.piece.size(); ++id) {
       const Piece& piece = parts.piece[id];
-      if (!from_text(piece)) continue;
+      if (!from_text(piece) || piece.text.empty()) continue;
       pieces.push_back({.text = piece.text,
                         .id = static_cast<Token>(id),
                         .score = piece.score,

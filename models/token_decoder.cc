@@ -14,6 +14,7 @@ namespace fairlead {
 namespace {
 
 constexpr int kMaxSteps = 64;
+constexpr double kMaxGrowth = 256;  // of all steps
 
 absl::Status Bad(std::string_view what) {
   return absl::InvalidArgumentError(StrCat("decoder: ", what));
@@ -168,6 +169,9 @@ absl::StatusOr<TokenDecoder> TokenDecoder::FromJson(const Json& json) {
     return decoder;
   }
   if (absl::Status status = AddFromJson(json, &decoder.step_); !status.ok()) return status;
+  double growth = 1;
+  for (const auto& step : decoder.step_) growth *= step->growth();
+  if (growth > kMaxGrowth) return Bad("a token could become more than 256 times as long");
   return decoder;
 }
 

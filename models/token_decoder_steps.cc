@@ -52,8 +52,14 @@ class TokenState : public PassingState {
     Take(token_);
     token_.clear();
   }
+  void AppendHeld(std::string* out) const final {
+    AppendHeldTokens(out);
+    out->append(token_);
+  }
 
  protected:
+  // Of tokens that have ended.
+  virtual void AppendHeldTokens(std::string*) const {}
   virtual void Take(const std::string& token) = 0;
 
  private:
@@ -75,7 +81,7 @@ class ByteLevelState final : public TokenState {
     Emit(ReplaceInvalidUtf8(bytes_));
     next_->Finish();
   }
-  void AppendHeld(std::string* out) const override { out->append(bytes_); }
+  void AppendHeldTokens(std::string* out) const override { out->append(bytes_); }
 
  private:
   std::string bytes_;  // between tokens at most 3: the start of one character
@@ -127,7 +133,7 @@ class ByteFallbackState final : public TokenState {
     Flush();
     next_->Finish();
   }
-  void AppendHeld(std::string* out) const override { out->append(bytes_); }
+  void AppendHeldTokens(std::string* out) const override { out->append(bytes_); }
 
  private:
   void Flush() {
@@ -304,7 +310,7 @@ class BpeSuffixState final : public TokenState {
     if (held_) Emit(step_.Decode(*held_, ""));
     next_->Finish();
   }
-  void AppendHeld(std::string* out) const override {
+  void AppendHeldTokens(std::string* out) const override {
     if (held_) out->append(step_.Running(*held_));
   }
 
@@ -456,6 +462,10 @@ class ReplaceStep final : public Step {
   std::string Running(std::string token) const override {
     return ReplaceAll(token, literal_, content_);
   }
+  double growth() const override {
+    return std::max(1.0,
+                    static_cast<double>(content_.size()) / static_cast<double>(literal_.size()));
+  }
   const std::string& literal() const { return literal_; }
   const std::string& content() const { return content_; }
 
@@ -501,6 +511,7 @@ class RegexReplaceStep final : public Step {
  public:
   RegexReplaceStep(Regex regex, std::string content)
       : regex_(std::move(regex)), content_(std::move(content)) {}
+  double growth() const override { return 1 + static_cast<double>(content_.size()); }
   std::unique_ptr<Sink> NewState(Sink* next) const override;
   std::string Running(std::string token) const override {
     if (!IsValidUtf8(token)) return token;

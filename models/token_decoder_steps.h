@@ -21,6 +21,8 @@ class TokenDecoder::Step {
   // TokenDecoder::Running, as far as this step goes. Bytes of a token that an earlier step has made
   // may be no text any more.
   virtual std::string Running(std::string token) const = 0;
+  // The most times that a token can become longer, apart from a constant.
+  virtual double growth() const { return 1; }
   // What comes out is one token however many go in.
   virtual bool fuses() const { return false; }
   virtual bool is_byte_level() const { return false; }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "absl/strings/escaping.h"
 #include "kernels/strings.h"
 #include "models/bpe.h"
 #include "models/config_reader.h"
@@ -21,6 +22,9 @@ constexpr size_t kMaxKeys = 128;
 // The largest files that are met have 35 MB, the largest vocabularies 515,000 merges.
 constexpr size_t kMaxFileBytes = size_t{64} << 20;
 constexpr size_t kMaxMerges = size_t{1} << 20;
+
+// What a message repeats of the file.
+std::string Shown(std::string_view text) { return absl::CHexEscape(AbslView(text.substr(0, 80))); }
 
 // Events of the parser, in the order of the text. Each handler returns false to stop.
 class TokenizerSax : public nlohmann::json_sax<Json> {
@@ -153,7 +157,7 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
 
   bool Scalar(Json value) {
     if (mode_ == Mode::kVocabulary)
-      return Fail(StrCat("the id of token \"", key_, "\" is no integer"));
+      return Fail(StrCat("the id of token \"", Shown(key_), "\" is no integer"));
     if (mode_ != Mode::kTree) return Fail("a merge that is no text");
     Place(std::move(value));
     return CheckCount(values_, kMaxFileValues, "values");
@@ -193,8 +197,8 @@ class TokenizerSax : public nlohmann::json_sax<Json> {
     if (text.rfind("#version", 0) == 0) return true;  // the first line of a merges.txt
     const size_t space = text.find(' ');
     if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
-      return Fail(StrCat("merge ", file.merges.size(), " \"", text.substr(0, 80),
-                         "\" is not \"left right\""));
+      return Fail(
+          StrCat("merge ", file.merges.size(), " \"", Shown(text), "\" is not \"left right\""));
     }
     file.merges.emplace_back(text.substr(0, space), text.substr(space + 1));
     return CheckCount(file.merges.size(), kMaxMerges, "merges");
@@ -269,6 +273,8 @@ absl::Status ReadWordLevel(ConfigReader& reader, TokenizerParts* parts) {
 }
 
 absl::Status ReadUnigram(const TokenizerFile& file, ConfigReader& reader, TokenizerParts* parts) {
+  if (file.pieces.empty())
+    return absl::InvalidArgumentError("model.vocab of a Unigram must be a list of [text, score]");
   Unigram::Options options;
   const int count = static_cast<int>(std::min<size_t>(file.pieces.size(), Vocabulary::kMaxTokens));
   if (reader.Find("unk_id") != nullptr) options.unknown = reader.Int("unk_id", 0, count - 1);

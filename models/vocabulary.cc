@@ -24,6 +24,10 @@ absl::StatusOr<std::unique_ptr<Vocabulary>> Vocabulary::Create(absl::Span<const 
     if (!IsValidUtf8(e.text)) {
       return absl::InvalidArgumentError(StrCat("vocabulary: token ", e.id, " is not valid UTF-8"));
     }
+    if (e.text.size() > kMaxTokenBytes) {
+      return absl::InvalidArgumentError(StrCat("vocabulary: token ", e.id, " has ", e.text.size(),
+                                               " bytes; allowed: ", kMaxTokenBytes));
+    }
     end = std::max(end, e.id + 1);
     text_bytes += e.text.size();
   }
@@ -55,20 +59,25 @@ absl::StatusOr<std::unique_ptr<Vocabulary>> Vocabulary::Create(absl::Span<const 
     }
   }
   v.model_tokens_ = static_cast<int>(entry.size());
-  v.DecodeAll();
+  if (absl::Status status = v.DecodeAll(); !status.ok()) return status;
   return vocabulary;
 }
 
-void Vocabulary::DecodeAll() {
+absl::Status Vocabulary::DecodeAll() {
   std::vector<size_t> end;  // views only once bytes_ has stopped moving
   end.reserve(slot_.size());
   for (const Slot& slot : slot_) {
     if (slot.used) bytes_ += decode_(slot.spelling);
     end.push_back(bytes_.size());
+    if (bytes_.size() > kMaxDecodedBytes) {
+      return absl::InvalidArgumentError(
+          StrCat("vocabulary: the text of all tokens is longer than ", kMaxDecodedBytes, " bytes"));
+    }
   }
   for (size_t i = 0, begin = 0; i < slot_.size(); begin = end[i++]) {
     slot_[i].bytes = std::string_view(bytes_).substr(begin, end[i] - begin);
   }
+  return absl::OkStatus();
 }
 
 void Vocabulary::SetAdded(Token id, std::string_view text, bool special) {

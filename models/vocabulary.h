@@ -28,6 +28,8 @@ class Vocabulary {
   };
 
   // Ids are below this; the table is dense, so a lying file must not choose its size.
+  static constexpr size_t kMaxTokenBytes = 1 << 14;
+  static constexpr size_t kMaxDecodedBytes = 128 << 20;  // of all tokens together
   static constexpr int64_t kMaxTokens = 1 << 20;
 
   // The bytes that a token of this spelling stands for in running text.
@@ -73,7 +75,7 @@ class Vocabulary {
   };
 
   Vocabulary() = default;
-  void DecodeAll();
+  absl::Status DecodeAll();
   bool InTable(Token id) const { return id >= 0 && static_cast<size_t>(id) < slot_.size(); }
 
   Decode decode_;

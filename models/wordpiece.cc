@@ -5,9 +5,6 @@
 #include <optional>
 #include <string_view>
 
-#include "absl/strings/escaping.h"
-#include "kernels/strings.h"
-
 namespace fairlead {
 namespace {
 
@@ -15,8 +12,8 @@ bool IsContinuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0
 
 class WordPiece final : public TokenModel {
  public:
-  WordPiece(const Vocabulary& vocabulary, const WordPieceOptions& options, Token unknown)
-      : vocabulary_(vocabulary), options_(options), unknown_(unknown) {
+  WordPiece(const Vocabulary& vocabulary, const WordPieceOptions& options)
+      : vocabulary_(vocabulary), options_(options), unknown_(vocabulary.Find(options.unknown)) {
     for (Token token = 0; token < vocabulary.end(); ++token)
       longest_ = std::max(longest_, vocabulary.Spelling(token).size());
   }
@@ -24,7 +21,7 @@ class WordPiece final : public TokenModel {
   void Encode(std::string_view word, Workspace* workspace, std::vector<Token>* out) const override {
     const auto characters =
         std::count_if(word.begin(), word.end(), [](char byte) { return !IsContinuation(byte); });
-    if (characters > options_.max_characters) return out->push_back(unknown_);
+    if (characters > options_.max_characters) return AddUnknown(out);
     const size_t before = out->size();
     std::string piece;
     for (size_t begin = 0; begin < word.size();) {
@@ -32,7 +29,7 @@ class WordPiece final : public TokenModel {
       const size_t end = FindLongest(word, begin, &piece, out);
       if (end == begin) {
         out->resize(before);
-        return out->push_back(unknown_);
+        return AddUnknown(out);
       }
       begin = end;
     }
@@ -60,45 +57,40 @@ class WordPiece final : public TokenModel {
     return begin;
   }
 
+  void AddUnknown(std::vector<Token>* out) const {
+    if (unknown_) out->push_back(*unknown_);
+  }
+
   const Vocabulary& vocabulary_;
   const WordPieceOptions options_;
-  const Token unknown_;
+  const std::optional<Token> unknown_;
   size_t longest_ = 0;  // bytes of a piece
 };
 
 class WordLevel final : public TokenModel {
  public:
-  WordLevel(const Vocabulary& vocabulary, Token unknown)
-      : vocabulary_(vocabulary), unknown_(unknown) {}
+  WordLevel(const Vocabulary& vocabulary, const std::string& unknown)
+      : vocabulary_(vocabulary), unknown_(vocabulary.Find(unknown)) {}
   void Encode(std::string_view word, Workspace*, std::vector<Token>* out) const override {
-    out->push_back(vocabulary_.FindPlain(word).value_or(unknown_));
+    const std::optional<Token> known = vocabulary_.FindPlain(word);
+    if (known || unknown_) out->push_back(known ? *known : *unknown_);
   }
 
  private:
   const Vocabulary& vocabulary_;
-  const Token unknown_;
+  const std::optional<Token> unknown_;
 };
-
-absl::StatusOr<Token> FindUnknown(const Vocabulary& vocabulary, const std::string& text) {
-  if (const std::optional<Token> id = vocabulary.Find(text)) return *id;
-  return absl::InvalidArgumentError(
-      StrCat("model.unk_token \"", absl::CHexEscape(text), "\" is not in the vocabulary"));
-}
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TokenModel>> MakeWordPiece(const Vocabulary& vocabulary,
-                                                          const WordPieceOptions& options) {
-  const absl::StatusOr<Token> unknown = FindUnknown(vocabulary, options.unknown);
-  if (!unknown.ok()) return unknown.status();
-  return std::make_unique<WordPiece>(vocabulary, options, *unknown);
+std::unique_ptr<TokenModel> MakeWordPiece(const Vocabulary& vocabulary,
+                                          const WordPieceOptions& options) {
+  return std::make_unique<WordPiece>(vocabulary, options);
 }
 
-absl::StatusOr<std::unique_ptr<TokenModel>> MakeWordLevel(const Vocabulary& vocabulary,
-                                                          const std::string& unknown) {
-  const absl::StatusOr<Token> id = FindUnknown(vocabulary, unknown);
-  if (!id.ok()) return id.status();
-  return std::make_unique<WordLevel>(vocabulary, *id);
+std::unique_ptr<TokenModel> MakeWordLevel(const Vocabulary& vocabulary,
+                                          const std::string& unknown) {
+  return std::make_unique<WordLevel>(vocabulary, unknown);
 }
 
 }  // namespace fairlead

@@ -7,7 +7,6 @@
 #include <memory>
 #include <string>
 
-#include "absl/status/statusor.h"
 #include "models/token_model.h"
 #include "models/vocabulary.h"
 
@@ -19,10 +18,9 @@ struct WordPieceOptions {
   int max_characters = 100;       // of a word; a longer one is unknown
 };
 
-// kInvalidArgument: the unknown token is not in the vocabulary.
-absl::StatusOr<std::unique_ptr<TokenModel>> MakeWordPiece(const Vocabulary& vocabulary,
-                                                          const WordPieceOptions& options);
-absl::StatusOr<std::unique_ptr<TokenModel>> MakeWordLevel(const Vocabulary& vocabulary,
-                                                          const std::string& unknown);
+// Without the unknown token in the vocabulary, unknown words vanish.
+std::unique_ptr<TokenModel> MakeWordPiece(const Vocabulary& vocabulary,
+                                          const WordPieceOptions& options);
+std::unique_ptr<TokenModel> MakeWordLevel(const Vocabulary& vocabulary, const std::string& unknown);
 
 }  // namespace fairlead

@@ -147,6 +147,26 @@ TEST(Trust, SpecialTokensCountInTrustedPiecesOnly) {
             expected);
 }
 
+TEST(Trust, MergesMakeNoSpecialToken) {
+  const auto tokenizer = LoadText(R"({
+    "model": {"type": "BPE", "vocab": {"<": 0, "s": 1, ">": 2, "<s": 3, "<s>": 4},
+              "merges": ["< s", "<s >"]},
+    "added_tokens": [{"id": 4, "content": "<s>", "special": true}]})");
+  ASSERT_NE(tokenizer, nullptr);
+  EXPECT_THAT(tokenizer->Encode("<s>"), ElementsAre(4));
+  EXPECT_THAT(EncodePieces(*tokenizer, {{"<s>", false}}), ElementsAre(3, 2));
+}
+
+TEST(Trust, NormalizersMayMakeOneTextOfTwoTokens) {
+  const auto tokenizer = LoadText(R"({
+    "model": {"type": "WordLevel", "vocab": {"x": 0, "[UNK]": 1}, "unk_token": "[UNK]"},
+    "normalizer": {"type": "Lowercase"},
+    "added_tokens": [{"id": 2, "content": "Foo", "normalized": true},
+                     {"id": 3, "content": "foo", "normalized": true}]})");
+  ASSERT_NE(tokenizer, nullptr);
+  EXPECT_THAT(tokenizer->Encode("FOO"), ElementsAre(2));
+}
+
 TEST(Trust, ATokenMayNotReachIntoUntrustedText) {
   const auto tokenizer = LoadGolden("bpe-smollm");
   ASSERT_NE(tokenizer, nullptr);
