@@ -19,6 +19,7 @@ NOT_HELD = {
     "mistral-window8": "llama.cpp's llama has no sliding window",
     "qwen3-moe": "a dense layer among sparse ones (mlp_only_layers) has no key",
     "gemma2": "query_pre_attn_scalar other than head_dim has no key",
+    "gemma3-with-vision": "its text model is another gemma3, and GGUF holds no other part of it",
     "smollm3-interval": "every 4th layer without RoPE is implied",
     "deepseek-v2-groups": "llama.cpp ranks groups of experts by the sum of the best two, this model by the best one",
 }
