@@ -244,7 +244,7 @@ INSTANTIATE_TEST_SUITE_P(
                 [](Json& f) {
                   f["model"] = {{"type", "Unigram"}, {"vocab", Json::array()}};
                 },
-                kInvalid, "model.vocab is missing"},
+                kInvalid, "model.vocab of a Unigram must be a list"},
         BadFile{"Normalizer",
                 [](Json& f) {
                   f["normalizer"] = {{"type", "OddNormalizer"}};

