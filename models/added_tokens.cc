@@ -5,6 +5,7 @@
 
 #include "absl/strings/escaping.h"
 #include "kernels/strings.h"
+#include "models/detokenizer.h"
 #include "models/unicode.h"
 
 namespace fairlead {
@@ -65,6 +66,16 @@ TrustedSpans TrustedSpans::Slice(size_t begin, size_t end) const {
     out.Add(std::max(span->begin, begin) - begin, std::min(span->end, end) - begin);
   }
   return out;
+}
+
+JoinedText JoinPieces(absl::Span<const TextPiece> pieces, bool parse_special) {
+  JoinedText joined;
+  for (const TextPiece& piece : pieces) {
+    const size_t begin = joined.text.size();
+    joined.text.append(IsValidUtf8(piece.text) ? piece.text : ReplaceInvalidUtf8(piece.text));
+    if (piece.trusted && parse_special) joined.trusted.Add(begin, joined.text.size());
+  }
+  return joined;
 }
 
 int32_t AddedTokenMatcher::Child(int32_t node, unsigned char byte) const {

@@ -13,6 +13,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "models/regex.h"
 #include "models/tokenizer.h"
 
@@ -42,6 +43,14 @@ class TrustedSpans {
  private:
   std::vector<TextSpan> span_;
 };
+
+// Pieces as one text of valid UTF-8.
+struct JoinedText {
+  std::string text;
+  TrustedSpans trusted;
+};
+// parse_special: EncodeOptions::parse_special; without it nothing is trusted.
+JoinedText JoinPieces(absl::Span<const TextPiece> pieces, bool parse_special);
 
 // A part of the input: an added token, or text for the next stage.
 struct Segment {

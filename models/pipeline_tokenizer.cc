@@ -179,13 +179,9 @@ std::optional<Token> PipelineTokenizer::Resolve(const TokenName& name) const {
 
 std::vector<Token> PipelineTokenizer::Encode(absl::Span<const TextPiece> pieces,
                                              const EncodeOptions& options) const {
-  std::string text;
-  TrustedSpans trusted;
-  for (const TextPiece& piece : pieces) {
-    const size_t begin = text.size();
-    text.append(IsValidUtf8(piece.text) ? piece.text : ReplaceInvalidUtf8(piece.text));
-    if (piece.trusted && options.parse_special) trusted.Add(begin, text.size());
-  }
+  const JoinedText joined = JoinPieces(pieces, options.parse_special);
+  const std::string& text = joined.text;
+  const TrustedSpans& trusted = joined.trusted;
   std::vector<Segment> segment;
   plain_.Split(text, trusted, &segment);
   std::vector<Token> out;
