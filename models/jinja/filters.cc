@@ -92,13 +92,14 @@ namespace {
 
 using Result = absl::StatusOr<Value>;
 
-template <void (*Append)(const Text&, TextBuilder&)>
+// keeps_markup: Jinja's title joins plain letters, which makes plain text of markup.
+template <void (*Append)(const Text&, TextBuilder&), bool keeps_markup = true>
 Result Mapped(Runtime& runtime, const Value& input, Arguments& arguments) {
   JINJA_RETURN_IF_ERROR(arguments.BindNone("filter"));
   const Value text = ToString(input, runtime.budget);
   TextBuilder builder(runtime.budget);
   Append(text.text(), builder);
-  return NewString(std::move(builder), text.string().markup);
+  return NewString(std::move(builder), keeps_markup && text.string().markup);
 }
 
 void WholeUpper(const Text& text, TextBuilder& out) {
@@ -374,7 +375,7 @@ constexpr FilterEntry kFilters[] = {
     {"replace", ReplaceFilter},
     {"safe", Safe},
     {"string", StringFilter},
-    {"title", Mapped<AppendJinjaTitle>},
+    {"title", Mapped<AppendJinjaTitle, false>},
     {"tojson", ToJson},
     {"trim", Trim},
     {"truncate", Truncate},

@@ -212,7 +212,7 @@ EXPRESSIONS |= {
                 "d.get('nope') is none, d.get('nope', 5)", "d.keys()|list|join(','), d.values()|list|length", "l.append(4)", "l.extend([4])", "l.insert(0, 1)", "d.setdefault('a', 1)", "d.copy() == d",
                 "'a b'.partition(' '), 'ab'.rpartition(' ')", "'x'.join(['a'])|length, 'x'.join('abc')", "'007'.zfill(2), '+7'.zfill(4), 'é'.zfill(3)", "'a\\x1cb\\u2028c'.splitlines()", "'{:>{w}}'.format('a', w=4)",
                 "'{0.real}'.format(1)", "'{a[0]}'.format(a=[7])", "'%*d|%-*d|' % (5, 1, 4, 2)", "'%(a)s%s' % {'a': 1}", "'%s' % [1]", "'%s %s' % (1,)", "'%s' % {'a': 1}", "('%s' ~ s) % 1", "s.upper.lower"],
-    "markup joins": ["('<'|e).join([1, '<', none])", "('-'|safe).join(['<']) ~ '<'"],
+    "markup joins": ["('<'|e).join([1, '<', none])", "('-'|safe).join(['<']) ~ '<'", "[('a b'|e)|title, ('a b'|e)|capitalize]"],
     "selection": ["users|groupby('age')|map('last')|map('length')|list", "users|groupby('nope', default='D')", "users|groupby('name')|map(attribute='grouper')|list", "users|unique(attribute='on')|map(attribute='name')|join",
                   "users|max(attribute='age'), users|min(attribute='name')|length", "l|sum(start=10), [[1], [2]]|sum(start=[])", "range(7)|batch(3, 'x')|map('list')|list", "range(7)|slice(3, 'x')|list", "users|map(attribute='age')|map('string')|join('+')",
                   "users|map('attr', 'age')|list", "words|map('replace', 'a', 'z')|list", "words|select('in', ['a', 'b'])|list", "users|selectattr('name', 'lower')|list|length", "[1, none, 0]|reject('none')|list", "l|sort(reverse='x')", "l|sort(reverse=1)",
