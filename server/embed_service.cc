@@ -15,6 +15,13 @@ namespace {
 // Below it, a vector's length counts as this (as torch.nn.functional.normalize's eps).
 constexpr double kLeastLength = 1e-12;
 
+// A float in JSON, with its comma, is seldom longer; base64 and protobuf are shorter.
+constexpr size_t kBytesANumber = 14;
+
+absl::Status NoRoom() {
+  return absl::ResourceExhaustedError("the server is busy: clients have yet to read its answers");
+}
+
 // The first columns of each row of `size`, of length 1 if asked for. False where one is not finite.
 bool MakeVectors(absl::Span<const float> rows, size_t size, bool normalize, EmbedAnswer& answer) {
   const auto count = static_cast<size_t>(answer.dimensions);
@@ -45,16 +52,18 @@ const char* ReasonOf(const absl::Status& status) {
 struct EmbedService::Active {
   absl::Time arrival = absl::Now();
   PreparedEmbed prepared;  // without the texts
+  std::shared_ptr<const void> room;
   Done done;
 };
 
 EmbedService::EmbedService(ServedModel model, EmbedTraits traits, EmbeddingEngine& engine,
-                           Metrics& metrics, int service_threads)
+                           Metrics& metrics, int service_threads, size_t max_answer_bytes)
     : ModelService(std::move(model), traits.max_tokens, service_threads),
       traits_(std::move(traits)),
       engine_(engine),
       metrics_(metrics),
-      // The engine bounds what comes here.
+      room_(max_answer_bytes),
+      // room_ bounds what comes here.
       answers_(
           std::make_unique<WorkQueue>("embed answers", 1, std::numeric_limits<size_t>::max())) {}
 
@@ -74,13 +83,18 @@ absl::StatusOr<uint64_t> EmbedService::Start(const pb::EmbedRequest& request,
       std::vector<std::vector<Token>> texts = std::move(prepared->texts);
       active->prepared = *std::move(prepared);
       active->done = std::move(done);
-      id = engine_.Submit(
-          std::move(texts),
-          [this, active](absl::StatusOr<std::vector<float>> vectors) {
-            answers_->TryPost(
-                [this, active, vectors = std::move(vectors)] { Complete(*active, vectors); });
-          },
-          request.ByteSizeLong());
+      const auto columns = static_cast<size_t>(active->prepared.dimensions);
+      active->room = room_.Take(texts.size() * columns * kBytesANumber);
+      id = active->room == nullptr
+               ? NoRoom()
+               : engine_.Submit(
+                     std::move(texts),
+                     [this, active](absl::StatusOr<std::vector<float>> vectors) {
+                       answers_->TryPost([this, active, vectors = std::move(vectors)] {
+                         Complete(*active, vectors);
+                       });
+                     },
+                     request.ByteSizeLong());
     } else {
       id = prepared.status();
     }
@@ -95,14 +109,14 @@ absl::StatusOr<uint64_t> EmbedService::Start(const pb::EmbedRequest& request,
 
 void EmbedService::Cancel(uint64_t id) { engine_.Cancel(id); }
 
-void EmbedService::Complete(const Active& active,
-                            const absl::StatusOr<std::vector<float>>& vectors) {
+void EmbedService::Complete(Active& active, const absl::StatusOr<std::vector<float>>& vectors) {
   absl::StatusOr<EmbedAnswer> answer = absl::InternalError("no answer");
   try {
     if (vectors.ok()) {
       answer = EmbedAnswer{.dimensions = active.prepared.dimensions,
                            .values = {},
-                           .prompt_tokens = active.prepared.prompt_tokens};
+                           .prompt_tokens = active.prepared.prompt_tokens,
+                           .room = std::move(active.room)};
       if (!MakeVectors(*vectors, static_cast<size_t>(model().dimensions), active.prepared.normalize,
                        *answer))
         answer = absl::InternalError("the model's vector is not finite");

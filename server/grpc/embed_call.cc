@@ -39,6 +39,7 @@ void EmbedCall::OnAbandoned() {
 
 void EmbedCall::Complete(const absl::StatusOr<EmbedAnswer>& answer) {
   if (answer.ok()) {
+    room_ = answer->room;
     pb::EmbedResponse response;
     response.set_model(service_.model().name);
     response.set_prompt_tokens(answer->prompt_tokens);

@@ -23,7 +23,8 @@ class EmbedCall final : public QueuedCall {
 
   EmbedService& service_;
   pb::EmbedRequest request_;
-  uint64_t id_ = 0;  // guarded by mutex_; 0 until started
+  uint64_t id_ = 0;                   // guarded by mutex_; 0 until started
+  std::shared_ptr<const void> room_;  // until the call is over, its answer sent
 };
 
 }  // namespace fairlead

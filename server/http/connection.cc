@@ -217,7 +217,8 @@ class Connection : public ConnectionHandle,
   std::atomic<bool> closed_{false};  // set on the executor
   std::function<void()> on_abandoned_;
 
-  std::string unsent_;  // waits for the write in progress
+  std::string unsent_;                             // waits for the write in progress
+  std::vector<std::shared_ptr<const void>> room_;  // HttpResponse::room of what is not sent yet
   std::string sending_;
   size_t num_sent_ = 0;  // bytes of sending_ that are out
   bool writing_ = false;
@@ -477,6 +478,7 @@ void Connection<Stream>::DoRespond(HttpResponse response) {
   headers.emplace_back("Content-Length", absl::StrCat(response.body.size()));
   std::string data = Head(response.status, headers) + "\r\n";
   if (!head_only_) data += response.body;
+  if (response.room != nullptr) room_.push_back(std::move(response.room));
   Count(response.status);
   Send(std::move(data));
   FinishRequest();
@@ -588,6 +590,7 @@ bool Connection<Stream>::WriteOut() {
 // Everything is sent, for now.
 template <typename Stream>
 void Connection<Stream>::OnFlushed() {
+  room_.clear();
   if (close_after_write_) return EndConnection();
   if (!busy_) Parse();  // it may have waited for this
   Read();

@@ -31,6 +31,7 @@ void Answer(const RouteContext& context, HttpRequest request, ExchangePtr exchan
                  [service, parsed, exchange, headers, write](absl::StatusOr<EmbedAnswer> answer) {
                    HttpResponse response;
                    if (answer.ok()) {
+                     response.room = answer->room;
                      response.body = write(*parsed, *answer, service->model().name);
                    } else {
                      response = ErrorResponse(answer.status());

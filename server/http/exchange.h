@@ -36,6 +36,7 @@ struct HttpResponse {
   std::string content_type = "application/json";
   std::string body;
   HttpHeaders headers = {};
+  std::shared_ptr<const void> room = nullptr;  // kept until the answer is sent
 };
 
 // Thread-safe: every call is passed to the connection's executor. Either Respond once, or

@@ -134,6 +134,26 @@ TEST_F(EmbedServiceTest, VectorsAreCutAndNormalized) {
   EXPECT_EQ(whole->prompt_tokens, 3);
 }
 
+TEST_F(EmbedServiceTest, AnswersTakeRoomUntilTheyAreSent) {
+  EmbedService service(FakeEmbedder::Served(&tokenizer_), FakeEmbedder::Traits(), engine_, metrics_,
+                       1, /*max_answer_bytes=*/1);
+  absl::StatusOr<EmbedAnswer> answer = absl::UnknownError("not done");
+  const auto ask = [&]() -> absl::Status {
+    OnceEvent done;
+    const auto id = service.Start(Ids({4, 5, 12}), nobody_left_, [&](auto result) {
+      answer = std::move(result);
+      done.Notify();
+    });
+    if (!id.ok()) return id.status();
+    done.Wait();
+    return answer.status();
+  };
+  EXPECT_TRUE(ask().ok());  // alone
+  EXPECT_THAT(std::string(ask().message()), HasSubstr("yet to read"));
+  answer = absl::UnknownError("sent");
+  EXPECT_TRUE(ask().ok());
+}
+
 TEST_F(EmbedServiceTest, VectorsThatAreNotFiniteAreAnError) {
   EmbeddingEngine engine({.dimensions = 1}, [](absl::Span<const std::vector<Token>> texts) {
     return absl::StatusOr<std::vector<float>>(
