@@ -66,7 +66,7 @@ int PlanTokens(const RuntimeConfig& config, const EmbeddingModel& model, const D
   int tokens = max_tokens;
   while (tokens > kMinPlannedTokens &&
          BatchBytes(model, device, LimitsOf(config, tokens)) > device.FreeMemory() / 4) {
-    tokens /= 2;
+    tokens = std::max(tokens / 2, kMinPlannedTokens);
   }
   if (tokens < max_tokens) {
     spdlog::warn(
