@@ -214,12 +214,14 @@ class HttpServerImpl : public HttpServer, public HttpHandler {
     }
     metrics_.ConnectionOpened("http");
     const auto connection =
-        StartConnection(std::move(socket), tls_.get(), *this, options_.limits,
-                        worker.loop.delivery(), [this, &worker, place] { Forget(worker, place); });
+        MakeConnection(std::move(socket), tls_.get(), *this, options_.limits,
+                       worker.loop.delivery(), [this, &worker, place] { Forget(worker, place); });
     {
+      // Before it reads: a drain must reach whoever has been answered.
       const std::lock_guard<std::mutex> lock(mutex_);
       *place = connection;
     }
+    connection->Start();
     if (draining_)
       connection->CloseWhenIdle();  // StopAccepting may have come before it was in the list
   }

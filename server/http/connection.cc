@@ -118,7 +118,7 @@ class Connection : public ConnectionHandle,
   const std::atomic<bool>& closed() const { return closed_; }
   bool IsCurrent(uint64_t serial) const { return !closed_ && busy_ && serial == serial_; }
 
-  void Start() {
+  void Start() override {
     asio::dispatch(executor(), [self = this->shared_from_this()] {
       error_code ignored;
       self->socket().set_option(tcp::no_delay(true), ignored);
@@ -660,20 +660,16 @@ bool IsSaneRequestId(std::string_view id) {
   return std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c <= '~'; });
 }
 
-std::shared_ptr<ConnectionHandle> StartConnection(tcp::socket socket, asio::ssl::context* tls,
-                                                  HttpHandler& handler, const HttpLimits& limits,
-                                                  Delivery& delivery,
-                                                  std::function<void()> on_closed) {
+std::shared_ptr<ConnectionHandle> MakeConnection(tcp::socket socket, asio::ssl::context* tls,
+                                                 HttpHandler& handler, const HttpLimits& limits,
+                                                 Delivery& delivery,
+                                                 std::function<void()> on_closed) {
   if (tls == nullptr) {
-    auto connection = std::make_shared<Connection<tcp::socket>>(
-        handler, limits, delivery, std::move(on_closed), std::move(socket));
-    connection->Start();
-    return connection;
+    return std::make_shared<Connection<tcp::socket>>(handler, limits, delivery,
+                                                     std::move(on_closed), std::move(socket));
   }
-  auto connection = std::make_shared<Connection<TlsStream>>(
-      handler, limits, delivery, std::move(on_closed), std::move(socket), *tls);
-  connection->Start();
-  return connection;
+  return std::make_shared<Connection<TlsStream>>(handler, limits, delivery, std::move(on_closed),
+                                                 std::move(socket), *tls);
 }
 
 }  // namespace fairlead

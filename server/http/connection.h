@@ -31,18 +31,20 @@ struct HttpLimits {
 class ConnectionHandle {
  public:
   virtual ~ConnectionHandle() = default;
+  // Once; until then nothing is read. From then on it keeps itself alive until it is closed.
+  virtual void Start() = 0;
   // Idle: closes. Busy: the answer in progress is the last one.
   virtual void CloseWhenIdle() = 0;
   virtual void CloseNow() = 0;
 };
 
-// Starts a connection on an accepted socket whose executor runs one call at a time: a thread's loop
-// or a strand. It keeps itself alive until it is closed, then calls `on_closed` once. tls may be
-// null. handler, limits, tls and delivery, which is on the same executor, outlive it.
-std::shared_ptr<ConnectionHandle> StartConnection(boost::asio::ip::tcp::socket socket,
-                                                  boost::asio::ssl::context* tls,
-                                                  HttpHandler& handler, const HttpLimits& limits,
-                                                  Delivery& delivery,
-                                                  std::function<void()> on_closed);
+// A connection on an accepted socket whose executor runs one call at a time: a thread's loop or a
+// strand. When it is gone `on_closed` has been called once. tls may be null. handler, limits, tls
+// and delivery, which is on the same executor, outlive it.
+std::shared_ptr<ConnectionHandle> MakeConnection(boost::asio::ip::tcp::socket socket,
+                                                 boost::asio::ssl::context* tls,
+                                                 HttpHandler& handler, const HttpLimits& limits,
+                                                 Delivery& delivery,
+                                                 std::function<void()> on_closed);
 
 }  // namespace fairlead

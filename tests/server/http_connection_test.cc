@@ -123,8 +123,10 @@ class HttpConnectionTest : public testing::Test {
   void Accept() {
     acceptor_.async_accept(loop_.io(), [this](boost::system::error_code error, tcp::socket socket) {
       if (error) return;
-      StartConnection(std::move(socket), nullptr, handler_, limits_, loop_.delivery(),
-                      [this] { closed_.Add(); });
+      const auto connection = MakeConnection(std::move(socket), nullptr, handler_, limits_,
+                                             loop_.delivery(), [this] { closed_.Add(); });
+      if (close_first_) connection->CloseNow();
+      connection->Start();
       Accept();
     });
   }
@@ -171,6 +173,7 @@ class HttpConnectionTest : public testing::Test {
 
   TestHandler handler_;
   HttpLimits limits_;
+  std::atomic<bool> close_first_{false};  // what is accepted is closed before it starts
   Counter closed_;
   int opened_ = 0;
   HttpLoop loop_;
@@ -187,6 +190,14 @@ TEST_F(HttpConnectionTest, AnswersAndCloses) {
   EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 OK\r\n"));
   EXPECT_THAT(answer, HasSubstr("Connection: close\r\n"));
   EXPECT_THAT(answer, testing::EndsWith("\r\n\r\nGET /a 0"));
+}
+
+// As when a drain ends between accepting and starting.
+TEST_F(HttpConnectionTest, WhatIsClosedBeforeItStartsReadsNothing) {
+  close_first_ = true;
+  EXPECT_EQ(Ask(absl::StrCat("GET /a HTTP/1.1\r\n", kKey, "\r\n")), "");
+  EXPECT_TRUE(closed_.WaitFor(1));
+  EXPECT_THAT(handler_.statuses, testing::IsEmpty());
 }
 
 TEST_F(HttpConnectionTest, KeepAliveAndPipelining) {

@@ -165,14 +165,19 @@ TEST_F(HttpServerTest, StreamsFinishWhileItDrains) {
   drain.join();
 }
 
+// Also whoever was accepted a moment ago.
 TEST_F(HttpServerTest, TheDrainDeadlineCutsOffTheRest) {
-  Client client(server_->port());
-  client.Send(Completion(100, true));
-  client.ReadUntil("\r\n\r\n");
+  constexpr int kStreams = 16;
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < kStreams; ++i)
+    clients.push_back(std::make_unique<Client>(server_->port()));
+  for (const auto& client : clients) client->Send(Completion(100, true));
+  for (const auto& client : clients) client->ReadUntil("\r\n\r\n");
   server_->StopAccepting();
   server_->Drain(absl::InfinitePast());
-  engine_.WaitForCancel(engine_.WaitForRequest());
-  EXPECT_THAT(client.ReadAll(), testing::Not(HasSubstr("[DONE]")));
+  for (int i = 1; i <= kStreams; ++i) engine_.WaitForCancel(engine_.WaitForRequest(i));
+  for (const auto& client : clients)
+    EXPECT_THAT(client->ReadAll(), testing::Not(HasSubstr("[DONE]")));
 }
 
 }  // namespace
