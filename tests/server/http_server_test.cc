@@ -169,8 +169,7 @@ TEST_F(HttpServerTest, StreamsFinishWhileItDrains) {
 TEST_F(HttpServerTest, TheDrainDeadlineCutsOffTheRest) {
   constexpr int kStreams = 16;
   std::vector<std::unique_ptr<Client>> clients;
-  for (int i = 0; i < kStreams; ++i)
-    clients.push_back(std::make_unique<Client>(server_->port()));
+  for (int i = 0; i < kStreams; ++i) clients.push_back(std::make_unique<Client>(server_->port()));
   for (const auto& client : clients) client->Send(Completion(100, true));
   for (const auto& client : clients) client->ReadUntil("\r\n\r\n");
   server_->StopAccepting();
