@@ -172,7 +172,8 @@ std::string OpenAiInputName(const pb::EmbedRequest& request, int index) {
 
 absl::StatusOr<PreparedEmbed> PrepareEmbed(const ServedModel& model, const EmbedTraits& traits,
                                            const pb::EmbedRequest& request,
-                                           const std::atomic<bool>& cancelled, InputName names) {
+                                           const std::atomic<bool>& cancelled,
+                                           const InputName& names) {
   if (absl::Status status = CheckModelName(model, request.model()); !status.ok()) return status;
   if (request.inputs_size() < 1 || request.inputs_size() > kMaxEmbedInputs) {
     return FieldError("input", absl::StrCat("input has ", request.inputs_size(),

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -40,13 +41,13 @@ struct PreparedEmbed {
 };
 
 // What errors call a text of a request: a field, or a field and an index ("input[3]").
-using InputName = std::string (*)(const pb::EmbedRequest& request, int index);
+using InputName = std::function<std::string(const pb::EmbedRequest& request, int index)>;
 std::string OpenAiInputName(const pb::EmbedRequest& request, int index);
 
 // kCancelled soon after `cancelled` becomes true.
 absl::StatusOr<PreparedEmbed> PrepareEmbed(const ServedModel& model, const EmbedTraits& traits,
                                            const pb::EmbedRequest& request,
                                            const std::atomic<bool>& cancelled,
-                                           InputName names = OpenAiInputName);
+                                           const InputName& names = OpenAiInputName);
 
 }  // namespace fairlead

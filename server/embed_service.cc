@@ -74,7 +74,7 @@ EmbedService::~EmbedService() {
 
 absl::StatusOr<uint64_t> EmbedService::Start(const pb::EmbedRequest& request,
                                              const std::atomic<bool>& cancelled, Done done,
-                                             InputName names) {
+                                             const InputName& names) {
   const auto active = std::make_shared<Active>();
   absl::StatusOr<uint64_t> id = absl::InternalError("not started");
   try {

@@ -49,7 +49,7 @@ class EmbedService : public ModelService {
   // The vectors are all finite.
   absl::StatusOr<uint64_t> Start(const pb::EmbedRequest& request,
                                  const std::atomic<bool>& cancelled, Done done,
-                                 InputName names = OpenAiInputName);
+                                 const InputName& names = OpenAiInputName);
   // Idempotent; done(kCancelled) unless it is done already.
   void Cancel(uint64_t id);
 

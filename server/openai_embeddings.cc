@@ -9,6 +9,7 @@
 #include <limits>
 #include <numeric>
 #include <string_view>
+#include <utility>
 
 #include "absl/strings/escaping.h"
 #include "kernels/strings.h"
@@ -78,30 +79,44 @@ absl::Status RequireObject(const Json& body) {
 }
 
 // A document is a string, or Jina's {"text": ...}.
-absl::Status AddText(std::string_view field, const Json& value, pb::EmbedRequest& request) {
+absl::Status AddText(std::string_view field, const std::string& name, const Json& value,
+                     pb::EmbedRequest& request) {
   const Json* text = &value;
   if (value.is_object() && value.contains("text")) text = &value["text"];
-  if (!text->is_string())
-    return FieldError(field, StrCat(field, " must be a string or a list of strings"));
+  if (!text->is_string()) {
+    return FieldError(field, StrCat(name, " is of type ", text->type_name(), "; allowed: ", field,
+                                    " is a string or a list of strings"));
+  }
   request.add_inputs()->set_text(text->get_ref<const std::string&>());
   return absl::OkStatus();
 }
 
-// Under the first of `names` that the body has; how many there are.
-absl::StatusOr<size_t> AddTexts(const JsonFields& fields, std::initializer_list<const char*> names,
-                                pb::EmbedRequest& request) {
+struct AddedTexts {
+  std::string field;
+  size_t count = 0;
+  bool list = false;
+
+  std::string Name(size_t index) const { return list ? StrCat(field, "[", index, "]") : field; }
+};
+
+// Under the first of `names` that the body has.
+absl::StatusOr<AddedTexts> AddTexts(const JsonFields& fields,
+                                    std::initializer_list<const char*> names,
+                                    pb::EmbedRequest& request) {
   for (const char* name : names) {
     const Json* value = fields.Find(name);
     if (value == nullptr) continue;
     if (!value->is_array()) {
-      if (absl::Status status = AddText(name, *value, request); !status.ok()) return status;
-      return 1;
+      if (absl::Status status = AddText(name, name, *value, request); !status.ok()) return status;
+      return AddedTexts{name, 1};
     }
     if (absl::Status status = CheckCount(name, value->size()); !status.ok()) return status;
-    for (const Json& item : *value) {
-      if (absl::Status status = AddText(name, item, request); !status.ok()) return status;
+    const AddedTexts texts{name, value->size(), true};
+    for (size_t i = 0; i < texts.count; ++i) {
+      absl::Status status = AddText(name, texts.Name(i), (*value)[i], request);
+      if (!status.ok()) return status;
     }
-    return value->size();
+    return texts;
   }
   return FieldError(*names.begin(), StrCat(*names.begin(), " is missing"));
 }
@@ -112,17 +127,12 @@ absl::Status CheckTogether(std::string_view field, const pb::EmbedRequest& reque
                                   request.inputs_size(), " texts; at most ", kMaxEmbedInputs));
 }
 
-std::string OneToManyName(const pb::EmbedRequest&, int index) {
-  return index == 0 ? "text_1" : StrCat("text_2[", index - 1, "]");
-}
-
-std::string PairName(const pb::EmbedRequest& request, int index) {
-  const int pairs = request.inputs_size() / 2;
-  return index < pairs ? StrCat("text_1[", index, "]") : StrCat("text_2[", index - pairs, "]");
-}
-
-std::string RerankInputName(const pb::EmbedRequest&, int index) {
-  return index == 0 ? "query" : StrCat("documents[", index - 1, "]");
+// Errors call each text by the field that the client has put it in.
+InputName ScoreNames(const AddedTexts& left, const AddedTexts& right) {
+  return [left, right](const pb::EmbedRequest&, int index) {
+    const auto i = static_cast<size_t>(index);
+    return i < left.count ? left.Name(i) : right.Name(i - left.count);
+  };
 }
 
 std::vector<double> Cosines(const ScoreRequest& request, const EmbedAnswer& answer) {
@@ -214,13 +224,14 @@ absl::StatusOr<ScoreRequest> ParseScoreRequest(const Json& body) {
   if (!left.ok()) return left.status();
   const auto right = AddTexts(fields, {"text_2", "documents", "items", "data_2"}, out.request);
   if (!right.ok()) return right.status();
-  out.left = *left;
-  out.names = *left == 1 ? OneToManyName : PairName;
-  if (*left != 1 && *left != *right) {
-    return FieldError("text_1", StrCat("text_1 has ", *left, " texts and text_2 ", *right,
-                                       "; text_1 must have 1, or as many as text_2"));
+  out.left = left->count;
+  out.names = ScoreNames(*left, *right);
+  if (out.left != 1 && out.left != right->count) {
+    return FieldError(left->field, StrCat(left->field, " has ", out.left, " texts and ",
+                                          right->field, " ", right->count, "; ", left->field,
+                                          " must have 1, or as many as ", right->field));
   }
-  if (absl::Status status = CheckTogether("text_2", out.request); !status.ok()) return status;
+  if (absl::Status status = CheckTogether(right->field, out.request); !status.ok()) return status;
   return out;
 }
 
@@ -228,7 +239,6 @@ absl::StatusOr<ScoreRequest> ParseRerankRequest(const Json& body) {
   if (absl::Status status = RequireObject(body); !status.ok()) return status;
   ScoreRequest out;
   out.left = 1;
-  out.names = RerankInputName;
   JsonFields fields(body);
   ReadCommon(fields, out.request);
   const auto query = fields.String("query");
@@ -242,8 +252,9 @@ absl::StatusOr<ScoreRequest> ParseRerankRequest(const Json& body) {
   if (!query) return FieldError("query", "query is missing");
   if (documents == nullptr) return FieldError("documents", "documents is missing");
   out.request.add_inputs()->set_text(*query);
-  if (const auto added = AddTexts(fields, {"documents"}, out.request); !added.ok())
-    return added.status();
+  const auto added = AddTexts(fields, {"documents"}, out.request);
+  if (!added.ok()) return added.status();
+  out.names = ScoreNames({.field = "query", .count = 1}, *added);
   if (absl::Status status = CheckTogether("documents", out.request); !status.ok()) return status;
   return out;
 }

@@ -28,12 +28,10 @@ void WorkQueue::Stop() {
 }
 
 bool WorkQueue::TryPost(std::function<void()> work) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (stop_ || queue_.size() >= max_queued_) return false;
-    queue_.push_back(std::move(work));
-  }
-  ready_.notify_one();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (stop_ || queue_.size() >= max_queued_) return false;
+  queue_.push_back(std::move(work));
+  ready_.notify_one();  // with the lock: who waits for `work` may destroy the queue
   return true;
 }
 

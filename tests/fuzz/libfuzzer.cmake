@@ -17,7 +17,8 @@ set_source_files_properties(${gen}/fairlead/v1/inference.pb.cc ${gen}/sentencepi
 
 add_library(fairlead_fuzzed STATIC ${models} entry.cc ../server/fake_model.cc ${gen}/fairlead/v1/inference.pb.cc
   ${gen}/sentencepiece/model.pb.cc ${CMAKE_SOURCE_DIR}/kernels/check.cc ${CMAKE_SOURCE_DIR}/kernels/dtype.cc ${CMAKE_SOURCE_DIR}/server/errors.cc
-  ${CMAKE_SOURCE_DIR}/server/json_fields.cc ${CMAKE_SOURCE_DIR}/server/openai_request.cc ${CMAKE_SOURCE_DIR}/server/prepare.cc)
+  ${CMAKE_SOURCE_DIR}/server/embed_prepare.cc ${CMAKE_SOURCE_DIR}/server/json_append.cc ${CMAKE_SOURCE_DIR}/server/json_fields.cc
+  ${CMAKE_SOURCE_DIR}/server/openai_embeddings.cc ${CMAKE_SOURCE_DIR}/server/openai_request.cc ${CMAKE_SOURCE_DIR}/server/prepare.cc)
 target_include_directories(fairlead_fuzzed SYSTEM PUBLIC ${gen} ${XXHASH_INCLUDE_DIR})
 target_link_libraries(fairlead_fuzzed PUBLIC nlohmann_json::nlohmann_json protobuf::libprotobuf PkgConfig::PCRE2 PkgConfig::UTF8PROC
   absl::status absl::statusor absl::span absl::strings absl::time absl::flat_hash_map absl::flat_hash_set absl::cleanup absl::function_ref)

@@ -205,6 +205,72 @@ def request_seeds():
         save("json_request", name, name[0] + json.dumps(body, separators=(",", ":")))
 
 
+def embedding_seeds():
+    bodies = {
+        "0_text": {"input": "hello", "model": "fake", "dimensions": 2, "encoding_format": "base64"},
+        "0_texts": {"input": ["a", "b\u00e9"], "normalize": True, "truncate_prompt_tokens": 5, "parse_special": False},
+        "0_ids": {"input": [[72, 105], [7]], "add_special_tokens": False, "user": "u"},
+        "1_pairs": {"text_1": ["a", "b"], "text_2": ["c", "d"]},
+        "1_one": {"queries": "a", "documents": ["c", {"text": "d"}], "model": "fake"},
+        "2_rerank": {"query": "a", "documents": ["c", {"text": "d"}, "e"], "top_n": 2, "return_documents": False},
+    }
+    for name, body in bodies.items():
+        save("embedding_request", name, name[0] + json.dumps(body, separators=(",", ":")))
+
+
+def varint(number):
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes(out) + bytes([number])
+
+
+def message_fields(raw):
+    """(number, whole field, content where it is of bytes) of each field of a protobuf message."""
+    at = 0
+    def number():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = raw[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+    while at < len(raw):
+        begin = at
+        tag = number()
+        content = None
+        if tag & 7 == 0:
+            number()
+        else:
+            size = {1: 8, 5: 4}.get(tag & 7)
+            size = number() if size is None else size
+            content = raw[at:at + size]
+            at += size
+        yield tag >> 3, raw[begin:at], content
+
+
+def sentencepiece_seeds():
+    """Each kind of model with its first pieces and without its charsmap."""
+    text = TEXT.encode()
+    configs = {"plain": {}, "marked": {"add_bos_token": True, "add_eos_token": True, "bos_token": "<s>", "eos_token": "</s>"}}
+    for folder in sorted((GOLDEN / "tokenizers").glob("spm-*")):
+        model, pieces = b"", 0
+        for number, field, content in message_fields((folder / "tokenizer.model").read_bytes()):
+            pieces += number == 1
+            if number == 3:  # NormalizerSpec; its second field is the charsmap
+                content = b"".join(part for inner, part, _ in message_fields(content) if inner != 2)
+                field = bytes([3 << 3 | 2]) + varint(len(content)) + content
+            if number != 1 or pieces <= 300:
+                model += field
+        for name, config in configs.items():
+            parts = [text, json.dumps(config, separators=(",", ":")).encode() if config else b""]
+            save("sentencepiece", f"{folder.name}_{name}", b"".join(struct.pack("<H", len(p)) + p for p in parts) + model)
+
+
 def detokenizer_seeds():
     texts = [TEXT, "a\u0301\U0001f469\u200d\U0001f680 \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35", "x" * 64, " \n\r\n  \t", "<|begin_of_text|>it's"]
     for tokenizer in range(4):
@@ -242,6 +308,8 @@ config_seeds()
 tokenizer_seeds()
 jinja_seeds()
 request_seeds()
+embedding_seeds()
+sentencepiece_seeds()
 detokenizer_seeds()
 packed_seeds()
 pooling_seeds()

@@ -18,12 +18,14 @@
 extern "C" {
 int config_json_fuzz(const uint8_t* data, size_t size);
 int detokenizer_fuzz(const uint8_t* data, size_t size);
+int embedding_request_fuzz(const uint8_t* data, size_t size);
 int gguf_fuzz(const uint8_t* data, size_t size);
 int jinja_fuzz(const uint8_t* data, size_t size);
 int json_request_fuzz(const uint8_t* data, size_t size);
 int packed_file_fuzz(const uint8_t* data, size_t size);
 int pooling_fuzz(const uint8_t* data, size_t size);
 int safetensors_fuzz(const uint8_t* data, size_t size);
+int sentencepiece_fuzz(const uint8_t* data, size_t size);
 int tokenizer_json_fuzz(const uint8_t* data, size_t size);
 }
 
@@ -104,11 +106,13 @@ TEST_P(FuzzReplay, KeepsItsPromises) {
 INSTANTIATE_TEST_SUITE_P(Entries, FuzzReplay,
                          ::testing::Values(Target{"config_json", config_json_fuzz},
                                            Target{"detokenizer", detokenizer_fuzz},
+                                           Target{"embedding_request", embedding_request_fuzz},
                                            Target{"gguf", gguf_fuzz}, Target{"jinja", jinja_fuzz},
                                            Target{"json_request", json_request_fuzz},
                                            Target{"packed_file", packed_file_fuzz},
                                            Target{"pooling", pooling_fuzz},
                                            Target{"safetensors", safetensors_fuzz},
+                                           Target{"sentencepiece", sentencepiece_fuzz},
                                            Target{"tokenizer_json", tokenizer_json_fuzz}),
                          [](const auto& info) { return std::string(info.param.name); });
 

@@ -162,6 +162,30 @@ TEST(OpenAiEmbeddingsTest, RerankingIsBestFirst) {
   EXPECT_FALSE(RerankBody(*bare, answer, "m")["results"][0].contains("document"));
 }
 
+TEST(OpenAiEmbeddingsTest, TextsAreCalledAsTheClientCallsThem) {
+  const auto names = [](const absl::StatusOr<ScoreRequest>& request) {
+    std::vector<std::string> all;
+    EXPECT_TRUE(request.ok()) << request.status();
+    for (int i = 0; request.ok() && i < request->request.inputs_size(); ++i)
+      all.push_back(request->names(request->request, i));
+    return all;
+  };
+  const auto score = [&](const std::string& body) {
+    return names(ParseScoreRequest(Parsed(body)));
+  };
+  EXPECT_THAT(score(R"({"text_1":"a","text_2":"b"})"), ElementsAre("text_1", "text_2"));
+  EXPECT_THAT(score(R"({"queries":"a","documents":["b","c"]})"),
+              ElementsAre("queries", "documents[0]", "documents[1]"));
+  EXPECT_THAT(score(R"({"data_1":["a","b"],"data_2":["c","d"]})"),
+              ElementsAre("data_1[0]", "data_1[1]", "data_2[0]", "data_2[1]"));
+  EXPECT_THAT(names(ParseRerankRequest(Parsed(R"({"query":"a","documents":["b"]})"))),
+              ElementsAre("query", "documents[0]"));
+  const absl::Status status =
+      ParseScoreRequest(Parsed(R"({"queries":"a","items":["b",null]})")).status();
+  EXPECT_EQ(ErrorParam(status), "items");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("items[1] is of type null"));
+}
+
 TEST(OpenAiEmbeddingsTest, BadScoresNameTheField) {
   const auto score = [](const std::string& body) {
     return ErrorParam(ParseScoreRequest(Parsed(body)).status());
@@ -171,6 +195,7 @@ TEST(OpenAiEmbeddingsTest, BadScoresNameTheField) {
   EXPECT_EQ(score(R"({"text_1":"a","text_2":[]})"), "text_2");
   EXPECT_EQ(score(R"({"text_1":"a","text_2":[1]})"), "text_2");
   EXPECT_EQ(score(R"({"text_1":["a","b"],"text_2":["a","b","c"]})"), "text_1");
+  EXPECT_EQ(score(R"({"queries":["a","b"],"documents":["a","b","c"]})"), "queries");
   const auto rerank = [](const std::string& body) {
     return ErrorParam(ParseRerankRequest(Parsed(body)).status());
   };
