@@ -87,10 +87,8 @@ Batch Embedder::Upload(absl::Span<const std::vector<Token>> sequences) {
   for (const std::vector<Token>& sequence : sequences) {
     const int length = static_cast<int>(sequence.size()), own = BlocksFor(sequence.size());
     tokens.insert(tokens.end(), sequence.begin(), sequence.end());
-    for (int i = 0; i < length; ++i) {
-      positions.push_back(i);
-      slots.push_back(next_block * kBlockTokens + i);
-    }
+    model_->AppendPositions(sequence, positions);
+    for (int i = 0; i < length; ++i) slots.push_back(next_block * kBlockTokens + i);
     start.push_back(static_cast<int32_t>(tokens.size()));
     lengths.push_back(length);
     for (int i = 0; i < columns; ++i) blocks.push_back(i < own ? next_block + i : 0);

@@ -4,12 +4,16 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
 #include "models/model.h"
+#include "models/tokenizer.h"
 #include "models/weight_cache.h"
 #include "models/weights.h"
 
@@ -24,6 +28,11 @@ class EmbeddingModel {
   virtual size_t weight_bytes() const = 0;
   virtual KvShape kv_shape(int block_tokens) const = 0;
   virtual size_t ScratchBytes(int max_tokens) const = 0;
+  // Batch::position of a text's tokens: from 0 on, unless the model counts otherwise.
+  virtual void AppendPositions(absl::Span<const Token> text,
+                               std::vector<int32_t>& positions) const {
+    for (size_t i = 0; i < text.size(); ++i) positions.push_back(static_cast<int32_t>(i));
+  }
   // Of a batch of whole sequences (context_tokens are their lengths): [tokens, hidden] in scratch,
   // valid until the next call. Every layer overwrites the keys and values in `kv`.
   virtual Tensor HiddenStates(Stream& stream, const Batch& batch, const PagedKv& kv,

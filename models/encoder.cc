@@ -53,7 +53,10 @@ constexpr std::string_view kTypes = "embeddings.token_type_embeddings.weight";
 
 // A checkpoint with heads has the encoder under a name.
 std::string PrefixOf(const WeightSource& source) {
-  return source.Find(StrCat("bert.", kWords)) != nullptr ? "bert." : "";
+  for (const char* prefix : {"bert.", "roberta."}) {
+    if (source.Find(StrCat(prefix, kWords)) != nullptr) return prefix;
+  }
+  return "";
 }
 
 }  // namespace
@@ -79,7 +82,10 @@ absl::Status Encoder::LoadTables(ParameterLoader& loader, const std::string& pre
   };
   absl::Status status = load(kWords, config_.vocab, words_);
   if (config_.token_types > 0) status.Update(load(kTypes, config_.token_types, types_));
-  if (!config_.rope) status.Update(load(kPositions, config_.max_positions, positions_));
+  if (!config_.rope) {
+    const int rows = config_.max_positions + config_.first_position();
+    status.Update(load(kPositions, rows, positions_));
+  }
   return status;
 }
 
@@ -160,7 +166,7 @@ absl::StatusOr<std::unique_ptr<Encoder>> Encoder::Load(const WeightSource& sourc
     status = encoder->LoadLayer(loader, source, prefix, i, encoder->layers_[i]);
     if (!status.ok()) return status;
   }
-  const int positions = std::min(config->max_positions, max_tokens);
+  const int positions = std::min(config->max_positions, max_tokens) + config->first_position();
   const int rotary_dim = config->rope ? config->rope->rotary_dim : 0;
   encoder->cos_sin_ = Tensor(nullptr, DType::kF32, {positions, rotary_dim});
   if (config->rope)
@@ -173,6 +179,15 @@ absl::StatusOr<std::unique_ptr<Encoder>> Encoder::Load(const WeightSource& sourc
   if (!zeros.ok()) return zeros.status();
   encoder->zeros_ = *std::move(zeros);
   return encoder;
+}
+
+void Encoder::AppendPositions(absl::Span<const Token> text, std::vector<int32_t>& positions) const {
+  if (!config_.padding) return EmbeddingModel::AppendPositions(text, positions);
+  // As transformers' create_position_ids_from_input_ids.
+  int next = config_.first_position();
+  for (const Token token : text) {
+    positions.push_back(token == *config_.padding ? *config_.padding : next++);
+  }
 }
 
 size_t Encoder::weight_bytes() const {

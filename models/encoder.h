@@ -35,6 +35,8 @@ class Encoder : public EmbeddingModel {
     return {.kv_heads = config_.heads, .head_dim = config_.head_dim, .block_tokens = block_tokens};
   }
   size_t ScratchBytes(int max_tokens) const override;
+  void AppendPositions(absl::Span<const Token> text,
+                       std::vector<int32_t>& positions) const override;
   Tensor HiddenStates(Stream& stream, const Batch& batch, const PagedKv& kv,
                       Scratch& scratch) const override;
 

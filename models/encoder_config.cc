@@ -21,12 +21,22 @@ struct EncoderArchitecture {
   std::string_view name;
   WeightFormat format;
   EncoderNames names;
+  bool counts_from_padding = false;  // positions begin behind the padding token's id
 };
 // Heads beside the encoder (masked words, next sentence) are not read.
 constexpr std::array kArchitectures = {
     EncoderArchitecture{"BertModel", WeightFormat::kSafetensors, EncoderNames::kBert},
     EncoderArchitecture{"BertForMaskedLM", WeightFormat::kSafetensors, EncoderNames::kBert},
     EncoderArchitecture{"BertForPreTraining", WeightFormat::kSafetensors, EncoderNames::kBert},
+    EncoderArchitecture{"RobertaModel", WeightFormat::kSafetensors, EncoderNames::kBert, true},
+    EncoderArchitecture{"RobertaForMaskedLM", WeightFormat::kSafetensors, EncoderNames::kBert,
+                        true},
+    EncoderArchitecture{"XLMRobertaModel", WeightFormat::kSafetensors, EncoderNames::kBert, true},
+    EncoderArchitecture{"XLMRobertaForMaskedLM", WeightFormat::kSafetensors, EncoderNames::kBert,
+                        true},
+    EncoderArchitecture{"CamembertModel", WeightFormat::kSafetensors, EncoderNames::kBert, true},
+    EncoderArchitecture{"CamembertForMaskedLM", WeightFormat::kSafetensors, EncoderNames::kBert,
+                        true},
     EncoderArchitecture{"NomicBertModel", WeightFormat::kSafetensors, EncoderNames::kNomic},
     EncoderArchitecture{"bert", WeightFormat::kGguf, EncoderNames::kBert},
     EncoderArchitecture{"nomic-bert", WeightFormat::kGguf, EncoderNames::kNomic},
@@ -199,7 +209,18 @@ void ReadTensorFacts(const WeightSource& source, EncoderConfig& config, ConfigRe
   }
 }
 
-absl::StatusOr<EncoderConfig> Parse(const WeightSource& source, EncoderNames names) {
+void ReadPadding(EncoderConfig& config, ConfigReader& reader) {
+  const int rows = config.max_positions;
+  config.padding = reader.Int("pad_token_id", 0, config.vocab - 1, 1);
+  config.max_positions -= config.first_position();
+  if (config.max_positions >= 1) return;
+  reader.Fail(absl::InvalidArgumentError(
+      StrCat("config key \"max_position_embeddings\" is ", rows,
+             "; a text's positions begin behind pad_token_id, which is ", *config.padding)));
+}
+
+absl::StatusOr<EncoderConfig> Parse(const WeightSource& source, const EncoderArchitecture& row) {
+  const EncoderNames names = row.names;
   if (!source.config().is_object()) return absl::InvalidArgumentError("the config is no object");
   const absl::StatusOr<Json> json = names == EncoderNames::kNomic
                                         ? WithBertKeys(source.config(), source.format())
@@ -211,6 +232,7 @@ absl::StatusOr<EncoderConfig> Parse(const WeightSource& source, EncoderNames nam
   config.names = names;
   config.gated = names == EncoderNames::kNomic;
   ReadShape(config, reader);
+  if (row.counts_from_padding && reader.ok()) ReadPadding(config, reader);
   ReadActivation(config, reader);
   config.epsilon = static_cast<float>(reader.Real("layer_norm_eps", 1e-30, 1, 1e-12));
   const bool bert = names == EncoderNames::kBert;
@@ -253,7 +275,7 @@ absl::StatusOr<EncoderConfig> LoadEncoderConfig(const WeightSource& source) {
     return absl::UnimplementedError(StrCat(source.path(), ": architecture ", ShortDump(Json(*name)),
                                            " is no encoder that is supported; known: ", known));
   }
-  absl::StatusOr<EncoderConfig> config = Parse(source, row->names);
+  absl::StatusOr<EncoderConfig> config = Parse(source, *row);
   if (!config.ok()) {
     return absl::Status(config.status().code(),
                         StrCat(source.path(), ": ", config.status().message()));

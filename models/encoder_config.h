@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What an encoder computes (BERT, Devlin et al., arXiv 1810.04805; nomic-bert, Nussbaum et al.,
-// arXiv 2402.01613), as features. Every number is bounded, so that products of three of them fit
-// int64_t. Any thread; no state.
+// arXiv 2402.01613; RoBERTa, Liu et al., arXiv 1907.11692), as features. Every number is bounded,
+// so that products of three of them fit int64_t. Any thread; no state.
 #pragma once
 
 #include <optional>
@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/ops.h"
 #include "models/rope.h"
+#include "models/tokenizer.h"
 #include "models/weights.h"
 
 namespace fairlead {
@@ -32,7 +33,12 @@ struct EncoderConfig {
   bool up_bias = false;  // of the gate, too
   bool down_bias = false;
   std::optional<RopeConfig> rope;  // none: an embedding a position
+  // RoBERTa's positions are counted from behind this token's id on, and the token itself, which
+  // counts for nothing, has its id for a position.
+  std::optional<Token> padding;
   EncoderNames names = EncoderNames::kBert;
+
+  int first_position() const { return padding ? *padding + 1 : 0; }
 };
 
 // Whether the architecture that `source` names is an encoder. A decoder may make embeddings, too.

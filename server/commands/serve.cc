@@ -33,8 +33,9 @@ constexpr absl::Duration kFarewell = absl::Seconds(2);
 struct ServeOptions {
   ServeConfig config;
   std::vector<Flag> flags;
-  FlagTexts texts;
+  FlagTexts texts;  // of the command line
   std::string config_file;
+  FlagTexts written;  // in the file, or on the command line
 };
 
 // Everything that serves. Members are destroyed last to first.
@@ -99,6 +100,14 @@ absl::Status LoadService(const ServeConfig& config, Serving& serving) {
   serving.generate =
       std::make_unique<GenerateService>(serving.runtime->served, engine, *serving.metrics, threads);
   return absl::OkStatus();
+}
+
+// One configuration may serve several models, so these are no errors.
+void WarnOfUnused(const FlagTexts& written) {
+  for (const char* name : {"async-scheduling", "block-tokens", "gpu-layers", "graphs",
+                           "kv-cache-memory", "max-logprobs", "no-prefix-cache", "speculation"}) {
+    if (written.contains(name)) spdlog::warn("--{} changes nothing for embeddings", name);
+  }
 }
 
 // What has been decided since the start, for /config.
@@ -214,9 +223,11 @@ absl::Status ReadConfig(ServeOptions& options) {
     if (!yaml.ok()) return yaml.status();
     absl::Status status = ApplyTexts(*yaml, options.config_file + ": ", options.flags);
     if (!status.ok()) return status;
+    options.written = *yaml;
   }
   if (absl::Status status = ApplyTexts(options.texts, "--", options.flags); !status.ok())
     return status;
+  options.written.insert(options.texts.begin(), options.texts.end());
   if (options.config.runtime.model.empty())
     return absl::InvalidArgumentError("serve needs --model, here or in the configuration file");
   return CheckServeConfig(options.config);
@@ -233,6 +244,7 @@ absl::Status RunServe(ServeOptions& options, absl::Time process_start) {
   Serving serving;
   absl::Status status = LoadIdentities(options.config, serving);
   if (status.ok()) status = LoadService(options.config, serving);
+  if (status.ok() && serving.embed != nullptr) WarnOfUnused(options.written);
   if (status.ok()) Resolve(serving, options.config);
   StageTimer timer;
   if (status.ok()) status = StartHttp(options, serving);

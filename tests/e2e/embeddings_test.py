@@ -252,8 +252,10 @@ class EmbeddingsTest(unittest.TestCase):
             self.assertEqual(answer.status_code, 200, answer.text)
             answer = server.post("/v1/embeddings", {"input": [1]})
             self.assertEqual((answer.status_code, answer.json()["error"]["code"]), (400, "wrong_task"))
-        with harness.Server("--skip-tokenizer", "--task", "embed", model=harness.golden("models", "qwen3")) as server:
+        with harness.Server("--skip-tokenizer", "--task", "embed", "--speculation", "ngram", model=harness.golden("models", "qwen3")) as server:
             self.assertIn("the last token is taken, normalized", server.log)
+            self.assertIn("--speculation changes nothing for embeddings", server.log)
+            self.assertNotIn("--max-logprobs changes", server.log)
             answer = server.post("/v1/embeddings", {"input": [1, 2, 3]}).json()
             self.assertAlmostEqual(length(answer["data"][0]["embedding"]), 1, 5)
 

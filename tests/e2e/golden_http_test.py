@@ -25,6 +25,7 @@ NOT_HERE = {
     "ministral3": "architecture not supported",
     "nomic-bert": "an encoder",
     "qwen3-embedding": "embeddings, no logits",
+    "xlm-roberta": "an encoder",
 }
 
 

@@ -226,8 +226,10 @@ TEST_P(EncoderTest, OneByOneOrTogetherGivesTheSameBits) {
 }
 
 TEST_P(EncoderTest, PoolsAsItsFilesSay) {
-  const std::map<std::string_view, const char*> asked = {
-      {"bert", "mean_normalized"}, {"bert-head7", "cls"}, {"nomic-bert", "mean"}};
+  const std::map<std::string_view, const char*> asked = {{"bert", "mean_normalized"},
+                                                         {"bert-head7", "cls"},
+                                                         {"nomic-bert", "mean"},
+                                                         {"xlm-roberta", "mean_normalized"}};
   ExpectFilesPooling(GoldenFolder(GetParam()), asked.at(GetParam()));
 }
 
@@ -237,7 +239,8 @@ std::string TestName(const testing::TestParamInfo<const char*>& info) {
 
 // bert-head7: heads of an odd size, one token type, GELU's tanh form.
 INSTANTIATE_TEST_SUITE_P(Checkpoints, EncoderTest,
-                         testing::Values("bert", "bert-head7", "nomic-bert"), TestName);
+                         testing::Values("bert", "bert-head7", "nomic-bert", "xlm-roberta"),
+                         TestName);
 
 class EncoderTwinTest : public EncoderTest {};
 
@@ -387,6 +390,12 @@ TEST(EncoderConfigTest, WhatWeLackIsRefusedByName) {
       {"bert", {{"layer_norm_eps", 0}}, kWrong, {"layer_norm_eps"}},
       {"bert", {{"max_position_embeddings", -1}}, kWrong, {"max_position_embeddings"}},
       {"bert", {{"type_vocab_size", "2"}}, kWrong, {"type_vocab_size"}},
+      {"xlm-roberta",
+       {{"pad_token_id", 29}, {"max_position_embeddings", 30}},
+       kWrong,
+       {"max_position_embeddings", "30", "29"}},
+      {"xlm-roberta", {{"pad_token_id", -1}}, kWrong, {"pad_token_id"}},
+      {"xlm-roberta", {{"max_position_embeddings", 43}}, kWrong, {"position_embeddings", "[43, "}},
       {"nomic-bert",
        {{"activation_function", "gelu"}},
        kLacks,

@@ -21,6 +21,7 @@ NOT_HELD = {
     "gemma2": "query_pre_attn_scalar other than head_dim has no key",
     "gemma3-with-vision": "its text model is another gemma3, and GGUF holds no other part of it",
     "smollm3-interval": "every 4th layer without RoPE is implied",
+    "xlm-roberta": "the format has it as bert, without the positions that no text has",
     "deepseek-v2-groups": "llama.cpp ranks groups of experts by the sum of the best two, this model by the best one",
 }
 
