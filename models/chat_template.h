@@ -39,6 +39,8 @@ struct ChatTemplateLimits {
   int64_t max_steps = 10'000'000;       // evaluated nodes
   int max_depth = 100;                  // nested expressions, blocks and macro calls
   size_t max_output_bytes = 64u << 20;  // also bounds every string a template builds
+  // Processor time of one rendering, looked at between operations, of which none takes 300 ms.
+  absl::Duration max_time = absl::Milliseconds(500);
 };
 
 class ChatTemplate {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/jinja/budget.h"
 
+#include <time.h>
+
 #include "kernels/strings.h"
 
 namespace fairlead::jinja {
@@ -10,10 +12,20 @@ namespace {
 constexpr size_t kLiveFactor = 4;
 // A call of a macro nests about eight evaluations: body, if, for, output, call, arguments.
 constexpr int kEvaluationsPerLevel = 8;
+
+// What this thread has had of a processor.
+absl::Duration ThreadTime() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return absl::DurationFromTimespec(time);
+}
 }  // namespace
 
 Budget::Budget(const ChatTemplateLimits& limits)
     : steps_left_(limits.max_steps),
+      next_check_(limits.max_steps - kStepsPerCheck),
+      max_time_(limits.max_time),
+      begin_(ThreadTime()),
       max_steps_(limits.max_steps),
       max_depth_(limits.max_depth),
       max_evaluation_depth_(kEvaluationsPerLevel * limits.max_depth),
@@ -27,9 +39,16 @@ void Budget::Fail(std::string message) {
 bool Budget::Step(int64_t count) {
   if (!status_.ok()) return false;
   steps_left_ -= count;
-  if (steps_left_ >= 0) return true;
-  Fail(StrCat("the template needs more than ", max_steps_, " steps"));
-  return false;
+  if (steps_left_ < 0) Fail(StrCat("the template needs more than ", max_steps_, " steps"));
+  if (steps_left_ < next_check_) CheckTime();
+  return status_.ok();
+}
+
+void Budget::CheckTime() {
+  next_check_ = steps_left_ - kStepsPerCheck;
+  if (ThreadTime() - begin_ <= max_time_) return;
+  Fail(StrCat("the template needs more than ", absl::ToInt64Milliseconds(max_time_),
+              " ms of processor time"));
 }
 
 bool Budget::Work(size_t bytes) {

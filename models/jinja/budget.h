@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What one rendering may still use: steps, live memory, depth. Exhaustion is sticky: helpers stop
-// producing and the interpreter returns status() at its next node, so helpers need no error path.
-// One rendering, one thread. Every value made during a rendering must be gone before its budget.
+// What one rendering may still use: steps, processor time, live memory, depth. Exhaustion is
+// sticky: helpers stop producing and the interpreter returns status() at its next node, so helpers
+// need no error path. One rendering, one thread. Every value made during a rendering must be gone
+// before its budget.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "models/chat_template.h"
 
 namespace fairlead::jinja {
@@ -45,9 +47,15 @@ class Budget {
   bool Allocate(size_t bytes);
   void Free(size_t bytes) { live_bytes_ -= bytes; }
 
+  void CheckTime();
+
   static constexpr size_t kBytesPerStep = 256;
+  static constexpr int64_t kStepsPerCheck = 10'000;  // a millisecond of most work
 
   int64_t steps_left_;
+  int64_t next_check_;  // of the time: when fewer steps are left
+  const absl::Duration max_time_;
+  const absl::Duration begin_;  // on the thread's clock
   int64_t max_steps_;
   int max_depth_;
   int max_evaluation_depth_;

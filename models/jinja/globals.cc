@@ -33,6 +33,7 @@ class GlobalFunction final : public Callable {
 };
 
 // The sandbox's bound on range().
+constexpr size_t kMaxRaisedBytes = 64 << 10;  // of raise_exception's text: an error answer
 constexpr int64_t kLongestRange = 100'000;
 
 Result MakeRange(Runtime&, Arguments& arguments) {
@@ -190,7 +191,15 @@ Result RaiseException(Runtime& runtime, Arguments& arguments) {
   Value message;
   JINJA_RETURN_IF_ERROR(arguments.Bind("raise_exception", {Required("message", message)}));
   const Value text = ToString(message, runtime.budget);
-  return absl::Status(kRaisedByTemplate, text.text().bytes());
+  if (!runtime.budget.ok()) return runtime.budget.status();
+  std::string_view said = text.text().bytes();
+  if (said.size() > kMaxRaisedBytes) {
+    // To the start of a character.
+    size_t end = kMaxRaisedBytes;
+    while ((said[end] & 0xc0) == 0x80) --end;
+    said = said.substr(0, end);
+  }
+  return absl::Status(kRaisedByTemplate, absl::string_view(said.data(), said.size()));
 }
 
 // What C's strftime lacks or would read from a time zone: datetime.now() has microseconds and no

@@ -7,6 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/strings.h"
 #include "models/chat_template.h"
 
 namespace fairlead {
@@ -20,8 +21,10 @@ absl::Status StatusOf(const std::string& source, const Json& variables = Json::o
   return parsed.ok() ? (*parsed)->Render(variables).status() : parsed.status();
 }
 
+// However long it takes.
 std::string TextOf(const std::string& source, const Json& variables = Json::object()) {
-  const absl::StatusOr<std::unique_ptr<ChatTemplate>> parsed = ParseChatTemplate(source);
+  const absl::StatusOr<std::unique_ptr<ChatTemplate>> parsed =
+      ParseChatTemplate(source, {.max_time = absl::InfiniteDuration()});
   if (!parsed.ok()) return std::string(parsed.status().message());
   const absl::StatusOr<RenderedPrompt> prompt = (*parsed)->Render(variables);
   return prompt.ok() ? prompt->text : std::string(prompt.status().message());
@@ -39,28 +42,76 @@ void ExpectRefused(const std::string& source, const std::string& reason) {
   EXPECT_THAT(std::string(status.message()), HasSubstr(reason)) << source.substr(0, 200);
 }
 
+// Steps or time, whichever comes first on this machine.
+constexpr char kTooLong[] = "the template needs more than";
+
 TEST(JinjaSandbox, BoundsSteps) {
   const std::string loop = "{% for i in range(100000) %}";
-  ExpectRefused(loop + loop + "{{ i }}{% endfor %}{% endfor %}", "steps");
-  ExpectRefused(loop + loop + "{% endfor %}{% endfor %}", "steps");
+  ExpectRefused(loop + loop + "{{ i }}{% endfor %}{% endfor %}", kTooLong);
+  ExpectRefused(loop + loop + "{% endfor %}{% endfor %}", kTooLong);
   ExpectRefused("{{ range(100000000) }}", "Range too big");
   ExpectRefused("{{ range(-9223372036854775808, 18446744073709551615) }}", "Range too big");
   ExpectRefused("{% for i in [0] * 100000000 %}{% endfor %}", "");
   ExpectRefused(
       "{% set x = range(100000)|list %}" + loop + "{% if x == x|list %}{% endif %}{% endfor %}",
-      "steps");
+      kTooLong);
   // One node must not stand for unbounded work on text.
   ExpectRefused("{% set x = 'a' * 30000000 %}" + loop + "{% set y = x|upper %}{% endfor %}",
-                "steps");
+                kTooLong);
   for (const char* costly : {"('İß' * 5000000).casefold()", "('ß' * 10000000).upper()",
                              "('aB' * 10000000).swapcase()", "('\\t' * 1000000).expandtabs(8)"}) {
-    ExpectRefused(loop + "{% set y = " + costly + " %}{% endfor %}", "steps");
+    ExpectRefused(loop + "{% set y = " + costly + " %}{% endfor %}", kTooLong);
   }
   ExpectRefused("{% set x = range(100000)|map('string')|list %}" + loop +
                     "{% set y = x|unique|list %}{% endfor %}",
-                "steps");
+                kTooLong);
   ExpectRefused("{% set x = 'a' * 30000000 %}" + loop + "{% if 'b' in x %}{% endif %}{% endfor %}",
-                "steps");
+                kTooLong);
+}
+
+// Operations that take many nanoseconds a byte, or that are long by themselves.
+TEST(JinjaSandbox, BoundsTime) {
+  struct Costly {
+    const char* value;
+    const char* operation;
+  };
+  for (const Costly& costly : {
+           Costly{R"('\u0001' * 5000000)", "x|tojson"},
+           Costly{"' ' * 5000000 ~ '1'", "x|int"},
+           Costly{"'1' * 5000000", "x|float"},
+           Costly{"' ' * 60000000", "x.strip()"},
+           Costly{"'a b ' * 100000", "x|title"},
+           Costly{R"(['\'"' * 5000000])", "x|string"},
+           Costly{"'x' * 30000000", "'x' * 15000000 ~ 'y' in x"},
+           Costly{"'\u00e9' * 30000000", "x[-1]"},
+           Costly{"'\u00e9' * 30000000", "x[1:]"},
+           Costly{"'A' * 60000000", "x|lower"},
+           Costly{"['x' * 1000000] * 100", "x|sort"},
+           Costly{"['x' * 1000000] * 1000", "x|unique|list"},
+       }) {
+    ExpectRefused(StrCat("{% set x = ", costly.value, " %}{% for i in range(100000) %}{% set y = ",
+                         costly.operation, " %}{% endfor %}"),
+                  kTooLong);
+  }
+}
+
+TEST(JinjaSandbox, TimeIsTheCallers) {
+  ChatTemplateLimits limits;
+  limits.max_time = absl::ZeroDuration();
+  const std::string loop = "{% for i in range(100000) %}{% endfor %}";
+  EXPECT_THAT(std::string(StatusOf(loop, Json::object(), limits).message()),
+              HasSubstr("more than 0 ms of processor time"));
+  limits.max_time = absl::InfiniteDuration();
+  EXPECT_TRUE(StatusOf(loop, Json::object(), limits).ok());
+}
+
+TEST(JinjaSandbox, RaisedTextsAreCut) {
+  const auto raised = [](const std::string& text) {
+    return std::string(StatusOf("{{ raise_exception(" + text + ") }}").message());
+  };
+  EXPECT_EQ(raised("'a\u00e9'").size(), 3u);
+  EXPECT_EQ(raised("'\u4f60' * 1000000").size(), 64u * 1024 / 3 * 3);
+  EXPECT_THAT(raised("'x' * 70000000"), HasSubstr("more than 67108864 bytes"));
 }
 
 // Each of these would take the product of two lengths if it were done naively.
@@ -141,13 +192,13 @@ TEST(JinjaSandbox, BoundsContainers) {
       "%}{% set ns.y = [ns.y, ns.y] %}{% endfor %}";
   ExpectRefused(doubled + "{{ ns.x }}", "");
   ExpectRefused(doubled + "{{ ns.x|tojson }}", "");
-  ExpectRefused(doubled + "{{ ns.x == ns.y }}", "steps");
-  ExpectRefused(doubled + "{{ ns.x < ns.y }}", "steps");
+  ExpectRefused(doubled + "{{ ns.x == ns.y }}", kTooLong);
+  ExpectRefused(doubled + "{{ ns.x < ns.y }}", kTooLong);
   ExpectRefused(
       "{% set ns = namespace(x=(1,)) %}{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}{% "
       "endfor %}{{ {ns.x: 1}[ns.x] }}{{ dict([[ns.x, 1]])|length }}{% for j in range(10) %}{{ {1: "
       "1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1, ns.x: 1}|length }}{% endfor %}",
-      "steps");
+      kTooLong);
 }
 
 TEST(JinjaSandbox, BoundsNesting) {
@@ -197,7 +248,7 @@ TEST(JinjaSandbox, BoundsRecursion) {
   ExpectRefused(
       "{% set ns = namespace(l=none) %}{% for x in [1, 2] recursive %}{% if loop.depth < 60 "
       "%}{{ loop([1, 2]) }}{% endif %}{% endfor %}",
-      "steps");
+      kTooLong);
   ExpectRefused("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "deeper");
   ExpectRefused(
       "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
