@@ -49,16 +49,14 @@ class Converter {
     }
   }
 
-  // The list of messages. Reasoning text that a message has under one of its usual names is given
-  // under the others too, as transformers does: "reasoning_content" always, "thinking" if there is
-  // none.
+  // The list of messages, without their keys that are null. Reasoning text that a message has under
+  // one of its usual names is given under the others too, as transformers does: "reasoning_content"
+  // always, "thinking" if there is none.
   absl::StatusOr<Value> ConvertMessages(const Json& messages) {
     jinja::ListBuilder builder(runtime_.budget);
     for (const Json& message : messages) {
-      const Json* reasoning = FindReasoning(message);
-      JINJA_ASSIGN_OR_RETURN(Value value, reasoning == nullptr
-                                              ? Convert(message, false, 1)
-                                              : ConvertReasoningMessage(message, *reasoning));
+      JINJA_ASSIGN_OR_RETURN(
+          Value value, message.is_object() ? ConvertMessage(message) : Convert(message, false, 1));
       builder.Push(std::move(value));
     }
     return builder.FinishList();
@@ -66,7 +64,6 @@ class Converter {
 
  private:
   static const Json* FindReasoning(const Json& message) {
-    if (!message.is_object()) return nullptr;
     for (const char* name : {"reasoning_content", "thinking", "reasoning"}) {
       const auto found = message.find(name);
       if (found != message.end() && !found->is_null()) return &*found;
@@ -74,12 +71,17 @@ class Converter {
     return nullptr;
   }
 
-  absl::StatusOr<Value> ConvertReasoningMessage(const Json& message, const Json& reasoning) {
+  absl::StatusOr<Value> ConvertMessage(const Json& message) {
     jinja::DictBuilder builder(runtime_.budget);
-    JINJA_ASSIGN_OR_RETURN(const Value text, Convert(reasoning, false, 2));
-    builder.Set(jinja::NewTrusted("thinking", runtime_.budget), text);
-    JINJA_RETURN_IF_ERROR(AddEntries(message, false, 1, builder));
-    builder.Set(jinja::NewTrusted("reasoning_content", runtime_.budget), text);
+    const Json* reasoning = FindReasoning(message);
+    Value text;
+    if (reasoning != nullptr) {
+      JINJA_ASSIGN_OR_RETURN(text, Convert(*reasoning, false, 2));
+      builder.Set(jinja::NewTrusted("thinking", runtime_.budget), text);
+    }
+    JINJA_RETURN_IF_ERROR(AddEntries(message, false, 1, builder, /*with_nulls=*/false));
+    if (reasoning != nullptr)
+      builder.Set(jinja::NewTrusted("reasoning_content", runtime_.budget), text);
     return builder.Finish();
   }
 
@@ -99,8 +101,10 @@ class Converter {
     return builder.FinishList();
   }
 
-  absl::Status AddEntries(const Json& json, bool trusted, int depth, jinja::DictBuilder& builder) {
+  absl::Status AddEntries(const Json& json, bool trusted, int depth, jinja::DictBuilder& builder,
+                          bool with_nulls = true) {
     for (const auto& [key, item] : json.items()) {
+      if (item.is_null() && !with_nulls) continue;
       JINJA_ASSIGN_OR_RETURN(Value name, ConvertString(key, trusted));
       JINJA_ASSIGN_OR_RETURN(Value value, Convert(item, trusted, depth + 1));
       builder.Set(std::move(name), std::move(value));

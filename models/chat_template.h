@@ -47,9 +47,10 @@ class ChatTemplate {
  public:
   virtual ~ChatTemplate() = default;
   // `variables` is an object: messages, tools, documents, add_generation_prompt, special tokens
-  // and any extra one. Missing `tools` and `documents` are None. Trusted are those named in
-  // kSpecialTokenNames alone: a caller must not get its own strings in under these names. Errors:
-  // kInvalidArgument, with raise_exception's message or the line.
+  // and any extra one. Missing `tools` and `documents` are None; a message has none of its keys
+  // that are null. Trusted are those named in kSpecialTokenNames alone: a caller must not get its
+  // own strings in under these names. Errors: kInvalidArgument, with raise_exception's message or
+  // the line.
   virtual absl::StatusOr<RenderedPrompt> Render(const Json& variables,
                                                 absl::Time now = absl::Now()) const = 0;
 };

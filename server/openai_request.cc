@@ -158,8 +158,10 @@ void ReadCommon(JsonFields& fields, OpenAiRequest& out, pb::GenerateRequest& req
   }
 }
 
-// Text parts are joined by a newline; other kinds of part need a model that takes them.
-absl::Status ReadContent(const Json& content, const std::string& where, pb::Message& message) {
+// A list of text parts goes to the template, so it is among the further keys; other kinds of part
+// need a model that takes them.
+absl::Status ReadContent(const Json& content, const std::string& where, pb::Message& message,
+                         Json& extra) {
   if (content.is_null()) return absl::OkStatus();
   if (content.is_string()) {
     message.set_content(content.get<std::string>());
@@ -167,7 +169,6 @@ absl::Status ReadContent(const Json& content, const std::string& where, pb::Mess
   }
   if (!content.is_array())
     return FieldError(where, StrCat(where, " must be a string or an array of parts"));
-  std::string text;
   for (const Json& part : content) {
     if (!part.is_object())
       return FieldError(where, StrCat(where, " holds a part that is not an object"));
@@ -178,10 +179,8 @@ absl::Status ReadContent(const Json& content, const std::string& where, pb::Mess
       return FieldError(
           where, StrCat(where, " holds a part of type '", type, "'; this model takes text parts"));
     }
-    if (!text.empty()) text += '\n';
-    text += *part_text;
   }
-  message.set_content(text);
+  extra["content"] = content;
   return absl::OkStatus();
 }
 
@@ -200,14 +199,14 @@ absl::Status ReadMessage(const Json& value, size_t index, pb::Message& message) 
   Json extra = Json::object();
   for (const auto& [key, item] : value.items()) {
     if (key == "content") {
-      if (absl::Status status = ReadContent(item, where + ".content", message); !status.ok())
+      if (absl::Status status = ReadContent(item, where + ".content", message, extra); !status.ok())
         return status;
     } else if (key != "role" && !item.is_null()) {
       extra[key] = item;
     }
   }
   const bool may_be_empty = extra.contains("tool_calls") || extra.contains("function_call");
-  if (!message.has_content() && !may_be_empty) {
+  if (!message.has_content() && !extra.contains("content") && !may_be_empty) {
     return FieldError("messages", StrCat(where, ".content is missing"));
   }
   // Arguments come as JSON text; templates print objects.

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "models/chat_messages.h"
 #include "models/detokenizer.h"
 #include "models/json.h"
 #include "server/errors.h"
@@ -315,36 +316,24 @@ absl::StatusOr<Json> TemplateVariables(const ServedModel& model, const pb::ChatI
   return variables;
 }
 
-// Cuts the prompt after the final message's text, as transformers' continue_final_message does.
-absl::Status LeaveFinalMessageOpen(const pb::ChatInput& chat, RenderedPrompt& prompt) {
-  if (chat.has_add_generation_prompt() && chat.add_generation_prompt()) {
-    return FieldError("continue_final_message",
-                      "continue_final_message excludes add_generation_prompt");
+absl::StatusOr<RenderedPrompt> Render(const ChatTemplate& chosen, const pb::ChatInput& chat,
+                                      Json variables) {
+  Json& messages = variables["messages"];
+  const auto is_list = [](const Json& message) { return message["content"].is_array(); };
+  if (std::any_of(messages.begin(), messages.end(), is_list) && !TakesTextParts(chosen)) {
+    for (Json& message : messages) {
+      if (!is_list(message)) continue;
+      Json joined = JoinedTextParts(message["content"]);
+      if (!joined.is_null()) message["content"] = std::move(joined);
+    }
   }
-  const pb::Message& last = chat.messages(chat.messages_size() - 1);
-  const size_t begin = last.content().find_first_not_of(" \t\r\n");
-  if (begin == std::string::npos)
-    return FieldError("continue_final_message", "the final message has no content to continue");
-  const std::string trimmed =
-      last.content().substr(begin, last.content().find_last_not_of(" \t\r\n") + 1 - begin);
-  const size_t found = prompt.text.rfind(trimmed);
-  if (found == std::string::npos) {
-    return FieldError("continue_final_message",
-                      "the chat template does not print the final message as it stands");
-  }
-  const size_t rest =
-      prompt.text.compare(found, last.content().size() - begin, last.content(), begin) == 0
-          ? last.content().size() - begin
-          : trimmed.size();
-  prompt.text.resize(found + rest);
-  std::vector<RenderedPrompt::Run> runs;
-  for (RenderedPrompt::Run run : prompt.runs) {
-    if (run.begin >= prompt.text.size()) break;
-    run.end = std::min(run.end, prompt.text.size());
-    runs.push_back(run);
-  }
-  prompt.runs = std::move(runs);
-  return absl::OkStatus();
+  absl::StatusOr<RenderedPrompt> prompt = chat.continue_final_message()
+                                              ? RenderUpToFinalContent(chosen, std::move(variables))
+                                              : chosen.Render(variables);
+  if (prompt.ok()) return prompt;
+  return WithDetail(
+      absl::InvalidArgumentError(absl::StrCat("chat template: ", prompt.status().message())),
+      "messages", "");
 }
 
 }  // namespace
@@ -359,6 +348,10 @@ absl::Status CheckModelName(const ServedModel& model, const std::string& name) {
 absl::StatusOr<ChatPrompt> RenderChat(const ServedModel& model, const pb::ChatInput& chat,
                                       bool add_special_tokens, const PrepareLimits& limits) {
   if (chat.messages_size() == 0) return FieldError("messages", "messages is empty");
+  if (chat.continue_final_message() && chat.add_generation_prompt()) {
+    return FieldError("continue_final_message",
+                      "continue_final_message excludes add_generation_prompt");
+  }
   if (model.tokenizer == nullptr) {
     return FieldError("messages",
                       "the server runs with --skip-tokenizer: send token ids to /v1/completions");
@@ -371,15 +364,8 @@ absl::StatusOr<ChatPrompt> RenderChat(const ServedModel& model, const pb::ChatIn
   const bool has_tools = variables->contains("tools") && !(*variables)["tools"].is_null();
   const auto chosen = model.chat_format->Choose(chat.chat_template(), has_tools);
   if (!chosen.ok()) return FieldError("chat_template", std::string(chosen.status().message()));
-  auto rendered = (*chosen)->Render(*variables);
-  if (!rendered.ok()) {
-    return WithDetail(
-        absl::InvalidArgumentError(absl::StrCat("chat template: ", rendered.status().message())),
-        "messages", "");
-  }
-  if (chat.continue_final_message()) {
-    if (absl::Status status = LeaveFinalMessageOpen(chat, *rendered); !status.ok()) return status;
-  }
+  auto rendered = Render(**chosen, chat, *std::move(variables));
+  if (!rendered.ok()) return rendered.status();
   ChatPrompt prompt;
   EncodeOptions options = {.add_special_tokens = add_special_tokens,
                            .parse_special = true,

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "models/chat_messages.h"
 #include "models/chat_template.h"
 #include "server/commands/command.h"
 #include "server/commands/json_lines.h"
@@ -54,7 +55,12 @@ absl::StatusOr<Json> Render(const ChatFormat& format, const Json& line) {
   }
   const auto chosen = format.Choose(name, line.contains("tools") && !line["tools"].is_null());
   if (!chosen.ok()) return chosen.status();
-  const absl::StatusOr<RenderedPrompt> prompt = (*chosen)->Render(variables);
+  const auto open = variables.find("continue_final_message");
+  const bool continues = open != variables.end() && *open == true;
+  if (open != variables.end()) variables.erase(open);
+  const absl::StatusOr<RenderedPrompt> prompt =
+      continues ? RenderUpToFinalContent(**chosen, std::move(variables))
+                : (*chosen)->Render(variables);
   if (!prompt.ok()) return prompt.status();
   return Json(prompt->text);
 }
@@ -72,10 +78,11 @@ absl::Status RunRender(const RenderOptions& options) {
 
 void AddRenderCommand(CLI::App& app, Command& chosen) {
   const auto options = std::make_shared<RenderOptions>();
-  CLI::App& command = *app.add_subcommand("render",
-                                          "Chats to prompts: one JSON object a line in (messages, "
-                                          "tools, add_generation_prompt, further "
-                                          "variables), one JSON string a line out");
+  CLI::App& command =
+      *app.add_subcommand("render",
+                          "Chats to prompts: one JSON object a line in (messages, "
+                          "tools, add_generation_prompt, continue_final_message, further "
+                          "variables), one JSON string a line out");
   command.add_option("--template", options->template_file, "a file with a Jinja template")
       ->type_name("FILE");
   command.add_option("--model", options->model, "a GGUF file or folder: its own template")

@@ -3,6 +3,7 @@
 // golden/make/make_templates.py) and the default model's own prompts; and what transformers has
 // not: trust.
 #include "models/chat_template.h"
+#include "models/chat_messages.h"
 
 #include <fstream>
 #include <iterator>
@@ -86,6 +87,40 @@ TEST_P(GoldenTemplates, RenderAsTransformersDoes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Files, GoldenTemplates, ::testing::Values("chat.json", "language.json"));
+
+TEST(ChatMessages, ContinuesAsTransformersDoes) {
+  const Json golden = GoldenJson("templates/continued.json");
+  const Json sources = GoldenJson("templates/chat.json")["templates"];
+  ASSERT_GE(golden["cases"].size(), 200u);
+  for (const Json& one : golden["cases"]) {
+    SCOPED_TRACE(one["name"].get<std::string>());
+    Json variables = golden["variables"];
+    variables["messages"] = one["messages"];
+    const auto parsed =
+        ParseChatTemplate(sources[one["template_name"].get<std::string>()].get<std::string>());
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    const auto got = RenderUpToFinalContent(**parsed, variables, GoldenNow());
+    EXPECT_EQ(got.ok(), one.contains("expected")) << got.status();
+    if (!got.ok()) continue;
+    EXPECT_EQ(got->text, one["expected"].get<std::string>());
+    ExpectRunsCover(*got);
+  }
+}
+
+TEST(ChatMessages, WhichTemplatesTakeParts) {
+  const Json sources = GoldenJson("templates/chat.json")["templates"];
+  const auto takes = [&](const char* name) {
+    return TakesTextParts(**ParseChatTemplate(sources[name].get<std::string>()));
+  };
+  EXPECT_TRUE(takes("gemma3"));
+  for (const char* name : {"chatml", "llama31", "qwen3", "mistral", "gptoss"}) {
+    EXPECT_FALSE(takes(name)) << name;
+  }
+  const Json parts = {{{"type", "text"}, {"text", "a"}}, {{"type", "text"}, {"text", "b"}}};
+  EXPECT_EQ(JoinedTextParts(parts), "a\nb");
+  EXPECT_EQ(JoinedTextParts({{{"type", "image"}}}), nullptr);
+  EXPECT_EQ(JoinedTextParts("a"), nullptr);
+}
 
 TEST(ChatTemplate, RendersTheDefaultModelsPrompts) {
   const std::string source = ReadGolden("smollm2/chat_template.jinja");

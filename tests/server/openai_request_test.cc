@@ -42,8 +42,8 @@ TEST(OpenAiChatRequest, EveryFieldFindsItsPlace) {
   const pb::GenerateRequest& prompt = request->prompts[0];
   EXPECT_EQ(prompt.model(), "m");
   ASSERT_EQ(prompt.chat().messages_size(), 2);
-  EXPECT_EQ(prompt.chat().messages(1).content(), "a\nb");
-  EXPECT_EQ(prompt.chat().messages(1).extra_json(), R"({"name":"n"})");
+  EXPECT_EQ(prompt.chat().messages(1).extra_json(),
+            R"({"content":[{"type":"text","text":"a"},{"type":"text","text":"b"}],"name":"n"})");
   EXPECT_EQ(prompt.chat().template_variables_json(), R"({"think":false})");
   EXPECT_EQ(prompt.sampling().temperature(), 0.5f);
   EXPECT_EQ(prompt.sampling().top_p(), 0.25f);

@@ -254,6 +254,22 @@ TEST_F(PrepareTest, ContinuesTheFinalMessage) {
   EXPECT_EQ(ErrorParam(Prepare(request).status()), "continue_final_message");
 }
 
+TEST_F(PrepareTest, PartsGoToTemplatesThatTakeThem) {
+  pb::GenerateRequest request = Chat("");
+  pb::Message& message = *request.mutable_chat()->mutable_messages(0);
+  message.clear_content();
+  message.set_extra_json(
+      R"({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]})");
+  EXPECT_EQ(RenderChat(model_, request.chat(), false, {})->text, "user: a\nb\nassistant: ");
+  chat_format_.named_templates.emplace(
+      "parts", ParseChatTemplate("{% for m in messages %}{% for p in m.content %}<{{ p.text }}>"
+                                 "{% endfor %}{% endfor %}"));
+  request.mutable_chat()->set_chat_template("parts");
+  EXPECT_EQ(RenderChat(model_, request.chat(), false, {})->text, "<a><b>");
+  request.mutable_chat()->set_continue_final_message(true);
+  EXPECT_EQ(RenderChat(model_, request.chat(), false, {})->text, "<a><b");
+}
+
 TEST_F(PrepareTest, BadJsonInsideAChatNamesItsField) {
   const std::pair<std::string, std::function<void(pb::ChatInput&)>> cases[] = {
       {"tools", [](auto& c) { c.set_tools_json("{"); }},

@@ -15,6 +15,7 @@ import pathlib
 
 import jinja2
 import transformers
+from transformers import tokenization_utils_base
 from transformers.utils import chat_template_utils
 
 HERE = pathlib.Path(__file__).parent
@@ -32,7 +33,7 @@ chat_template_utils.datetime = FixedDatetime
 
 def render(template, variables):
     rest = dict(variables)
-    messages = rest.pop("messages", [])
+    messages = tokenization_utils_base._normalize_chat_messages(rest.pop("messages", []))
     rendered, _ = chat_template_utils.render_jinja_template([messages], chat_template=template, **rest)
     return rendered[0]
 
@@ -123,6 +124,8 @@ def chat_cases():
         add(name, "tools", WITH_SYSTEM, tools=[WEATHER, CLOCK])
         add(name, "tool call and result", TOOL_CHAT, tools=[WEATHER])
         add(name, "two calls", TWO_RESULTS, tools=[WEATHER, CLOCK])
+        add(name, "keys that are null", [{**user("q"), "name": None}, {"role": "assistant", "content": None, "reasoning_content": None, "tool_calls": [
+            {**CALL, "id": "abcdefghi"}]}, {"role": "tool", "tool_call_id": "abcdefghi", "content": "ok", "name": None}], tools=[WEATHER])
     add("llama31", "tools apart", TOOL_CHAT, tools=[WEATHER], tools_in_user_message=False)
     add("llama31", "tools without a user", [system("x")], tools=[CLOCK])
     add("llama31", "builtin tools", [user("x"), {"role": "assistant", "tool_calls": [
@@ -337,8 +340,27 @@ def language_cases():
     return cases
 
 
+def continued_cases():
+    """The prompt up to the final message's content, which occurs in the template's own text, or is cut or is a list."""
+    texts = ["end", "<", ">", "|", "s", "/s", "assistant", "The ans", " The ans \n", "\n", "", "ü \u3000", "q", "user"]
+    cases = []
+    for path in sorted((HERE / "templates").glob("*.jinja")):
+        source = path.read_text(encoding="utf-8")
+        contents = [*texts, [{"type": "text", "text": "one"}, {"type": "text", "text": "two "}]]
+        for number, content in enumerate(contents):
+            messages = [user("q"), {"role": "assistant", "content": content}]
+            answer = case(f"{path.stem} {number}", source, {**TOKENS, "messages": messages, "continue_final_message": True})
+            cases.append({**answer, "template_name": path.stem, "messages": messages})
+        for number, final in enumerate(({"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "assistant"})):
+            messages = [user("q"), final]
+            answer = case(f"{path.stem} nothing {number}", source, {**TOKENS, "messages": messages, "continue_final_message": True})
+            cases.append({**answer, "template_name": path.stem, "messages": messages})
+    return cases
+
+
 if __name__ == "__main__":
     OUT.mkdir(exist_ok=True)
     chats, sources = chat_cases()
     write("chat.json", chats, templates=sources, variables={"add_generation_prompt": True, **TOKENS})
+    write("continued.json", continued_cases(), variables=TOKENS)
     write("language.json", language_cases(), variables=VARIABLES)

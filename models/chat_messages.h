@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// What transformers' apply_chat_template does around a template, beside what every rendering has
+// (chat_template.h). Any thread; no state.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "models/chat_template.h"
+#include "models/json.h"
+
+namespace fairlead {
+
+// Whether the template prints the texts of a content that is a list of parts
+// ([{"type": "text", "text": ...}]), and not the list itself. Costs a rendering.
+bool TakesTextParts(const ChatTemplate& chat_template);
+
+// The texts of such a list, a line each: for templates that do not. Null where it is no list of
+// text parts.
+Json JoinedTextParts(const Json& parts);
+
+// continue_final_message: the prompt ends behind the content of the last message (of its last part
+// that has a text), where the model goes on. Spaces at its end stay where the template keeps them.
+// kInvalidArgument also where there is no content, or the template does not print it.
+absl::StatusOr<RenderedPrompt> RenderUpToFinalContent(const ChatTemplate& chat_template,
+                                                      Json variables, absl::Time now = absl::Now());
+
+}  // namespace fairlead
