@@ -464,9 +464,10 @@ size_t ScratchBytesOf(const ModelConfig& config, const Device& device, int max_t
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const WeightSource& source, Device& device,
                                                  int max_positions,
                                                  std::shared_ptr<WeightCache> cache,
-                                                 const LayerPlacement& placement) {
+                                                 const LayerPlacement& placement, bool with_head) {
   auto config = LoadModelConfig(source);
   if (!config.ok()) return config.status();
+  if (!with_head) config->tied_head = true;  // nothing is read for it
   if (!config->is_latent()) {
     return Decoder::Load(source, *config, device, max_positions, std::move(cache), placement);
   }

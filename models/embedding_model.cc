@@ -49,7 +49,7 @@ absl::StatusOr<std::unique_ptr<EmbeddingModel>> LoadEmbeddingModel(
   const auto config = LoadModelConfig(source);
   if (!config.ok()) return config.status();
   const int positions = std::min(config->max_positions, max_tokens);
-  auto model = LoadModel(source, device, positions, std::move(cache));
+  auto model = LoadModel(source, device, positions, std::move(cache), {}, /*with_head=*/false);
   if (!model.ok()) return model.status();
   return std::make_unique<DecoderEmbeddings>(*std::move(model), positions);
 }

@@ -87,10 +87,12 @@ struct LayerPlacement {
 
 // Proves before it returns that the device takes every dtype of the file. `source` may be dropped
 // afterwards. max_positions: the rows of the RoPE table (--max-model-len). `cache`: packed weights
-// from an earlier start; null packs them all. Errors: missing or misshapen tensors by name.
+// from an earlier start; null packs them all. with_head: Logits will be called. Errors: missing or
+// misshapen tensors by name.
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const WeightSource& source, Device& device,
                                                  int max_positions,
                                                  std::shared_ptr<WeightCache> cache = nullptr,
-                                                 const LayerPlacement& placement = {});
+                                                 const LayerPlacement& placement = {},
+                                                 bool with_head = true);
 
 }  // namespace fairlead

@@ -95,13 +95,27 @@ absl::StatusOr<std::string> ArchitectureName(const WeightSource& source) {
   return name->get<std::string>();
 }
 
+namespace {
+
+// A folder that was saved without its head names the class without one ("Qwen3Model").
+const Architecture* FindArchitecture(std::string_view name, WeightFormat format) {
+  constexpr std::string_view kBase = "Model";
+  const std::string with_head =
+      name.ends_with(kBase) && format == WeightFormat::kSafetensors
+          ? StrCat(name.substr(0, name.size() - kBase.size()), "ForCausalLM")
+          : "";
+  for (const Architecture& row : Architectures()) {
+    if (row.format == format && (row.name == name || row.name == with_head)) return &row;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
 absl::StatusOr<ModelConfig> LoadModelConfig(const WeightSource& source) {
   const absl::StatusOr<std::string> name = ArchitectureName(source);
   if (!name.ok()) return name.status();
-  const Architecture* row = nullptr;
-  for (const Architecture& candidate : Architectures()) {
-    if (candidate.name == *name && candidate.format == source.format()) row = &candidate;
-  }
+  const Architecture* row = FindArchitecture(*name, source.format());
   if (row == nullptr) {
     return absl::UnimplementedError(
         StrCat(source.path(), ": architecture ", ShortDump(Json(*name)),

@@ -452,6 +452,19 @@ TEST(EncoderConfigTest, NomicBertWithBertsKeysIsTheSame) {
   EXPECT_EQ(*Load(said.path(), Reference())->HiddenStates(kSomeTokens), want);
 }
 
+TEST(DecoderEmbeddings, NeedNoHead) {
+  const Vectors want =
+      *Load(GoldenFolder("qwen3-embedding"), Reference())->HiddenStates(kSomeTokens);
+  for (const char* architecture : {"Qwen3ForCausalLM", "Qwen3Model"}) {
+    const ChangedFolder folder("qwen3-embedding",
+                               {{"tie_word_embeddings", false}, {"architectures", {architecture}}});
+    EXPECT_EQ(*Load(folder.path(), Reference())->HiddenStates(kSomeTokens), want) << architecture;
+    const auto source = OpenWeights(folder.path());
+    const absl::Status status = LoadModel(**source, *Reference(), 64).status();
+    EXPECT_THAT(std::string(status.message()), HasSubstr("lm_head.weight is missing"));
+  }
+}
+
 TEST(EncoderConfigTest, DecodersAreNone) {
   for (const char* name : {"bert", "nomic-bert", "llama-gqa", "qwen3-embedding"}) {
     const auto source = OpenWeights(GoldenFolder(name));
