@@ -169,9 +169,14 @@ absl::Status ApplyNvfp4Scales(const std::string& path, std::vector<WeightInfo>& 
   if (scales.empty()) return absl::OkStatus();
   for (WeightInfo& weight : weights) {
     absl::string_view name = weight.file_name;
-    if (weight.file_dtype != "NVFP4" || !absl::ConsumeSuffix(&name, ".weight")) continue;
+    if (!absl::ConsumeSuffix(&name, ".weight")) continue;
     const auto found = scales.find(absl::StrCat(name, ".scale"));
     if (found == scales.end() || weight.bytes == 0) continue;
+    if (weight.file_dtype != "NVFP4") {
+      return absl::UnimplementedError(
+          StrCat(path, ": tensor ", Quoted(found->second->file_name),
+                 ": a scale beside a tensor of another type than NVFP4 is not supported"));
+    }
     const WeightInfo& scale = *found->second;
     const int64_t matrices = weight.dim.size() > 2 ? weight.dim[0] : 1;
     const bool fits = scale.dtype == DType::kF32 && scale.dim.size() == 1 &&

@@ -24,7 +24,7 @@ class OverlayWeights final : public WeightSource {
   // names others of the source's, skipped ones too, that are no longer there.
   OverlayWeights(const WeightSource& source, std::vector<WeightInfo> made,
                  const Names& replaced = {})
-      : source_(source), tensors_(std::move(made)) {
+      : source_(source), num_made_(made.size()), tensors_(std::move(made)) {
     for (size_t i = 0; i < tensors_.size(); ++i) index_.emplace(tensors_[i].name, i);
     for (const WeightInfo& tensor : source.tensors()) {
       if (replaced.contains(tensor.name)) continue;
@@ -46,7 +46,9 @@ class OverlayWeights final : public WeightSource {
   const std::string& path() const override { return source_.path(); }
   const WeightInfo* Find(std::string_view name) const override {
     const auto found = index_.find(AbslView(name));
-    return found == index_.end() ? nullptr : &tensors_[found->second];
+    if (found == index_.end()) return nullptr;
+    // The source may want to know that it is asked (used_weights.h).
+    return found->second < num_made_ ? &tensors_[found->second] : source_.Find(name);
   }
   absl::Span<const WeightInfo> tensors() const override { return tensors_; }
   absl::Span<const SkippedTensor> skipped() const override { return skipped_; }
@@ -57,6 +59,7 @@ class OverlayWeights final : public WeightSource {
  private:
   std::unique_ptr<WeightSource> kept_;
   const WeightSource& source_;
+  const size_t num_made_;
   std::vector<WeightInfo> tensors_;  // the made ones first
   std::vector<SkippedTensor> skipped_;
   absl::flat_hash_map<std::string, size_t> index_;

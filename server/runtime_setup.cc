@@ -9,12 +9,14 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "kernels/check.h"
 #include "kernels/strings.h"
 #include "models/convert_weights.h"
 #include "models/dummy_weights.h"
 #include "models/registry.h"
+#include "models/used_weights.h"
 #include "server/kv_plan.h"
 #include "server/once_event.h"
 #include "server/stage_timer.h"
@@ -300,6 +302,17 @@ void Describe(const RuntimeConfig& config, const std::string& name, const Weight
                     .dimensions = generates ? 0 : runtime.embeddings.engine->dimensions()};
 }
 
+// transformers says so, too, and goes on.
+void WarnOfUnused(const UsedWeights& weights) {
+  constexpr size_t kNamed = 4;
+  std::vector<std::string> names = weights.Unused();
+  if (names.empty()) return;
+  const size_t count = names.size();
+  names.resize(std::min(count, kNamed));
+  spdlog::warn("{} tensors of the model's files are not used: {}{}", count,
+               absl::StrJoin(names, ", "), count > kNamed ? ", ..." : "");
+}
+
 absl::Status FrameTexts(Runtime& runtime) {
   if (runtime.tokenizer == nullptr) return absl::OkStatus();
   auto frame = FrameOf(*runtime.tokenizer);
@@ -351,13 +364,15 @@ absl::StatusOr<std::unique_ptr<Runtime>> LoadRuntime(
   const std::shared_ptr<WeightCache> cache = OpenWeightCache(config, **source, *runtime->device);
   timer.Done("the weight cache");
   absl::Status loaded;
+  const UsedWeights weights(**source);
   if (pooling->has_value()) {
-    loaded = LoadEmbeddings(config, **source, **pooling, cache, *runtime);
+    loaded = LoadEmbeddings(config, weights, **pooling, cache, *runtime);
   } else {
-    loaded = LoadDecoder(config, **source, cache, *runtime);
+    loaded = LoadDecoder(config, weights, cache, *runtime);
   }
   timer.Done("the weights");
   if (!loaded.ok()) return loaded;
+  WarnOfUnused(weights);
   if (absl::Status status = text.get(); !status.ok()) return status;
   if (cache != nullptr) StoreWeights(*cache);
   timer.Done("what the tokenizer and the chat template took longer");

@@ -269,6 +269,13 @@ TEST(GgufHostileTest, ScalesOfNvfp4) {
   ExpectMalformed(with_scale(made), HasSubstr("f32 values"));
 }
 
+TEST(GgufHostileTest, ScalesOfOtherTypes) {
+  GgufWriter writer = TinyLlama();
+  for (const char* name : {"a.weight", "a.scale"}) writer.AddTensor(FourFloats(name));
+  ExpectRefused(writer.Build(), absl::StatusCode::kUnimplemented,
+                HasSubstr("tensor \"a.scale\": a scale beside a tensor of another type"));
+}
+
 TEST(GgufHostileTest, UnknownDtypesAreNamed) {
   GgufWriter::Tensor tensor = FourFloats("blk.0.ffn_up.weight");
   tensor.type = kTypeQ8K;
