@@ -32,18 +32,18 @@ const Json* LayerList(std::string_view key, const ModelConfig& config, bool (Jso
 // use_sliding_window is false or null.
 std::vector<bool> LayersWithWindow(const Family& family, const ModelConfig& config,
                                    ConfigReader& reader) {
-  std::vector<bool> window(static_cast<size_t>(config.layers));
-  if (!reader.Bool("use_sliding_window", !reader.IsNull("use_sliding_window"))) return window;
-  if (const Json* types = LayerList("layer_types", config, &Json::is_string, reader)) {
-    for (size_t i = 0; i < window.size(); ++i) {
-      window[i] = (*types)[i] == "sliding_attention";
-      if (window[i] || (*types)[i] == "full_attention") continue;
-      reader.Fail(absl::UnimplementedError(StrCat("config key \"layer_types\" names ",
-                                                  ShortDump((*types)[i]),
-                                                  "; known: full_attention, sliding_attention")));
-    }
-    return window;
+  const std::vector<bool> none(static_cast<size_t>(config.layers));
+  std::vector<bool> window = none;
+  const Json* types = LayerList("layer_types", config, &Json::is_string, reader);
+  for (size_t i = 0; types != nullptr && i < window.size(); ++i) {
+    window[i] = (*types)[i] == "sliding_attention";
+    if (window[i] || (*types)[i] == "full_attention") continue;
+    reader.Fail(
+        absl::UnimplementedError(StrCat("config key \"layer_types\" names ", ShortDump((*types)[i]),
+                                        "; known: full_attention, sliding_attention")));
   }
+  if (!reader.Bool("use_sliding_window", !reader.IsNull("use_sliding_window"))) return none;
+  if (types != nullptr) return window;
   if (const Json* pattern = reader.Find("sliding_window_pattern"); pattern && pattern->is_array()) {
     const Json* list = LayerList("sliding_window_pattern", config, &Json::is_boolean, reader);
     for (size_t i = 0; list != nullptr && i < window.size(); ++i)

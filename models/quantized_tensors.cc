@@ -374,9 +374,21 @@ class Resolver {
   }
 
   // Packed along the rows, or bytes of the scales' shape.
+  // What a symmetric scheme may have in the file: zeros, or, packed, what stands for them.
+  absl::Status CheckOfZeros(const std::string& name, const FileTensor* zeros) const {
+    if (zeros == nullptr) return absl::OkStatus();
+    constexpr std::byte kZero{0}, kPacked4Bit{0x88}, kPacked8Bit{0x80};
+    const auto stands_for_zero = [&](std::byte b) {
+      return b == kZero || (zeros->type == "I32" && (b == kPacked4Bit || b == kPacked8Bit));
+    };
+    if (std::all_of(zeros->data, zeros->data + zeros->bytes, stands_for_zero))
+      return absl::OkStatus();
+    return Error(name, "has zero points, but the config calls the scheme symmetric");
+  }
+
   absl::Status ReadZeros(const std::string& name, const QuantScheme& scheme, QuantizedMatrix& m) {
     const FileTensor* zeros = Take(name);
-    if (scheme.symmetric || scheme.is_float) return absl::OkStatus();  // then it is of zeros
+    if (scheme.symmetric || scheme.is_float) return CheckOfZeros(name, zeros);
     if (zeros == nullptr) return Error(name, "is missing");
     const int64_t per_word = 32 / m.bits;
     const int64_t row_blocks = CeilDiv(m.rows, m.block_rows);

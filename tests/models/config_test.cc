@@ -103,6 +103,8 @@ INSTANTIATE_TEST_SUITE_P(
             kUnknown, "\"sliding_window\" is 8"},
         Refusal{R"({"layer_types":["full_attention","linear_attention","full_attention"]})",
                 kUnknown, "\"linear_attention\""},
+        Refusal{R"({"use_sliding_window":false,"layer_types":["foo","full_attention","foo"]})",
+                kUnknown, "\"foo\""},
         Refusal{R"({"num_local_experts":8})", kUnknown,
                 "\"num_local_experts\" is 8: not supported (mixture of experts)"},
         Refusal{R"({"n_routed_experts":64})", kUnknown, "n_routed_experts"},

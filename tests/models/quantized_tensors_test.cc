@@ -377,6 +377,23 @@ TEST_F(QuantizedFolder, ZeroPointsOfCompressedTensors) {
   EXPECT_EQ(Values(config, parts)[0], -3.5f);
 }
 
+TEST_F(QuantizedFolder, ZeroPointsOfSymmetricSchemes) {
+  const std::string config = Compressed(
+      "pack-quantized", R"({"num_bits":4,"strategy":"group","group_size":16,"symmetric":true})");
+  Parts parts = PackedParts();
+  const std::vector<float> want = Values(config, parts);
+  for (const Part& zeros :
+       {Words({1, 2}, 0), Words({1, 2}, 0x88888888), OneByte("I8", {3, 2}, 0)}) {
+    parts["m.weight_zero_point"] = zeros;
+    EXPECT_EQ(Values(config, parts), want);
+  }
+  parts["m.weight_zero_point"] = Words({1, 2}, 0x210);
+  Refused(config, parts, kMalformed,
+          AllOf(HasSubstr("\"m.weight_zero_point\""), HasSubstr("symmetric")));
+  parts["m.weight_zero_point"] = OneByte("I8", {3, 2}, 1);
+  Refused(config, parts, kMalformed, HasSubstr("symmetric"));
+}
+
 TEST_F(QuantizedFolder, BothPlainAndQuantised) {
   Parts parts = GptqParts();
   parts["m.weight"] = Halves({8, 32}, 1);
