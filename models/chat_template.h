@@ -62,6 +62,7 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ParseChatTemplate(
 struct ChatFormat {
   std::unique_ptr<ChatTemplate> chat_template;  // `default`; null: the files have none
   std::string source;                           // its text
+  bool unusable = false;                        // the files have templates that cannot be read
   // Further ones by name ("tool_use", "rag"); one that does not parse is an error when chosen.
   std::map<std::string, absl::StatusOr<std::unique_ptr<ChatTemplate>>> named_templates;
   std::string bos_token, eos_token;                // "" if the files name none

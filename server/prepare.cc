@@ -357,7 +357,11 @@ absl::StatusOr<ChatPrompt> RenderChat(const ServedModel& model, const pb::ChatIn
                       "the server runs with --skip-tokenizer: send token ids to /v1/completions");
   }
   if (model.chat_format == nullptr || !model.chat_format->has_template()) {
-    return FieldError("messages", "the model's files have no chat template");
+    const bool unusable = model.chat_format != nullptr && model.chat_format->unusable;
+    return FieldError("messages", unusable
+                                      ? "the model's chat template cannot be used: the server's "
+                                        "log says why"
+                                      : "the model's files have no chat template");
   }
   auto variables = TemplateVariables(model, chat);
   if (!variables.ok()) return variables.status();

@@ -55,6 +55,7 @@ absl::Status LoadText(const RuntimeConfig& config, const WeightSource& source, b
       spdlog::warn("the model has no chat template: chat requests will be refused");
   } else {
     // Completions are still of use.
+    runtime.chat_format.unusable = true;
     spdlog::warn("the model's chat template cannot be used, chat requests will be refused: {}",
                  std::string(chat_format.status().message()));
   }

@@ -241,6 +241,14 @@ TEST_F(PrepareTest, ChoosesTheTemplate) {
   }
 }
 
+TEST_F(PrepareTest, WithoutATemplateItIsSaidWhy) {
+  chat_format_.chat_template = nullptr;
+  const auto message = [&] { return std::string(Prepare(Chat()).status().message()); };
+  EXPECT_EQ(message(), "the model's files have no chat template");
+  chat_format_.unusable = true;
+  EXPECT_THAT(message(), HasSubstr("cannot be used"));
+}
+
 TEST_F(PrepareTest, ContinuesTheFinalMessage) {
   pb::GenerateRequest request = Chat("hi");
   pb::Message& message = *request.mutable_chat()->add_messages();
