@@ -35,6 +35,21 @@ Json* FinalText(Json& variables) {
   return part == content->rend() ? nullptr : &(*part)["text"];
 }
 
+// Messages, the last of which is of this role.
+Json ConversationTo(const std::string& role, Json content) {
+  const Json user = {{"role", "user"}, {"content", "x"}};
+  Json message = {{"role", role}, {"content", std::move(content)}};
+  if (role == "user") return Json::array({message});
+  if (role == "assistant") return Json::array({user, message});
+  if (role != "tool") return Json::array({message, user});
+  constexpr char kId[] = "abcdefghi";  // nine letters: Mistral's templates ask for so many
+  const Json function = {{"name", "f"}, {"arguments", Json::object()}};
+  const Json call = {{"id", kId}, {"type", "function"}, {"function", function}};
+  message.update({{"tool_call_id", kId}, {"name", "f"}});
+  return Json::array(
+      {user, {{"role", "assistant"}, {"content", ""}, {"tool_calls", {call}}}, message});
+}
+
 std::string_view Stripped(std::string_view text, bool left) {
   const jinja::ByteRange range = jinja::StripRange(text, std::nullopt, left, /*right=*/true);
   return text.substr(range.begin, range.end - range.begin);
@@ -53,25 +68,40 @@ void CutAt(size_t end, RenderedPrompt& prompt) {
 
 }  // namespace
 
-bool TakesTextParts(const ChatTemplate& chat_template) {
-  constexpr std::string_view kProbe = "fairlead-probe";
-  const Json part = {{"type", "text"}, {"text", std::string(kProbe)}};
-  const Json user = {{"role", "user"}, {"content", Json::array({part})}};
-  const auto prompt = chat_template.Render({{"messages", Json::array({user})}});
-  if (!prompt.ok()) return false;
-  const std::string_view text = prompt->text;
-  // A list that is printed has the names of its keys in quotes.
-  return text.find(kProbe) != std::string_view::npos &&
-         text.find("'text'") == std::string_view::npos &&
-         text.find("\"text\"") == std::string_view::npos;
+Json OnlyTextParts(const Json& parts) {
+  if (!parts.is_array()) return nullptr;
+  Json texts = Json::array();
+  for (const Json& part : parts) {
+    if (!IsTextPart(part) || part.value("type", Json()) != "text") return nullptr;
+    texts.push_back({{"type", "text"}, {"text", part["text"]}});
+  }
+  return texts;
 }
 
-Json JoinedTextParts(const Json& parts) {
-  if (!parts.is_array() || !std::all_of(parts.begin(), parts.end(), IsTextPart)) return nullptr;
+bool TakesTextParts(const ChatTemplate& chat_template, const std::string& role, Json variables) {
+  const std::string probes[] = {"fairlead-first", "fairlead-second"};
+  Json content = Json::array();
+  for (const std::string& probe : probes) content.push_back({{"type", "text"}, {"text", probe}});
+  variables["messages"] = ConversationTo(role, std::move(content));
+  const auto prompt = chat_template.Render(variables);
+  if (!prompt.ok()) return false;
+  const std::string& text = prompt->text;
+  size_t at = 0;
+  for (const std::string& probe : probes) {
+    at = text.find(probe, at);
+    if (at == std::string::npos) return false;
+    // A list that is printed has its texts in quotes.
+    if (at > 0 && (text[at - 1] == '\'' || text[at - 1] == '"')) return false;
+    at += probe.size();
+  }
+  return true;
+}
+
+std::string JoinedTextParts(const Json& parts) {
   std::string joined;
-  for (const Json& part : parts) {
-    if (!joined.empty()) joined.push_back('\n');
-    joined += part["text"].get_ref<const std::string&>();
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (i > 0) joined.push_back('\n');
+    joined += parts[i]["text"].get_ref<const std::string&>();
   }
   return joined;
 }
@@ -80,7 +110,7 @@ absl::StatusOr<RenderedPrompt> RenderUpToFinalContent(const ChatTemplate& chat_t
                                                       Json variables, absl::Time now) {
   Json* const final = FinalText(variables);
   if (final == nullptr)
-    return absl::InvalidArgumentError("the final message has no content to continue");
+    return absl::FailedPreconditionError("the final message has no content to continue");
   const std::string content = final->get<std::string>();
   *final = content + std::string(kMark);
   absl::StatusOr<RenderedPrompt> prompt = chat_template.Render(variables, now);
@@ -90,7 +120,7 @@ absl::StatusOr<RenderedPrompt> RenderUpToFinalContent(const ChatTemplate& chat_t
   const size_t at = jinja::FindLast(text, mark);
   if (at == std::string_view::npos ||
       jinja::FindFirst(text, Stripped(content, /*left=*/true)) == std::string_view::npos) {
-    return absl::InvalidArgumentError(
+    return absl::FailedPreconditionError(
         "the chat template does not print the final message as it stands");
   }
   const bool keeps_spaces = text.substr(at, kMark.size()) == kMark;

@@ -13,17 +13,20 @@
 
 namespace fairlead {
 
-// Whether the template prints the texts of a content that is a list of parts
-// ([{"type": "text", "text": ...}]), and not the list itself. Costs a rendering.
-bool TakesTextParts(const ChatTemplate& chat_template);
+// The parts [{"type": "text", "text": ...}] with these keys alone; null where there is anything
+// else.
+Json OnlyTextParts(const Json& parts);
 
-// The texts of such a list, a line each: for templates that do not. Null where it is no list of
-// text parts.
-Json JoinedTextParts(const Json& parts);
+// Whether the template prints all texts of a content that is a list of parts, in messages of this
+// role, and not the list itself. `variables`: what it will be rendered with. Costs a rendering.
+bool TakesTextParts(const ChatTemplate& chat_template, const std::string& role, Json variables);
+
+// The texts of such a list, joined by line ends: for templates that do not.
+std::string JoinedTextParts(const Json& parts);
 
 // continue_final_message: the prompt ends behind the content of the last message (of its last part
 // that has a text), where the model goes on. Spaces at its end stay where the template keeps them.
-// kInvalidArgument also where there is no content, or the template does not print it.
+// kFailedPrecondition: there is no content, or the template does not print it.
 absl::StatusOr<RenderedPrompt> RenderUpToFinalContent(const ChatTemplate& chat_template,
                                                       Json variables, absl::Time now = absl::Now());
 

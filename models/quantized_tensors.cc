@@ -373,22 +373,23 @@ class Resolver {
     return absl::OkStatus();
   }
 
-  // Packed along the rows, or bytes of the scales' shape.
-  // What a symmetric scheme may have in the file: zeros, or, packed, what stands for them.
-  absl::Status CheckOfZeros(const std::string& name, const FileTensor* zeros) const {
-    if (zeros == nullptr) return absl::OkStatus();
-    constexpr std::byte kZero{0}, kPacked4Bit{0x88}, kPacked8Bit{0x80};
-    const auto stands_for_zero = [&](std::byte b) {
-      return b == kZero || (zeros->type == "I32" && (b == kPacked4Bit || b == kPacked8Bit));
-    };
-    if (std::all_of(zeros->data, zeros->data + zeros->bytes, stands_for_zero))
-      return absl::OkStatus();
-    return Error(name, "has zero points, but the config calls the scheme symmetric");
+  // What a scheme without zero points may have in the file: zeros, or, packed, what stands for
+  // them.
+  absl::Status CheckOfZeros(const std::string& name, const FileTensor* zeros, int bits) const {
+    if (zeros == nullptr || zeros->bytes == 0) return absl::OkStatus();
+    const std::byte first = zeros->data[0];
+    const std::byte packed{static_cast<uint8_t>(bits == 4 ? 0x88 : 0x80)};
+    const bool stands_for_zero = first == std::byte{0} || (zeros->type == "I32" && first == packed);
+    const bool uniform = std::all_of(zeros->data, zeros->data + zeros->bytes,
+                                     [first](std::byte b) { return b == first; });
+    if (uniform && stands_for_zero) return absl::OkStatus();
+    return Error(name, "holds zero points; the config's scheme has none (it is symmetric)");
   }
 
+  // Packed along the rows, or bytes of the scales' shape.
   absl::Status ReadZeros(const std::string& name, const QuantScheme& scheme, QuantizedMatrix& m) {
     const FileTensor* zeros = Take(name);
-    if (scheme.symmetric || scheme.is_float) return CheckOfZeros(name, zeros);
+    if (scheme.symmetric || scheme.is_float) return CheckOfZeros(name, zeros, m.bits);
     if (zeros == nullptr) return Error(name, "is missing");
     const int64_t per_word = 32 / m.bits;
     const int64_t row_blocks = CeilDiv(m.rows, m.block_rows);

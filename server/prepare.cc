@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <map>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -270,6 +271,38 @@ absl::StatusOr<Json> ParseField(const std::string& text, std::string_view field,
   return value;
 }
 
+// A message as the template sees it. `where`: what errors call it.
+absl::StatusOr<Json> MessageVariables(const pb::Message& message, const std::string& where) {
+  Json entry = {{"role", message.role()}, {"content", nullptr}};
+  if (message.has_content()) entry["content"] = message.content();
+  if (message.extra_json().empty()) return entry;
+  auto extra =
+      ParseField(message.extra_json(), where + ".extra_json", Json::value_t::object, "object");
+  if (!extra.ok()) return extra.status();
+  constexpr size_t kMaxMessageKeys = 64;  // each is looked for among the others
+  if (extra->size() > kMaxMessageKeys) {
+    return FieldError("messages", absl::StrCat(where, " has ", extra->size(),
+                                               " extra keys; at most ", kMaxMessageKeys));
+  }
+  for (auto& [key, value] : extra->items()) {
+    if (value.is_null()) continue;
+    if (key == "role") return FieldError("messages", where + ".extra_json has a role of its own");
+    if (key != "content") {
+      entry[key] = std::move(value);
+      continue;
+    }
+    Json parts = OnlyTextParts(value);
+    if (parts.is_null() || message.has_content()) {
+      return FieldError("messages",
+                        where + (message.has_content() ? ".content is there twice"
+                                                       : ".content must be a string or a list of "
+                                                         "text parts"));
+    }
+    entry["content"] = std::move(parts);
+  }
+  return entry;
+}
+
 absl::StatusOr<Json> TemplateVariables(const ServedModel& model, const pb::ChatInput& chat) {
   Json variables = Json::object();
   if (!chat.template_variables_json().empty()) {
@@ -282,21 +315,9 @@ absl::StatusOr<Json> TemplateVariables(const ServedModel& model, const pb::ChatI
   for (const pb::Message& message : chat.messages()) {
     if (message.role().empty())
       return FieldError("messages", absl::StrCat("messages[", messages.size(), "].role is empty"));
-    Json entry = {{"role", message.role()}};
-    entry["content"] = message.has_content() ? Json(message.content()) : Json(nullptr);
-    if (!message.extra_json().empty()) {
-      auto extra = ParseField(message.extra_json(),
-                              absl::StrCat("messages[", messages.size(), "].extra_json"),
-                              Json::value_t::object, "object");
-      if (!extra.ok()) return extra.status();
-      constexpr size_t kMaxMessageKeys = 64;  // each is looked for among the others
-      if (extra->size() > kMaxMessageKeys) {
-        return FieldError("messages", absl::StrCat("a message has ", extra->size(),
-                                                   " extra keys; at most ", kMaxMessageKeys));
-      }
-      entry.update(*extra);
-    }
-    messages.push_back(std::move(entry));
+    auto entry = MessageVariables(message, absl::StrCat("messages[", messages.size(), "]"));
+    if (!entry.ok()) return entry.status();
+    messages.push_back(*std::move(entry));
   }
   variables["messages"] = std::move(messages);
   if (!chat.tools_json().empty()) {
@@ -316,24 +337,36 @@ absl::StatusOr<Json> TemplateVariables(const ServedModel& model, const pb::ChatI
   return variables;
 }
 
+// Contents that are lists stay so where the template takes them.
+void JoinParts(const ChatTemplate& chosen, Json& variables) {
+  std::map<std::string, bool> takes_parts;  // by role
+  for (const Json& message : variables["messages"]) {
+    if (!message.at("content").is_array()) continue;
+    const auto [role, added] = takes_parts.try_emplace(message.at("role").get<std::string>());
+    if (added) role->second = TakesTextParts(chosen, role->first, variables);
+    constexpr size_t kMaxRoles = 8;  // a rendering each
+    if (takes_parts.size() == kMaxRoles) break;
+  }
+  for (Json& message : variables["messages"]) {
+    const auto role = takes_parts.find(message.at("role").get<std::string>());
+    const bool stays = role != takes_parts.end() && role->second;
+    if (!stays && message.at("content").is_array())
+      message["content"] = JoinedTextParts(message["content"]);
+  }
+}
+
 absl::StatusOr<RenderedPrompt> Render(const ChatTemplate& chosen, const pb::ChatInput& chat,
                                       Json variables) {
-  Json& messages = variables["messages"];
-  const auto is_list = [](const Json& message) { return message["content"].is_array(); };
-  if (std::any_of(messages.begin(), messages.end(), is_list) && !TakesTextParts(chosen)) {
-    for (Json& message : messages) {
-      if (!is_list(message)) continue;
-      Json joined = JoinedTextParts(message["content"]);
-      if (!joined.is_null()) message["content"] = std::move(joined);
-    }
-  }
+  JoinParts(chosen, variables);
   absl::StatusOr<RenderedPrompt> prompt = chat.continue_final_message()
                                               ? RenderUpToFinalContent(chosen, std::move(variables))
                                               : chosen.Render(variables);
   if (prompt.ok()) return prompt;
-  return WithDetail(
-      absl::InvalidArgumentError(absl::StrCat("chat template: ", prompt.status().message())),
-      "messages", "");
+  const absl::string_view message = prompt.status().message();
+  if (absl::IsFailedPrecondition(prompt.status()))
+    return FieldError("continue_final_message", std::string(message));
+  return WithDetail(absl::InvalidArgumentError(absl::StrCat("chat template: ", message)),
+                    "messages", "");
 }
 
 }  // namespace

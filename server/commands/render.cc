@@ -57,6 +57,12 @@ absl::StatusOr<Json> Render(const ChatFormat& format, const Json& line) {
   if (!chosen.ok()) return chosen.status();
   const auto open = variables.find("continue_final_message");
   const bool continues = open != variables.end() && *open == true;
+  if (open != variables.end() && !open->is_boolean())
+    return absl::InvalidArgumentError("continue_final_message must be true or false");
+  if (const auto add = variables.find("add_generation_prompt");
+      continues && add != variables.end() && *add == true) {
+    return absl::InvalidArgumentError("continue_final_message excludes add_generation_prompt");
+  }
   if (open != variables.end()) variables.erase(open);
   const absl::StatusOr<RenderedPrompt> prompt =
       continues ? RenderUpToFinalContent(**chosen, std::move(variables))

@@ -103,7 +103,7 @@ absl::Status LoadService(const ServeConfig& config, Serving& serving) {
 }
 
 // One configuration may serve several models, so these are no errors.
-void WarnOfUnused(const FlagTexts& written) {
+void WarnOfFlagsWithoutEffect(const FlagTexts& written) {
   for (const char* name : {"async-scheduling", "block-tokens", "gpu-layers", "graphs",
                            "kv-cache-memory", "max-logprobs", "no-prefix-cache", "speculation"}) {
     if (written.contains(name)) spdlog::warn("--{} changes nothing for embeddings", name);
@@ -244,7 +244,7 @@ absl::Status RunServe(ServeOptions& options, absl::Time process_start) {
   Serving serving;
   absl::Status status = LoadIdentities(options.config, serving);
   if (status.ok()) status = LoadService(options.config, serving);
-  if (status.ok() && serving.embed != nullptr) WarnOfUnused(options.written);
+  if (status.ok() && serving.embed != nullptr) WarnOfFlagsWithoutEffect(options.written);
   if (status.ok()) Resolve(serving, options.config);
   StageTimer timer;
   if (status.ok()) status = StartHttp(options, serving);

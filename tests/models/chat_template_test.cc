@@ -109,17 +109,33 @@ TEST(ChatMessages, ContinuesAsTransformersDoes) {
 
 TEST(ChatMessages, WhichTemplatesTakeParts) {
   const Json sources = GoldenJson("templates/chat.json")["templates"];
-  const auto takes = [&](const char* name) {
-    return TakesTextParts(**ParseChatTemplate(sources[name].get<std::string>()));
+  const Json variables = {{"bos_token", "<s>"}, {"eos_token", "</s>"}};
+  const auto takes = [&](const char* name, const char* role) {
+    return TakesTextParts(**ParseChatTemplate(sources[name].get<std::string>()), role, variables);
   };
-  EXPECT_TRUE(takes("gemma3"));
+  EXPECT_TRUE(takes("gemma3", "user"));
+  EXPECT_TRUE(takes("gemma3", "assistant"));
+  EXPECT_FALSE(takes("gemma3", "system"));  // prints the first part alone
   for (const char* name : {"chatml", "llama31", "qwen3", "mistral", "gptoss"}) {
-    EXPECT_FALSE(takes(name)) << name;
+    for (const char* role : {"user", "system", "assistant", "tool"})
+      EXPECT_FALSE(takes(name, role)) << name << " " << role;
   }
+  const auto all = ParseChatTemplate(
+      "{{ bos_token + '' }}{% for m in messages %}{% if m.content is string %}{{ m.content }}"
+      "{% else %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endif %}{% endfor %}");
+  for (const char* role : {"user", "system", "assistant", "tool", "developer"})
+    EXPECT_TRUE(TakesTextParts(**all, role, variables)) << role;
   const Json parts = {{{"type", "text"}, {"text", "a"}}, {{"type", "text"}, {"text", "b"}}};
   EXPECT_EQ(JoinedTextParts(parts), "a\nb");
-  EXPECT_EQ(JoinedTextParts({{{"type", "image"}}}), nullptr);
-  EXPECT_EQ(JoinedTextParts("a"), nullptr);
+  EXPECT_EQ(OnlyTextParts(parts), parts);
+  EXPECT_EQ(OnlyTextParts({{{"type", "text"}, {"text", "a"}, {"image_url", 1}}}),
+            Json::array({parts[0]}));
+  for (const Json& other :
+       {Json("a"), Json::array({1}), Json::array({{{"type", "image"}}}),
+        Json::array({{{"type", "image"}, {"text", "a"}}}),
+        Json::array({{{"type", "text"}, {"text", 1}}}), Json::array({{{"text", "a"}}})}) {
+    EXPECT_EQ(OnlyTextParts(other), nullptr) << other;
+  }
 }
 
 TEST(ChatTemplate, RendersTheDefaultModelsPrompts) {

@@ -347,6 +347,20 @@ TEST(EncoderNamesTest, OlderAndNestedNamesMeanTheSame) {
   EXPECT_EQ(*Load(folder.path(), Reference())->HiddenStates(kSomeTokens), want);
 }
 
+TEST(EncoderNamesTest, KinOfRoberta) {
+  const Vectors want = *Load(GoldenFolder("xlm-roberta"), Reference())->HiddenStates({{5, 1, 9}});
+  for (const char* architecture : {"RobertaModel", "RobertaForMaskedLM", "XLMRobertaForMaskedLM",
+                                   "CamembertModel", "CamembertForMaskedLM"}) {
+    ChangedFolder folder("xlm-roberta", {{"architectures", {architecture}}});
+    if (absl::StrContains(architecture, "MaskedLM")) {
+      folder.Rename([](const std::string& name) {
+        return name.starts_with("pooler.") ? "" : "roberta." + name;
+      });
+    }
+    EXPECT_EQ(*Load(folder.path(), Reference())->HiddenStates({{5, 1, 9}}), want) << architecture;
+  }
+}
+
 TEST(EncoderNamesTest, WhatIsMissingOrMisshapenIsNamed) {
   for (const char* lost :
        {"embeddings.position_embeddings.weight", "embeddings.LayerNorm.bias",

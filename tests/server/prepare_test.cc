@@ -276,6 +276,34 @@ TEST_F(PrepareTest, PartsGoToTemplatesThatTakeThem) {
   EXPECT_EQ(RenderChat(model_, request.chat(), false, {})->text, "<a><b>");
   request.mutable_chat()->set_continue_final_message(true);
   EXPECT_EQ(RenderChat(model_, request.chat(), false, {})->text, "<a><b");
+  for (const char* extra : {R"({"content": [{"type": "image"}]})", R"({"content": "a"})",
+                            R"({"content": [{"type": "text", "text": 1}]})"}) {
+    message.set_extra_json(extra);
+    EXPECT_EQ(ErrorParam(Prepare(request).status()), "messages") << extra;
+  }
+}
+
+TEST_F(PrepareTest, ExtraKeysReplaceNothing) {
+  pb::GenerateRequest request = Chat("hi");
+  pb::Message& message = *request.mutable_chat()->mutable_messages(0);
+  message.set_extra_json(R"({"content": null, "role": null})");
+  EXPECT_EQ(RenderChat(model_, request.chat(), false, {})->text, "user: hi\nassistant: ");
+  for (const char* extra :
+       {R"({"role": "system"})", R"({"content": [{"type": "text", "text": "b"}]})"}) {
+    message.set_extra_json(extra);
+    EXPECT_EQ(ErrorParam(Prepare(request).status()), "messages") << extra;
+  }
+}
+
+TEST_F(PrepareTest, WhatCannotBeContinuedNamesItsField) {
+  pb::GenerateRequest request = Chat("hi");
+  request.mutable_chat()->set_continue_final_message(true);
+  pb::Message& message = *request.mutable_chat()->add_messages();
+  message.set_role("assistant");
+  message.set_extra_json(R"({"tool_calls": []})");
+  const absl::Status status = Prepare(request).status();
+  EXPECT_EQ(ErrorParam(status), "continue_final_message");
+  EXPECT_EQ(status.message(), "the final message has no content to continue");
 }
 
 TEST_F(PrepareTest, BadJsonInsideAChatNamesItsField) {
