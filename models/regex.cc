@@ -36,6 +36,12 @@ constexpr size_t kMaxJitBytes = 64 * 1024;
 // How much more a search may have than the one before it that ran out of steps.
 constexpr uint32_t kStepGrowth = 8;
 
+absl::Status CheckSize(std::string_view pattern) {
+  if (pattern.size() <= kMaxPatternBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat("a regular expression of ", pattern.size(),
+                                           " bytes; at most ", kMaxPatternBytes, " are allowed"));
+}
+
 size_t NextCharacter(std::string_view text, size_t pos) {
   do {
     ++pos;
@@ -55,6 +61,7 @@ Regex& Regex::operator=(Regex&&) noexcept = default;
 Regex::~Regex() = default;
 
 absl::StatusOr<Regex> Regex::Compile(std::string_view pattern) {
+  if (absl::Status status = CheckSize(pattern); !status.ok()) return status;
   absl::StatusOr<std::string> translated = TranslateOniguruma(pattern);
   if (!translated.ok()) return translated.status();
   return CompileWith(*translated, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE);
@@ -65,10 +72,7 @@ absl::StatusOr<Regex> Regex::CompileLiteral(std::string_view text) {
 }
 
 absl::StatusOr<Regex> Regex::CompileWith(std::string_view pattern, uint32_t options) {
-  if (pattern.size() > kMaxPatternBytes) {
-    return absl::InvalidArgumentError(StrCat("a regular expression of ", pattern.size(),
-                                             " bytes; at most ", kMaxPatternBytes, " are allowed"));
-  }
+  if (absl::Status status = CheckSize(pattern); !status.ok()) return status;
   const CompileContextPtr compile_context(pcre2_compile_context_create(nullptr));
   FAIRLEAD_CHECK(compile_context != nullptr);
   pcre2_set_newline(compile_context.get(), PCRE2_NEWLINE_LF);

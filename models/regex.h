@@ -23,7 +23,7 @@ struct TextSpan {
 };
 
 // PATTERN in PCRE2's syntax (to be compiled with UTF, UCP, MULTILINE and newline = LF).
-// kUnimplemented for class intersections, nested classes and negated \w or \h in a class.
+// kUnimplemented: what PCRE2 cannot say or the two would read differently, such as \xe9, a byte.
 absl::StatusOr<std::string> TranslateOniguruma(std::string_view pattern);
 
 class Regex {

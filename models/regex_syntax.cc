@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// Oniguruma's Ruby syntax to PCRE2's. Checked against Oniguruma itself, code point by code point,
-// for the classes below; documented in the two libraries' syntax pages.
+// Oniguruma's Ruby syntax to PCRE2's; sets of characters in regex_class.cc. Documented in the two
+// libraries' syntax pages.
 #include <cctype>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "kernels/strings.h"
 #include "models/regex.h"
+#include "models/regex_class.h"
 
 namespace fairlead {
 namespace {
 
-// PCRE2's \s has U+180E in addition, its \w lacks marks (before 10.43) and some alphabetic symbols.
-constexpr std::string_view kSpace = "\\p{White_Space}";
-constexpr std::string_view kNotSpace = "\\P{White_Space}";
-constexpr std::string_view kWordInClass =
-    "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
-constexpr std::string_view kHexDigitInClass = "0-9a-fA-F";  // \h; horizontal space in PCRE2
+constexpr size_t kNone = std::string_view::npos;
 
 class Translator {
  public:
@@ -22,110 +22,202 @@ class Translator {
 
   absl::StatusOr<std::string> Run() {
     while (pos_ < in_.size()) {
-      absl::Status status = in_class_ ? StepInClass() : Step();
-      if (!status.ok()) return status;
+      if (absl::Status status = Step(); !status.ok()) return status;
     }
+    out_.append(group_.back().closers, ')');
     return std::move(out_);
   }
 
  private:
+  struct Group {
+    size_t start = 0;    // in out_
+    size_t closers = 0;  // of the groups that its (?flags) opened
+  };
+
   char Peek(size_t ahead) const { return pos_ + ahead < in_.size() ? in_[pos_ + ahead] : '\0'; }
   void Copy(size_t count) {
     out_.append(in_.substr(pos_, count));
     pos_ += count;
   }
-  void Replace(size_t count, std::string_view text) {
-    out_.append(text);
-    pos_ += count;
+  // What follows is one thing that a quantifier can repeat, or none.
+  void BeginAtom() {
+    atom_ = out_.size();
+    interval_ = false;
   }
-  absl::Status Refuse(std::string_view what) const {
-    return absl::UnimplementedError(StrCat("regular expression \"", in_, "\" at offset ", pos_,
-                                           ": ", what, " is not supported"));
+  void EndAtom() {
+    atom_ = kNone;
+    interval_ = false;
   }
 
   absl::Status Step() {
-    const char c = in_[pos_];
-    if (c == '\\') return Escape();
-    if (c == '[') {
-      in_class_ = true;
-      class_start_ = true;
-      Copy(Peek(1) == '^' ? 2 : 1);
-    } else if (c == '(' && Peek(1) == '?') {
-      Copy(2);
-      InlineFlags();
-    } else {
-      Copy(1);
-    }
-    return absl::OkStatus();
-  }
-
-  // Ruby's m lets the dot match newlines, which is s here.
-  void InlineFlags() {
-    size_t length = 0;
-    while (std::isalpha(static_cast<unsigned char>(Peek(length))) || Peek(length) == '-') ++length;
-    if (Peek(length) != ':' && Peek(length) != ')') return;
-    for (size_t i = 0; i < length; ++i) out_.push_back(Peek(i) == 'm' ? 's' : Peek(i));
-    pos_ += length;
-  }
-
-  absl::Status StepInClass() {
-    const char c = in_[pos_];
-    const bool at_start = class_start_;
-    class_start_ = false;
-    if (c == '\\') return Escape();
-    if (c == '&' && Peek(1) == '&') return Refuse("an intersection of character classes");
-    if (c == '[' && Peek(1) != ':') return Refuse("a character class inside a character class");
-    if (c == '[') {  // [:name:]
-      const size_t end = in_.find(":]", pos_ + 2);
-      if (end == std::string_view::npos) return Refuse("an unfinished [: :]");
-      Copy(end + 2 - pos_);
-      return absl::OkStatus();
-    }
-    if (c == ']' && !at_start) in_class_ = false;
-    Copy(1);
-    return absl::OkStatus();
-  }
-
-  absl::Status Escape() {
-    class_start_ = false;
-    const auto in_brackets = [&](std::string_view body, bool negated) {
-      return in_class_ ? std::string(body) : StrCat(negated ? "[^" : "[", body, "]");
-    };
-    switch (Peek(1)) {
-      case 's':
-        Replace(2, kSpace);
+    switch (in_[pos_]) {
+      case '\\':
+        BeginAtom();
+        return Escape();
+      case '[': {
+        BeginAtom();
+        absl::StatusOr<CharacterSet> set = ParseCharacterClass(in_, &pos_);
+        if (!set.ok()) return set.status();
+        out_ += RenderCharacterSet(*set);
         return absl::OkStatus();
-      case 'S':
-        Replace(2, kNotSpace);
+      }
+      case '(':
+        return OpenGroup();
+      case ')':
+        CloseGroup();
         return absl::OkStatus();
-      case 'w':
-      case 'W':
-        if (in_class_ && Peek(1) == 'W') return Refuse("\\W in a character class");
-        Replace(2, in_brackets(kWordInClass, Peek(1) == 'W'));
+      case '|':
+      case '^':
+      case '$':
+        EndAtom();
+        Copy(1);
         return absl::OkStatus();
-      case 'h':
-      case 'H':
-        if (in_class_ && Peek(1) == 'H') return Refuse("\\H in a character class");
-        Replace(2, in_brackets(kHexDigitInClass, Peek(1) == 'H'));
+      case '*':
+      case '+':
+      case '?':
+        WrapInterval();
+        Copy(Peek(1) == '?' || Peek(1) == '+' ? 2 : 1);
         return absl::OkStatus();
-      case 'b':
-      case 'B':
-        if (in_class_) break;  // a backspace
-        Replace(2, WordBoundary(Peek(1) == 'b'));
-        return absl::OkStatus();
-      case 'u':
-        return FourHexDigits();
+      case '{':
+        if (Interval()) return absl::OkStatus();
+        break;
+      case '#':
+        if (extended_) return RefusePattern(in_, pos_, "a comment of (?x)");
+        break;
       default:
         break;
     }
-    Copy(2);
+    BeginAtom();
+    Copy(1);
+    while ((static_cast<unsigned char>(Peek(0)) & 0xC0) == 0x80) Copy(1);
+    return absl::OkStatus();
+  }
+
+  // Behind an interval, + does not make it possessive, nor ? a fixed one lazy: they repeat the
+  // repetition.
+  void WrapInterval() {
+    if (!interval_) return;
+    out_.insert(atom_, "(?:");
+    out_.push_back(')');
+    interval_ = false;
+  }
+
+  // {n}, {n,}, {n,m} and {,m}, which begins at 0; anything else is text.
+  bool Interval() {
+    size_t end = 1;
+    const auto digits = [&] {
+      const size_t start = end;
+      while (std::isdigit(static_cast<unsigned char>(Peek(end))) != 0) ++end;
+      return end - start;
+    };
+    const size_t low = digits();
+    const bool comma = Peek(end) == ',';
+    if (comma) ++end;
+    const size_t high = comma ? digits() : 0;
+    if (Peek(end) != '}' || low + high == 0 || atom_ == kNone) return false;
+    WrapInterval();
+    interval_ = true;
+    out_ += StrCat("{", low == 0 ? "0" : "", in_.substr(pos_ + 1, end));
+    pos_ += end + 1;
+    if (comma && Peek(0) == '?') Copy(1);
+    return true;
+  }
+
+  absl::Status OpenGroup() {
+    EndAtom();
+    if (Peek(1) == '*') return RefusePattern(in_, pos_, "(*");
+    const size_t start = out_.size();
+    if (Peek(1) != '?') {
+      Copy(1);
+    } else if (Peek(2) == '#') {
+      const size_t end = in_.find(')', pos_);
+      if (end == kNone) return RefusePattern(in_, pos_, "a comment without its )");
+      pos_ = end + 1;
+      return absl::OkStatus();
+    } else {
+      Copy(2);
+      if (InlineFlags()) {
+        ++group_.back().closers;
+        return absl::OkStatus();
+      }
+    }
+    group_.push_back({.start = start});
+    return absl::OkStatus();
+  }
+
+  // Ruby's m lets the dot match newlines, which is s here. True for (?flags), which reach to the
+  // end of the group around them, other branches too: as if it were a group of its own.
+  bool InlineFlags() {
+    size_t length = 0;
+    while (std::isalpha(static_cast<unsigned char>(Peek(length))) || Peek(length) == '-') ++length;
+    if (Peek(length) != ':' && Peek(length) != ')') return false;
+    const bool alone = Peek(length) == ')';
+    for (size_t i = 0; i < length; ++i) {
+      out_.push_back(Peek(i) == 'm' ? 's' : Peek(i));
+      extended_ = extended_ || Peek(i) == 'x';
+    }
+    out_.push_back(':');
+    pos_ += length + 1;
+    return alone;
+  }
+
+  void CloseGroup() {
+    EndAtom();
+    if (group_.size() > 1) {
+      out_.append(group_.back().closers, ')');
+      atom_ = group_.back().start;
+      group_.pop_back();
+    }
+    Copy(1);
+  }
+
+  absl::Status Escape() {
+    const char letter = Peek(1);
+    if (const std::optional<CharacterSet> set = FindEscapedSet(letter, false)) {
+      out_ += RenderCharacterSet(*set);
+      pos_ += 2;
+      return absl::OkStatus();
+    }
+    if (letter == 'b' || letter == 'B') {
+      out_ += WordBoundary(letter == 'b');
+      pos_ += 2;
+      return absl::OkStatus();
+    }
+    if (letter == 'p' || letter == 'P') return Property();
+    if (std::isdigit(static_cast<unsigned char>(letter)) != 0) {
+      Copy(2);
+      while (std::isdigit(static_cast<unsigned char>(Peek(0))) != 0) Copy(1);
+      return absl::OkStatus();
+    }
+    const bool character = std::string_view("xuvQE").find(letter) != kNone;
+    if (std::isalpha(static_cast<unsigned char>(letter)) != 0 && !character) {
+      Copy(2);
+      return absl::OkStatus();
+    }
+    absl::StatusOr<std::string> text = ParseEscapedCharacter(in_, &pos_);
+    if (!text.ok()) return text.status();
+    out_ += *text;
+    return absl::OkStatus();
+  }
+
+  // Without braces, \p is a p.
+  absl::Status Property() {
+    if (Peek(2) != '{') {
+      out_.push_back(Peek(1));
+      pos_ += 2;
+      return absl::OkStatus();
+    }
+    absl::StatusOr<CharacterSet> set = ParseProperty(in_, &pos_);
+    if (!set.ok()) return set.status();
+    out_ += RenderCharacterSet(*set);
     return absl::OkStatus();
   }
 
   // A word character on one side only, or its opposite.
   static std::string WordBoundary(bool boundary) {
-    const auto look = [](std::string_view operation) {
-      return StrCat("(?", operation, "[", kWordInClass, "])");
+    const std::string word = RenderCharacterSet(*FindEscapedSet('w', false));
+    const auto look = [&](std::string_view operation) {
+      return StrCat("(?", operation, word, ")");
     };
     const std::string before = look("<=");
     const std::string not_before = look("<!");
@@ -135,20 +227,13 @@ class Translator {
                     : StrCat("(?:", before, behind, "|", not_before, not_behind, ")");
   }
 
-  absl::Status FourHexDigits() {
-    for (size_t i = 2; i < 6; ++i) {
-      if (!std::isxdigit(static_cast<unsigned char>(Peek(i))))
-        return Refuse("\\u without four hexadecimal digits");
-    }
-    Replace(6, StrCat("\\x{", in_.substr(pos_ + 2, 4), "}"));
-    return absl::OkStatus();
-  }
-
   const std::string_view in_;
   std::string out_;
   size_t pos_ = 0;
-  bool in_class_ = false;
-  bool class_start_ = false;  // right behind [ or [^, where ] is a plain character
+  std::vector<Group> group_ = std::vector<Group>(1);
+  size_t atom_ = kNone;    // in out_, what a quantifier here repeats
+  bool interval_ = false;  // and that an interval already repeats
+  bool extended_ = false;  // (?x) was there
 };
 
 }  // namespace

@@ -93,6 +93,22 @@ TEST(Regex, ReadsPatternsAsOniguruma) {
   EXPECT_THAT(Matches("x*", "axb"), ElementsAre("", "x", ""));
 }
 
+// Classes, properties and quantifiers, compared with the library's (tests/golden/text/regex.json).
+TEST(Regex, AgreesWithTheLibrary) {
+  const Json golden = ReadGolden("text/regex.json");
+  ASSERT_GE(golden.size(), 130u);
+  for (const Json& kind : golden) {
+    const std::string pattern = Text(kind["pattern"]);
+    ASSERT_EQ(kind["cases"].size(), 19u);
+    for (const Json& one : kind["cases"]) {
+      std::vector<std::string> matches = Matches(pattern, Text(one["text"]));
+      std::erase(matches, "");
+      EXPECT_EQ(matches, one["matches"].get<std::vector<std::string>>())
+          << pattern << " in " << Text(one["text"]);
+    }
+  }
+}
+
 TEST(Regex, LiteralsHaveNoSyntax) {
   const absl::StatusOr<Regex> regex = Regex::CompileLiteral("a.(");
   ASSERT_TRUE(regex.ok()) << regex.status();
@@ -103,12 +119,14 @@ TEST(Regex, LiteralsHaveNoSyntax) {
 }
 
 TEST(Regex, RefusesWhatItCannotRead) {
-  for (const char* pattern : {"[a&&b]", "[a[b]]", "[\\W]", "[\\H]", "\\u12", "[[:x"}) {
+  for (const char* pattern : {"[a&&]", "[&&a]", "[a-[b]]", "[a-\\d]", "[[:foo:]]", "\\u12", "[[:x",
+                              "\\xe9", "[\\R]", "(*UTF)a", "(?x)a#b", "\\p{a=b}"}) {
     EXPECT_EQ(Regex::Compile(pattern).status().code(), absl::StatusCode::kUnimplemented) << pattern;
   }
   for (const std::string& pattern :
        {std::string("("), std::string("a**"), std::string("[b-a]"), std::string("\\p{Klingon}"),
-        std::string(300, '(') + std::string(300, ')'), std::string(70000, 'a')}) {
+        std::string(300, '(') + std::string(300, ')'), std::string(70000, 'a'),
+        std::string("[a")}) {
     EXPECT_EQ(Regex::Compile(pattern).status().code(), absl::StatusCode::kInvalidArgument)
         << pattern.substr(0, 20);
   }
@@ -122,7 +140,8 @@ TEST(Regex, LimitsHold) {
     size_t length;
   };
   for (const Hostile& hostile :
-       {Hostile{"(x+x+)+y", 60}, Hostile{"(?:x|xx)+y", 80}, Hostile{"(?:(x)|w)*y", 1 << 20}}) {
+       {Hostile{"(x+x+)+y", 60}, Hostile{"(?:x|xx)+y", 80}, Hostile{"(?:(x)|w)*y", 1 << 20},
+        Hostile{"(?:[x&&x]+[x[x&&x]]+)+y", 60}}) {
     SCOPED_TRACE(hostile.pattern);
     const absl::StatusOr<Regex> regex = Regex::Compile(hostile.pattern);
     ASSERT_TRUE(regex.ok()) << regex.status();
@@ -139,6 +158,19 @@ TEST(Regex, LimitsHold) {
     ASSERT_TRUE(pre_tokenizer.ok()) << pre_tokenizer.status();
     EXPECT_THAT(WordsOf(*pre_tokenizer, text), ElementsAre("xxy", text.substr(3)));
   }
+}
+
+// A character that two members of a class match is one way to match it, not two.
+TEST(Regex, NestedClassesStayLinear) {
+  const std::string text(100000, 'x');
+  for (const char* pattern : {"[x[^a]\\W]*y", "[^\\W[a]&&[^b]]+y", "(?:[x[^a]]+y|z)"})
+    EXPECT_THAT(Matches(pattern, text.substr(0, 2000)), ElementsAre()) << pattern;
+  EXPECT_THAT(Matches("[x[^a]\\W]+", text), ElementsAre(text));
+  EXPECT_THAT(Matches("[\\w&&[^\\p{Han}]]+", text), ElementsAre(text));
+  const std::string deep(17, '[');
+  EXPECT_EQ(Regex::Compile(deep + "a" + std::string(17, ']')).status().code(),
+            absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(Matches(std::string(16, '[') + "a" + std::string(16, ']'), "ba"), ElementsAre("a"));
 }
 
 // Repetition of a group needs memory for each turn: more than the JIT's stack, but it works.

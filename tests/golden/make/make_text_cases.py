@@ -4,6 +4,7 @@
 utf8.json   bytes (hex) and Python's bytes.decode("utf-8", "replace")
 nfc.json    texts and the library's NFC
 split.json  pre-tokenizers, texts and the words the library cuts them into
+regex.json  regular expressions, texts and what of the texts they match, without the empty matches
 added.json  tiny tokenizers with all kinds of added tokens and unknown characters; texts and their ids:
             plain, with special tokens around, with special-token text left alone; id lists and their text
 
@@ -15,7 +16,8 @@ import random
 import sys
 import unicodedata
 
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Regex, Tokenizer, normalizers
+from tokenizers.pre_tokenizers import Split
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 BYTE_LEVEL_SPACE = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
@@ -115,6 +117,43 @@ def empty_tokenizer():
             "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
                       "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
                       "vocab": {}, "merges": []}}
+
+
+BLOOM = " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"
+KIMI_K2 = (r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*"
+           r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?"
+           r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*"
+           r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+POSIX = ["alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word", "xdigit"]
+PROPERTIES = ["Han", "han", "Hiragana", "Katakana", "Hangul", "Arabic", "Latin", "Greek", "Devanagari", "Common", "Hani", "Letter",
+              "Number", "Uppercase_Letter", "lowercase letter", "Punct", "Punctuation", "Digit", "Word", "Alnum", "Space",
+              "Symbol", "Mark", "Nonspacing_Mark", "Separator", "Control", "Print", "Graph", "Blank", "XDigit", "LC",
+              "Alphabetic", "Ideographic", "Any", "Cntrl", "Upper", "L", "^N"]
+CLASSES = [r"\s", r"\w+", r"\W", r"\h+", r"[\h]+|\H", r"\d+", r"\D", r"[\w]", r"[\W]", r"[^\W]", r"[^\w\s]+", r"[\W\d]+",
+           r"[\s\S]", r"[^\s]+", r"[\H]", r"[\D]", r"[^\D\W]", r"[\p{L}\d_]+", r"[\P{L}x]+", r"[^\P{L}a-f]+", r"[\P{Punct}]",
+           r"[a-z&&b-d]", r"[^a-d&&c-f]", r"[a-c[x-z]&&b-y]", r"[\w&&[^\d]&&[^_]]+", r"[a[^b]]", r"[^a[^b]]", r"[^[^b]]",
+           r"[a-z&&[^aeiou]]+", r"[a[b[c[d]]]]+", r"[[a-f]&&[^\w&&[b]]]", r"[[a][^\w]]+", r"(?i)[a-z&&[^k]]+", r"[a-&&a]",
+           r"[-[a]]", r"[]a]+", r"[^]a]+", r"[a-c-e]", r"[--a]", r"[a&b]", r"[a&&&b]", r"[a[]b]]", r"[\n-\r]", r"[\u0041-\x43\x{1F469}]",
+           r"[\101-\103]", r"[\]\[\-^]", r"[[:^alpha:]]+", r"[[:alpha:][:^word:]]+", r"[^[:punct:]a]", r"[[:x]]+", r"[\v\b\Q]",
+           r"(?:[ab]|[^\W])+d", r"[\w[^a]]*x", r"(?<=[a&&[^b]])b", r"[^\w[^\w]]"]
+SYNTAX = [r"^.|.$", r"a.b", r"(?m:a.b)", r"(?mi)A.B", r"\u00e9", r"[\u00e9]", r"\pL", r"\Q", r"\v", r"\x41", r"a{,3}", r"a{1,2}+", r"a{2}?",
+          r"a{1,2}?", r"a{2}{3}", r"\p{N}{1,3}+", r"(?:ab){1,2}+c", r"[ab]{2}+", r"a{,}", r"x(?i)a|b", r"(?i)a|b", r"(a(?i)b|c)d|e",
+          r"(?#[)a", r"\bk", r"\B.", r"a++b", r"(?>a+)b", r"\R", r"\101", r"(?<n>a)\g<n>", r"(a)\1", r"a|", r"\[a\]"]
+MORE_TEXTS = ["\u4e2d\u3001\u6587\u3002\u300cx\u300d", "\u2460\u00bd\u00b2!", "hi, (you)|me. \u4e2d\u3001\u6587 ]x[", "abcdefxyz a-b [a] ^ ]",
+              "akKbK \u212a", "aaaaaaab ababc", "a\nb\r\nc", "xA xB B b abd aCd Cd e", "1234567 \u0661\u0662 \u00b2\u00bd", "A\u4e2dB ab\u4e2d\u6587's HTTPServer",
+              "__init__ \u203f x=1;", "\u0378\ue000\u2028\u00ad\u200d", "pL Q a{,} \x0b", "\u30fc\u30a2\u3042\uff71\u3005\u3007\u0640\u060c\u0964",
+              "".join(chr(c) for c in range(1, 0x180)), "".join(chr(c) for c in range(0x2000, 0x2100))]
+
+
+def regex_cases(rng):
+    texts = [" ".join(WORDS)] + MORE_TEXTS + [text(rng, 7) for _ in range(2)]
+    patterns = [CL100K, O200K, BLOOM, KIMI_K2] + [f"[[:{name}:]]" for name in POSIX] + [f"\\p{{{name}}}" for name in PROPERTIES]
+    out = []
+    for pattern in patterns + CLASSES + SYNTAX:
+        matches = Split(Regex(pattern), "removed", invert=True)
+        cases = [{"text": case, "matches": [word for word, _ in matches.pre_tokenize_str(case)]} for case in texts]
+        out.append({"pattern": pattern, "cases": cases})
+    return out
 
 
 def split_cases(rng):
@@ -225,7 +264,7 @@ def added_cases(rng):
 def main():
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, make in (("utf8", utf8_cases), ("nfc", nfc_cases), ("split", split_cases), ("added", added_cases)):
+    for name, make in (("utf8", utf8_cases), ("nfc", nfc_cases), ("split", split_cases), ("regex", regex_cases), ("added", added_cases)):
         cases = make(random.Random(name))
         with open(folder / f"{name}.json", "w", encoding="ascii") as out:
             out.write("[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]\n")
