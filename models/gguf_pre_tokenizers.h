@@ -18,7 +18,8 @@ struct GgufPreTokenizer {
   bool ignore_merges = false;
   bool add_bos = false;  // these two where the file does not say
   bool add_eos = false;
-  bool nfc = false;  // the models' own tokenizer.json normalizes
+  bool strip_before_mask = false;  // <mask> takes the white space before it along
+  bool nfc = false;                // the models' own tokenizer.json normalizes
 };
 
 // kUnimplemented names the unknown one and lists the known ones.

@@ -2,6 +2,7 @@
 #include "models/tokenizer_gguf.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -36,6 +37,51 @@ absl::Status ReadMerges(const Json& metadata, std::vector<BpeModel::Rule>* out) 
     out->push_back({text.substr(0, space), text.substr(space + 1)});
   }
   return absl::OkStatus();
+}
+
+// Tokens that end a text or a turn, which converters give other types: llama.cpp knows them by
+// name.
+constexpr std::array<std::string_view, 22> kEndTokens = {
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|calls|>",
+    "<|flush|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "</s>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<turn|>",
+    "<|tool_response>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    "[e~[",
+};
+
+void MakeEndTokensControl(GgufVocabulary* vocabulary) {
+  const auto has = [&](std::string_view name) {
+    return std::find(vocabulary->token.begin(), vocabulary->token.end(), name) !=
+           vocabulary->token.end();
+  };
+  const bool keeps_s = has("<|tool_response>");  // where </s> is a tag of text
+  vocabulary->type.resize(vocabulary->token.size(), GgufTokenType::kNormal);
+  for (size_t id = 0; id < vocabulary->token.size(); ++id) {
+    const std::string_view text = vocabulary->token[id];
+    const GgufTokenType type = vocabulary->type[id];
+    const bool plain = type == GgufTokenType::kNormal || type == GgufTokenType::kUnused;
+    if (plain && std::find(kEndTokens.begin(), kEndTokens.end(), text) != kEndTokens.end() &&
+        !(keeps_s && text == "</s>")) {
+      vocabulary->type[id] = GgufTokenType::kControl;
+    }
+  }
 }
 
 // Adds the control and the user-defined tokens, the stop tokens and bos.
@@ -76,7 +122,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadBpe(const Json& metadata) {
                          const Vocabulary& known) -> absl::StatusOr<std::unique_ptr<TokenModel>> {
     return BpeModel::Create(known, merges, options);
   };
+  MakeEndTokensControl(&*vocabulary);
   AddRoles(*vocabulary, &parts);
+  for (AddedToken& token : parts.added)
+    token.lstrip = (*pre)->strip_before_mask && token.text == "<mask>";
   absl::StatusOr<PostProcessor> around =
       ReadGgufPostProcessor(metadata, *vocabulary, (*pre)->add_bos, (*pre)->add_eos);
   if (!around.ok()) return around.status();
@@ -101,7 +150,7 @@ std::vector<std::string> SpellWordPieces(const GgufVocabulary& vocabulary) {
   return spelling;
 }
 
-// The file does not say whether the model lowers case: a vocabulary without capitals does.
+// Where the file does not say whether the model lowers case: a vocabulary without capitals does.
 bool HasCapitals(const GgufVocabulary& vocabulary) {
   for (size_t id = 0; id < vocabulary.token.size(); ++id) {
     const std::string_view text = vocabulary.token[id];
@@ -132,8 +181,12 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadWordPiece(const Json& metadata) {
   WordPieceOptions options;
   if (vocabulary->unknown) options.unknown = spelling[*vocabulary->unknown];
   parts.make_model = [options](const Vocabulary& known) { return MakeWordPiece(known, options); };
-  const bool lowercase = !HasCapitals(*vocabulary);
-  parts.normalizer = MakeBertNormalizer({.strip_accents = lowercase, .lowercase = lowercase});
+  ConfigReader reader(metadata);
+  const bool lowercase =
+      reader.Bool("tokenizer.ggml.normalizer.lowercase", !HasCapitals(*vocabulary));
+  const bool strip_accents = reader.Bool("tokenizer.ggml.normalizer.strip_accents", lowercase);
+  if (!reader.ok()) return reader.status();
+  parts.normalizer = MakeBertNormalizer({.strip_accents = strip_accents, .lowercase = lowercase});
   absl::StatusOr<PreTokenizer> pre = PreTokenizer::FromJson({{"type", "BertPreTokenizer"}});
   if (!pre.ok()) return pre.status();
   parts.pre_tokenizer = *std::move(pre);

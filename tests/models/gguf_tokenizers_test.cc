@@ -155,6 +155,75 @@ TEST(Bert, AgreesWithTheLibrary) {
   EXPECT_EQ(tokenizer->Decode(ids, true), "hello");
 }
 
+TEST(Bert, ObeysTheNormalizersKeys) {
+  const Json golden = ReadGolden("text/gguf_pre.json");
+  ASSERT_EQ(golden["bert"].size(), 18u);
+  for (const Json& one : golden["bert"]) {
+    Json metadata = FromWordPiece();
+    metadata["tokenizer.ggml.normalizer.lowercase"] = one["lowercase"];
+    if (!one["strip_accents"].is_null())
+      metadata["tokenizer.ggml.normalizer.strip_accents"] = one["strip_accents"];
+    EXPECT_EQ(Load(metadata)->Encode(Text(one["text"]), kPlain), Tokens(one["ids"])) << one.dump();
+  }
+}
+
+Json FromByteLevel(const Json& golden) {
+  return {{"tokenizer.ggml.model", "gpt2"},
+          {"tokenizer.ggml.tokens", golden["tokens"]},
+          {"tokenizer.ggml.merges", golden["merges"]},
+          {"tokenizer.ggml.add_bos_token", false},
+          {"tokenizer.ggml.add_eos_token", false}};
+}
+
+// What each name of tokenizer.ggml.pre stands for.
+TEST(ByteLevel, CutsTextAsThePreTokenizersNamed) {
+  const Json golden = ReadGolden("text/gguf_pre.json");
+  Json metadata = FromByteLevel(golden);
+  int compared = 0;
+  for (const Json& group : golden["groups"]) {
+    for (const Json& pre : group["pre"]) {
+      metadata["tokenizer.ggml.pre"] = pre;
+      const auto tokenizer = Load(metadata);
+      ASSERT_NE(tokenizer, nullptr) << pre;
+      for (size_t i = 0; i < golden["texts"].size(); ++i, ++compared) {
+        const std::string text = Text(golden["texts"][i]);
+        EXPECT_EQ(tokenizer->Encode(text, kPlain), Tokens(group["ids"][i])) << pre << ": " << text;
+      }
+    }
+  }
+  EXPECT_EQ(compared, 70 * 6);
+  metadata.erase("tokenizer.ggml.pre");
+  EXPECT_EQ(Load(metadata)->Encode(Text(golden["texts"][0]), kPlain),
+            Tokens(golden["groups"][0]["ids"][0]));
+}
+
+// Names of end tokens count more than their types; <mask> takes a space along for Jina's.
+TEST(ByteLevel, KnowsEndTokensByName) {
+  const Json golden = ReadGolden("text/gguf_pre.json");
+  const Json& special = golden["special"];
+  Json metadata = FromByteLevel(golden);
+  const size_t plain = golden["tokens"].size();
+  Json types = std::vector<int>(plain, 1);
+  for (const Json& token : special["tokens"]) metadata["tokenizer.ggml.tokens"].push_back(token);
+  for (const Json& type : special["types"]) types.push_back(type);
+  metadata["tokenizer.ggml.token_type"] = types;
+  for (const Json& one : special["cases"]) {
+    metadata["tokenizer.ggml.pre"] = one["pre"];
+    const auto tokenizer = Load(metadata);
+    ASSERT_NE(tokenizer, nullptr);
+    for (size_t i = 0; i < special["texts"].size(); ++i) {
+      const std::string text = Text(special["texts"][i]);
+      EXPECT_EQ(tokenizer->Encode(text, {.add_special_tokens = false, .parse_special = true}),
+                Tokens(one["ids"][i]))
+          << one["pre"] << ": " << text;
+    }
+    EXPECT_TRUE(tokenizer->IsSpecial(static_cast<Token>(plain + 1)));
+    const std::vector<TextPiece> untrusted = {{"<|im_end|>", false}};
+    EXPECT_THAT(tokenizer->Encode(untrusted, {}),
+                ::testing::Not(::testing::Contains(static_cast<Token>(plain + 1))));
+  }
+}
+
 TEST(Gguf, MalformedKeysAreNamed) {
   const auto refused = [](const char* key, Json value) {
     Json metadata = {{"tokenizer.ggml.model", "t5"},
