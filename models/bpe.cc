@@ -62,9 +62,11 @@ absl::StatusOr<std::unique_ptr<BpeModel>> BpeModel::Create(const Vocabulary& voc
     const std::optional<Token> right = vocabulary.Find(rule[i].right);
     const std::optional<Token> merged = vocabulary.Find(joined);
     if (!left || !right || !merged) {
+      constexpr size_t kShown = 80;  // bytes that the error repeats
       const std::string_view missing = !left ? rule[i].left : !right ? rule[i].right : joined;
-      return absl::InvalidArgumentError(StrCat(
-          "merge ", i, ": \"", absl::CHexEscape(AbslView(missing)), "\" is not in the vocabulary"));
+      return absl::InvalidArgumentError(
+          StrCat("merge ", i, ": \"", absl::CHexEscape(AbslView(missing.substr(0, kShown))),
+                 missing.size() > kShown ? "...\"" : "\"", " is not in the vocabulary"));
     }
     // Text is no special token by its letters: where it is trusted, it has been matched before.
     if (vocabulary.IsSpecial(*merged)) continue;

@@ -14,8 +14,8 @@
 #include "models/chat_template.h"
 #include "models/config_reader.h"
 #include "models/jinja/status_macros.h"
-#include "models/json_file.h"
 #include "models/mmap_file.h"
+#include "models/tokenizer_configs.h"
 
 namespace fairlead {
 namespace {
@@ -23,12 +23,12 @@ namespace {
 namespace fs = std::filesystem;
 
 // The whole file, or nothing if there is none.
-absl::StatusOr<std::optional<std::string>> ReadIfThere(const fs::path& path) {
+absl::StatusOr<std::optional<std::string>> ReadTemplate(const fs::path& path) {
   std::error_code error;
   if (!fs::exists(path, error)) return std::nullopt;
-  absl::StatusOr<MmapFile> file = MmapFile::Open(path.string());
+  absl::StatusOr<MmapFile> file = MmapFile::Open(path.string(), kMaxTemplateBytes);
   if (!file.ok()) return file.status();
-  return std::string(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
+  return std::string(TextOf(*file));
 }
 
 const Json* FindMember(const Json& object, const std::string& name) {
@@ -77,6 +77,7 @@ absl::StatusOr<std::string> SpecialToken(const Json& config, const std::string& 
   return token->get<std::string>();
 }
 
+// `where`: the file that has the templates, or their folder.
 absl::StatusOr<ChatFormat> Finish(ChatFormat format, const Templates& templates,
                                   std::string_view where) {
   if (templates.size() > kMostTemplates) {
@@ -89,7 +90,9 @@ absl::StatusOr<ChatFormat> Finish(ChatFormat format, const Templates& templates,
       continue;
     }
     format.source = source;
-    JINJA_ASSIGN_OR_RETURN(format.chat_template, ParseChatTemplate(source));
+    absl::StatusOr<std::unique_ptr<ChatTemplate>> parsed = ParseChatTemplate(source);
+    if (!parsed.ok()) return Malformed(where, std::string(parsed.status().message()));
+    format.chat_template = *std::move(parsed);
   }
   return format;
 }
@@ -102,8 +105,9 @@ absl::Status ReadAdditional(const fs::path& folder, Templates& templates) {
        !error && entry != end; entry.increment(error)) {
     if (entry->path().extension() != ".jinja") continue;
     if (++seen > kMostTemplates)
-      return Malformed(folder.string(), "additional_chat_templates has too many templates");
-    JINJA_ASSIGN_OR_RETURN(std::optional<std::string> text, ReadIfThere(entry->path()));
+      return Malformed((folder / "additional_chat_templates").string(),
+                       StrCat("has more than ", kMostTemplates, " templates"));
+    JINJA_ASSIGN_OR_RETURN(std::optional<std::string> text, ReadTemplate(entry->path()));
     if (text) templates.insert_or_assign(entry->path().stem().string(), *std::move(text));
   }
   return absl::OkStatus();
@@ -124,27 +128,23 @@ absl::StatusOr<ChatFormat> LoadFromFolder(const fs::path& folder) {
   ChatFormat format;
   Templates templates;
   const fs::path config_path = folder / "tokenizer_config.json";
-  JINJA_ASSIGN_OR_RETURN(const std::optional<std::string> config_text, ReadIfThere(config_path));
-  if (config_text) {
-    const std::string where = config_path.string();
-    absl::StatusOr<Json> config = ParseJsonFile(*config_text);
-    if (!config.ok()) return Malformed(where, std::string(config.status().message()));
-    for (const std::string_view key : kSpecialTokenNames) {
-      JINJA_ASSIGN_OR_RETURN(std::string token, SpecialToken(*config, std::string(key), where));
-      AddToken(key, std::move(token), format);
-    }
-    if (const Json* source = FindMember(*config, "chat_template")) {
-      JINJA_ASSIGN_OR_RETURN(templates, TemplatesFrom(*source, where));
-    }
+  const std::string where = config_path.string();
+  JINJA_ASSIGN_OR_RETURN(const Json config, ReadOptionalJson(config_path));
+  for (const std::string_view key : kSpecialTokenNames) {
+    JINJA_ASSIGN_OR_RETURN(std::string token, SpecialToken(config, std::string(key), where));
+    AddToken(key, std::move(token), format);
+  }
+  if (const Json* source = FindMember(config, "chat_template")) {
+    JINJA_ASSIGN_OR_RETURN(templates, TemplatesFrom(*source, where));
   }
   // Files of their own take the place of all that the config has.
   Templates files;
   JINJA_ASSIGN_OR_RETURN(std::optional<std::string> own_file,
-                         ReadIfThere(folder / "chat_template.jinja"));
+                         ReadTemplate(folder / "chat_template.jinja"));
   if (own_file) files.emplace(kDefault, *std::move(own_file));
   JINJA_RETURN_IF_ERROR(ReadAdditional(folder, files));
-  if (!files.empty()) templates = std::move(files);
-  return Finish(std::move(format), templates, folder.string());
+  if (files.empty()) return Finish(std::move(format), templates, where);
+  return Finish(std::move(format), files, folder.string());
 }
 
 // The text of the token whose id is metadata[key]; "" if there is none.

@@ -181,10 +181,10 @@ std::vector<TextPiece> RenderedPrompt::Pieces() const {
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ParseChatTemplate(std::string_view source,
                                                                 const ChatTemplateLimits& limits) {
-  constexpr size_t kLongestTemplate = 1u << 20;
-  if (source.size() > kLongestTemplate) {
+  if (source.size() > kMaxTemplateBytes) {
     return absl::InvalidArgumentError(StrCat("the chat template has ", source.size(),
-                                             " bytes; at most ", kLongestTemplate, " are allowed"));
+                                             " bytes; at most ", kMaxTemplateBytes,
+                                             " are allowed"));
   }
   if (!jinja::IsValidUtf8(source)) {
     return absl::InvalidArgumentError("the chat template is not valid UTF-8");

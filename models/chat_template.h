@@ -35,6 +35,9 @@ struct RenderedPrompt {
   std::vector<TextPiece> Pieces() const;
 };
 
+// Of a template, as of a file that holds one.
+inline constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
+
 struct ChatTemplateLimits {
   int64_t max_steps = 10'000'000;       // evaluated nodes
   int max_depth = 100;                  // nested expressions, blocks and macro calls

@@ -5,8 +5,6 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <map>
 #include <random>
 #include <utility>
@@ -14,8 +12,11 @@
 #include "kernels/half.h"
 #include "kernels/strings.h"
 #include "models/decoder_parts.h"
+#include "models/json_file.h"
 #include "models/latent_attention.h"
+#include "models/mmap_file.h"
 #include "models/registry.h"
+#include "models/tokenizer_configs.h"
 
 namespace fairlead {
 namespace {
@@ -305,10 +306,9 @@ absl::StatusOr<std::unique_ptr<WeightSource>> MakeDummyWeights(const std::string
     return absl::InvalidArgumentError(StrCat(Info(dtype).name, " is not a dtype of weights"));
   }
   const std::string file_name = (std::filesystem::path(path) / "config.json").string();
-  std::ifstream file(file_name, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (!file) return absl::NotFoundError(StrCat(file_name, ": cannot be read"));
-  absl::StatusOr<Json> json = ParseJson(text);
+  const absl::StatusOr<MmapFile> file = MmapFile::Open(file_name, kMaxConfigBytes);
+  if (!file.ok()) return file.status();
+  absl::StatusOr<Json> json = ParseJson(TextOf(*file));
   if (!json.ok()) {
     return absl::Status(json.status().code(),
                         StrCat(file_name, ": ", std::string(json.status().message())));

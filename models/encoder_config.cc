@@ -272,13 +272,14 @@ absl::StatusOr<EncoderConfig> LoadEncoderConfig(const WeightSource& source) {
     for (const EncoderArchitecture& each : kArchitectures) {
       if (each.format == source.format()) StrAppend(&known, known.empty() ? "" : ", ", each.name);
     }
-    return absl::UnimplementedError(StrCat(source.path(), ": architecture ", ShortDump(Json(*name)),
+    return absl::UnimplementedError(StrCat(ConfigPath(source), ": architecture ",
+                                           ShortDump(Json(*name)),
                                            " is no encoder that is supported; known: ", known));
   }
   absl::StatusOr<EncoderConfig> config = Parse(source, *row);
   if (!config.ok()) {
     return absl::Status(config.status().code(),
-                        StrCat(source.path(), ": ", config.status().message()));
+                        StrCat(ConfigPath(source), ": ", config.status().message()));
   }
   return config;
 }

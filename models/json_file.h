@@ -11,6 +11,8 @@
 
 namespace fairlead {
 
+// A config.json, in bytes.
+inline constexpr size_t kMaxConfigBytes = size_t{16} << 20;
 // Values in one file. One takes 16 bytes of memory, as a member with its key some 100, where the
 // text may spend two: without a limit, a file would take many times its size. ParseJsonTable has
 // it, too.

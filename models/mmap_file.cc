@@ -20,7 +20,7 @@ constexpr int64_t kNanosecondsPerSecond = 1000000000;
 
 }  // namespace
 
-absl::StatusOr<MmapFile> MmapFile::Open(const std::string& path) {
+absl::StatusOr<MmapFile> MmapFile::Open(const std::string& path, size_t max_bytes) {
   // O_NONBLOCK: opening a named pipe must fail below, not wait for a writer.
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return absl::ErrnoToStatus(errno, StrCat("cannot open ", path));
@@ -35,6 +35,10 @@ absl::StatusOr<MmapFile> MmapFile::Open(const std::string& path) {
     return absl::InvalidArgumentError(StrCat(path, " is larger than the address space"));
   }
   const size_t size = static_cast<size_t>(info.st_size);
+  if (size > max_bytes) {
+    return absl::InvalidArgumentError(
+        StrCat(path, " has ", size, " bytes; at most ", max_bytes, " are allowed"));
+  }
   void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
   if (data == MAP_FAILED) return absl::ErrnoToStatus(errno, StrCat("cannot map ", path));
   const auto nanoseconds = [](const timespec& t) {

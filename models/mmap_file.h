@@ -25,8 +25,8 @@ struct FileStamp {
 class MmapFile {
  public:
   // Errors name the path and carry errno's code and text: kNotFound, kPermissionDenied ...
-  // kInvalidArgument for what is not a regular file.
-  static absl::StatusOr<MmapFile> Open(const std::string& path);
+  // kInvalidArgument for what is not a regular file, or has more than `max_bytes`.
+  static absl::StatusOr<MmapFile> Open(const std::string& path, size_t max_bytes = SIZE_MAX);
 
   MmapFile() = default;  // empty
   ~MmapFile();

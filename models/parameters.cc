@@ -13,7 +13,8 @@ namespace fairlead {
 namespace {
 
 // Norms and biases come in one of the plain types; nothing else is a vector.
-absl::StatusOr<std::vector<float>> ToF32(const WeightInfo& info, int64_t size) {
+absl::StatusOr<std::vector<float>> ToF32(const std::string& path, const WeightInfo& info,
+                                         int64_t size) {
   std::vector<float> out(static_cast<size_t>(size));
   const WeightBytes bytes(info);
   const std::byte* data = bytes.data();
@@ -33,9 +34,9 @@ absl::StatusOr<std::vector<float>> ToF32(const WeightInfo& info, int64_t size) {
       for (int64_t i = 0; i < size; ++i) out[i] = BF16ToF32(half(i));
       return out;
     default:
-      return absl::UnimplementedError(absl::StrCat("tensor ", info.file_name, ": a vector of type ",
-                                                   std::string(Info(info.dtype).name),
-                                                   "; known: f32, f16, bf16"));
+      return absl::UnimplementedError(
+          absl::StrCat(path, ": tensor ", info.file_name, ": a vector of type ",
+                       std::string(Info(info.dtype).name), "; known: f32, f16, bf16"));
   }
 }
 
@@ -181,7 +182,7 @@ absl::StatusOr<size_t> ParameterLoader::AddVector(const std::string& name, int64
                                                   float offset, float factor) {
   auto info = Require(name, {size});
   if (!info.ok()) return info.status();
-  auto values = ToF32(**info, size);
+  auto values = ToF32(source_.path(), **info, size);
   if (!values.ok()) return values.status();
   for (float& value : *values) value = factor * (value + offset);
   return AddValues(*values);
@@ -190,8 +191,8 @@ absl::StatusOr<size_t> ParameterLoader::AddVector(const std::string& name, int64
 absl::Status ParameterLoader::CheckDtype(const WeightInfo& info) const {
   const std::vector<DType>& known = device_.info().weight_dtypes;
   if (std::find(known.begin(), known.end(), info.dtype) != known.end()) return absl::OkStatus();
-  return absl::UnimplementedError(absl::StrCat("tensor ", info.file_name, ": ", device_.info().name,
-                                               " has no matmul for ",
+  return absl::UnimplementedError(absl::StrCat(source_.path(), ": tensor ", info.file_name, ": ",
+                                               device_.info().name, " has no matmul for ",
                                                std::string(Info(info.dtype).name)));
 }
 
@@ -223,7 +224,7 @@ absl::StatusOr<Experts> ParameterLoader::LoadExperts(const ExpertsSpec& spec, bo
       if (first == nullptr) first = *info;
       if ((*info)->dtype != first->dtype) {
         return absl::UnimplementedError(absl::StrCat(
-            "tensors ", first->file_name, " and ", (*info)->file_name, " are ",
+            source_.path(), ": tensors ", first->file_name, " and ", (*info)->file_name, " are ",
             std::string(Info(first->dtype).name), " and ", std::string(Info((*info)->dtype).name),
             "; the experts of a layer must have one type"));
       }
@@ -261,7 +262,7 @@ absl::StatusOr<size_t> ParameterLoader::AddExpertsBias(const ExpertsSpec& spec) 
   for (const std::vector<std::string>& modules : spec.modules) {
     auto info = Require(modules[0] + ".bias", {spec.count, spec.rows});
     if (!info.ok()) return info.status();
-    auto values = ToF32(**info, spec.count * spec.rows);
+    auto values = ToF32(source_.path(), **info, spec.count * spec.rows);
     if (!values.ok()) return values.status();
     biases.push_back(*std::move(values));
   }

@@ -487,8 +487,9 @@ absl::Status ResolveQuantizedTensors(CheckpointContents& contents) {
   const absl::StatusOr<std::optional<QuantizationConfig>> config =
       ReadQuantizationConfig(contents.config);
   if (!config.ok()) {
-    return absl::Status(config.status().code(),
-                        StrCat(contents.path, ": ", std::string(config.status().message())));
+    return absl::Status(
+        config.status().code(),
+        StrCat(contents.path, "/config.json: ", std::string(config.status().message())));
   }
   if (!*config || (*config)->schemes.empty()) return absl::OkStatus();
   return Resolver(contents, **config).Run();

@@ -78,6 +78,11 @@ bool HasHeadOfItsOwn(const WeightSource& source) {
 
 }  // namespace
 
+std::string ConfigPath(const WeightSource& source) {
+  return source.format() == WeightFormat::kGguf ? source.path()
+                                                : StrCat(source.path(), "/config.json");
+}
+
 absl::StatusOr<std::string> ArchitectureName(const WeightSource& source) {
   const Json& config = source.config();
   const bool is_gguf = source.format() == WeightFormat::kGguf;
@@ -89,7 +94,7 @@ absl::StatusOr<std::string> ArchitectureName(const WeightSource& source) {
   }
   if (name == nullptr || !name->is_string()) {
     return absl::InvalidArgumentError(
-        StrCat(source.path(), ": the config names no architecture (",
+        StrCat(ConfigPath(source), ": the config names no architecture (",
                is_gguf ? "GGUF key general.architecture" : "\"architectures\": [\"...\"]", ")"));
   }
   return name->get<std::string>();
@@ -118,14 +123,14 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const WeightSource& source) {
   const Architecture* row = FindArchitecture(*name, source.format());
   if (row == nullptr) {
     return absl::UnimplementedError(
-        StrCat(source.path(), ": architecture ", ShortDump(Json(*name)),
+        StrCat(ConfigPath(source), ": architecture ", ShortDump(Json(*name)),
                " is not supported; known: ", KnownNames(source.format())));
   }
   absl::StatusOr<ModelConfig> config =
       ParseConfig(WithDefaults(source.config(), *row), row->family);
-  if (!config.ok()) return WithPath(config.status(), source.path());
+  if (!config.ok()) return WithPath(config.status(), ConfigPath(source));
   if (absl::Status allowed = CheckAllowed(*config, *row); !allowed.ok()) {
-    return WithPath(allowed, source.path());
+    return WithPath(allowed, ConfigPath(source));
   }
   if (config->tied_head && HasHeadOfItsOwn(source)) config->tied_head = false;
   return config;

@@ -29,9 +29,12 @@ absl::Span<const Architecture> Architectures();
 // The name by which `source` calls its architecture. kInvalidArgument if it gives none.
 absl::StatusOr<std::string> ArchitectureName(const WeightSource& source);
 
+// Where the config of `source` comes from, for errors: a folder's config.json, or the GGUF file.
+std::string ConfigPath(const WeightSource& source);
+
 // The row of `source`, its config parsed under that row. kUnimplemented for an unknown
 // architecture, listing the known ones, and for features the row does not allow; errors start with
-// the source's path.
+// ConfigPath().
 absl::StatusOr<ModelConfig> LoadModelConfig(const WeightSource& source);
 
 }  // namespace fairlead

@@ -26,7 +26,6 @@ namespace {
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // as the reference implementation
 constexpr size_t kMaxDims = 8;
-constexpr size_t kMaxConfigBytes = 16 << 20;
 constexpr size_t kMaxIndexBytes = 64 << 20;
 constexpr size_t kMaxShards = 4096;
 constexpr size_t kMaxConfigValues = 1 << 18;  // its keys are searched one after the other
@@ -169,21 +168,12 @@ absl::StatusOr<JsonTable> ReadHeader(absl::Span<const std::byte> file, const std
   return header;
 }
 
-absl::StatusOr<MmapFile> MapBounded(const std::string& path, size_t max_bytes) {
-  absl::StatusOr<MmapFile> file = MmapFile::Open(path);
-  if (file.ok() && file->bytes().size() > max_bytes) {
-    return absl::InvalidArgumentError(
-        StrCat(path, " has ", file->bytes().size(), " bytes; at most ", max_bytes, " are allowed"));
-  }
-  return file;
-}
-
 std::string_view AsText(const MmapFile& file) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
 absl::StatusOr<Json> ReadConfig(const std::string& path) {
-  const absl::StatusOr<MmapFile> file = MapBounded(path, kMaxConfigBytes);
+  const absl::StatusOr<MmapFile> file = MmapFile::Open(path, kMaxConfigBytes);
   if (!file.ok()) return file.status();
   absl::StatusOr<Json> config = ParseJsonFile(AsText(*file), kMaxConfigValues);
   if (!config.ok())
@@ -201,7 +191,7 @@ using WeightMap =
     std::map<std::string, std::vector<std::string>>;  // shard -> the tensors it must hold
 
 absl::StatusOr<WeightMap> ReadIndex(const std::string& path) {
-  const absl::StatusOr<MmapFile> file = MapBounded(path, kMaxIndexBytes);
+  const absl::StatusOr<MmapFile> file = MmapFile::Open(path, kMaxIndexBytes);
   if (!file.ok()) return file.status();
   const absl::StatusOr<JsonTable> index = ParseJsonTable(AsText(*file));
   if (!index.ok()) return absl::InvalidArgumentError(StrCat(path, ": ", index.status().message()));

@@ -56,13 +56,14 @@ absl::Status TakeTextPart(CheckpointContents& contents) {
   if (composite == nullptr) return absl::OkStatus();
   const auto found = contents.config.find("text_config");
   if (found == contents.config.end() || !found->is_object()) {
-    return absl::InvalidArgumentError(StrCat(contents.path, ": config key \"text_config\" of ",
+    return absl::InvalidArgumentError(StrCat(contents.path,
+                                             "/config.json: config key \"text_config\" of ",
                                              composite->name, " must be an object"));
   }
   Json text = std::move(*found);
   if (const auto type = text.find("model_type");
       type != text.end() && *type != std::string(composite->model_type)) {
-    return absl::UnimplementedError(StrCat(contents.path, ": text_config's model_type ",
+    return absl::UnimplementedError(StrCat(contents.path, "/config.json: text_config's model_type ",
                                            ShortDump(*type), " in ", composite->name,
                                            " is not supported; known: ", composite->model_type));
   }

@@ -14,6 +14,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
+// The largest that are met have some 10 MB, for they list added tokens.
+constexpr size_t kMaxListBytes = size_t{64} << 20;
+
 // "eos_token_id": an id or a list of ids; a negative one means none.
 absl::Status AddStopIds(const Json& config, std::vector<TokenName>* stop) {
   const auto found = config.find("eos_token_id");
@@ -42,7 +45,7 @@ std::string_view TextOf(const MmapFile& file) {
 absl::StatusOr<Json> ReadOptionalJson(const fs::path& path) {
   std::error_code error;
   if (!fs::exists(path, error)) return Json();
-  absl::StatusOr<MmapFile> file = MmapFile::Open(path.string());
+  absl::StatusOr<MmapFile> file = MmapFile::Open(path.string(), kMaxListBytes);
   if (!file.ok()) return file.status();
   absl::StatusOr<Json> json = ParseJsonFile(TextOf(*file));
   if (!json.ok()) return InFile(path.string(), json.status());

@@ -22,7 +22,8 @@ absl::Status InFile(const std::string& path, const absl::Status& status);
 
 std::string_view TextOf(const MmapFile& file);
 
-// An object; null if there is no such file.
+// An object; null if there is no such file. kInvalidArgument, with the path, for one of more than
+// 64 MiB.
 absl::StatusOr<Json> ReadOptionalJson(const std::filesystem::path& path);
 
 // A special token in tokenizer_config.json: its text, or an object that holds it as "content".

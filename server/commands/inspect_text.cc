@@ -10,9 +10,9 @@
 
 #include "kernels/strings.h"
 #include "models/chat_template.h"
-#include "models/json_file.h"
 #include "models/mmap_file.h"
 #include "models/tokenizer.h"
+#include "models/tokenizer_configs.h"
 #include "models/tokenizer_json.h"
 
 namespace fairlead {
@@ -23,10 +23,6 @@ namespace fs = std::filesystem;
 bool Exists(const fs::path& path) {
   std::error_code error;
   return fs::exists(path, error);
-}
-
-std::string_view TextOf(const MmapFile& file) {
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
 // The string at `key` of an object, else null.
@@ -47,10 +43,7 @@ Json ModelType(const fs::path& path) {
 }
 
 Json TokenizerClass(const fs::path& path) {
-  if (!Exists(path)) return nullptr;
-  const absl::StatusOr<MmapFile> file = MmapFile::Open(path.string());
-  if (!file.ok()) return nullptr;
-  const absl::StatusOr<Json> parsed = ParseJsonFile(TextOf(*file));
+  const absl::StatusOr<Json> parsed = ReadOptionalJson(path);
   return parsed.ok() ? StringAt(*parsed, "tokenizer_class") : Json(nullptr);
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <memory>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -26,11 +27,21 @@ absl::StatusOr<ChatFormat> LoadTemplate(const RenderOptions& options) {
       return absl::NotFoundError(absl::StrCat(options.model, ": has no chat template"));
     return format;
   }
+  if (std::error_code error; std::filesystem::is_regular_file(options.template_file, error)) {
+    const auto size = std::filesystem::file_size(options.template_file, error);
+    if (!error && size > kMaxTemplateBytes) {
+      return absl::InvalidArgumentError(absl::StrCat(options.template_file, " has ", size,
+                                                     " bytes; at most ", kMaxTemplateBytes,
+                                                     " are allowed"));
+    }
+  }
   std::ifstream file(options.template_file, std::ios::binary);
   file.peek();  // a folder can be opened and not read: without this the iterator below throws
   if (!file) return absl::NotFoundError(absl::StrCat(options.template_file, ": cannot be read"));
   ChatFormat format;
-  format.source.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+  format.source.resize(kMaxTemplateBytes + 1);  // a pipe may never end
+  file.read(format.source.data(), static_cast<std::streamsize>(format.source.size()));
+  format.source.resize(static_cast<size_t>(file.gcount()));
   auto parsed = ParseChatTemplate(format.source);
   if (!parsed.ok()) {
     return absl::Status(parsed.status().code(),

@@ -74,8 +74,9 @@ absl::Status LoadService(const ServeConfig& config, Serving& serving) {
   const bool embeds = serving.runtime->embeddings.engine != nullptr;
   if (absl::Status status =
           embeds ? WarmUp(*serving.runtime->embeddings.engine) : WarmUp(*serving.runtime->engine);
-      !status.ok())
-    return status;
+      !status.ok()) {
+    return absl::Status(status.code(), StrCat(config.runtime.model, ": ", status.message()));
+  }
   timer.Done("the first step");
   const DeviceInfo& device = serving.runtime->device->info();
   serving.metrics =

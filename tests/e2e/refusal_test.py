@@ -5,6 +5,7 @@
 import json
 import os
 import pathlib
+import shutil
 import struct
 import subprocess
 import sys
@@ -200,6 +201,32 @@ class RefusalTest(unittest.TestCase):
             (folder / "tokenizer.json").write_text(content)
             return folder, folder / "tokenizer.json"
         self.in_folder(TOKENIZER_CASES, write)
+
+    def test_sparse_texts(self):
+        for name in ("chat_template.jinja", "tokenizer_config.json", "generation_config.json", "special_tokens_map.json",
+                     "config.json", "tokenizer.json", "tokenizer.model", "modules.json", "sentence_bert_config.json"):
+            with tempfile.TemporaryDirectory() as folder:
+                folder = pathlib.Path(folder)
+                (folder / "config.json").write_text(json.dumps(CONFIG))
+                (folder / "model.safetensors").write_bytes(safetensors(b"{}"))
+                if name != "tokenizer.model":
+                    (folder / "tokenizer.json").write_text(tokenizer())
+                (folder / name).touch()
+                os.truncate(folder / name, 2 << 30)
+                self.refused(folder, folder / name, f"2 GiB of {name}", file_is_read=False)
+
+    def test_weights_that_are_no_numbers(self):
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(harness.golden("models", "qwen3"), folder, dirs_exist_ok=True)
+            path = os.path.join(folder, "model.safetensors")
+            with open(path, "rb") as f:
+                data = f.read()
+            start = 8 + struct.unpack_from("<Q", data)[0]
+            with open(path, "wb") as f:
+                f.write(data[:start] + b"\xff" * (len(data) - start))
+            refused = harness.run("serve", "--model", folder, "--skip-tokenizer", "--http", "127.0.0.1:0", "--grpc", "off")
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn(f"{folder}: the model's logits were not finite", refused.stderr)
 
 
 if __name__ == "__main__":

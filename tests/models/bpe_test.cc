@@ -120,6 +120,10 @@ TEST(Bpe, NamesTheMergeThatIsWrong) {
   const absl::Status status = BpeModel::Create(*vocabulary, rule, {}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(status.ToString(), HasSubstr("merge 0: \"ab\""));
+  const std::string endless(3000, 'x');
+  const std::vector<BpeModel::Rule> unknown = {{endless, "b"}};
+  EXPECT_EQ(BpeModel::Create(*vocabulary, unknown, {}).status().message(),
+            "merge 0: \"" + std::string(80, 'x') + "...\" is not in the vocabulary");
 }
 
 TEST(Bpe, IgnoreMergesTakesWholeWords) {

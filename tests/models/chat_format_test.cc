@@ -162,6 +162,16 @@ TEST_F(ChatFormatFolder, ReadsAdditionalTemplates) {
   for (int i = 0; i < 100; ++i)
     Write("additional_chat_templates/" + std::to_string(i) + ".jinja", "x");
   EXPECT_EQ(Load().status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(Load().status().message()),
+              HasSubstr("additional_chat_templates: has more than 64 templates"));
+}
+
+TEST_F(ChatFormatFolder, TooManyTemplatesAreRefusedWithTheirFile) {
+  Json list = Json::array();
+  for (int i = 0; i < 65; ++i) list.push_back({{"name", std::to_string(i)}, {"template", "x"}});
+  Write("tokenizer_config.json", DumpJson({{"chat_template", list}}));
+  EXPECT_EQ(Load().status().message(), (folder_ / "tokenizer_config.json").string() +
+                                           ": there are 65 chat templates; at most 64 are allowed");
 }
 
 // A caller cannot put a string of its own where templates expect a special token.
@@ -182,6 +192,26 @@ TEST_F(ChatFormatFolder, PrefersTheFileOfItsOwn) {
   const absl::StatusOr<ChatFormat> format = Load();
   ASSERT_TRUE(format.ok()) << format.status();
   EXPECT_EQ(format->source, "J");
+}
+
+// A file that is too large is not read: these take no memory and next to no room on the disk.
+TEST_F(ChatFormatFolder, LargeFilesAreRefusedUnread) {
+  constexpr std::uintmax_t kHuge = std::uintmax_t{100} << 30;
+  std::filesystem::create_directory(folder_ / "additional_chat_templates");
+  for (const auto& [name, limit] : {std::pair{"chat_template.jinja", "1048576"},
+                                    std::pair{"additional_chat_templates/rag.jinja", "1048576"},
+                                    std::pair{"tokenizer_config.json", "67108864"}}) {
+    const std::filesystem::path path = folder_ / name;
+    Write(name, "");
+    std::filesystem::resize_file(path, kHuge);
+    const absl::Status status = Load().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << name;
+    EXPECT_EQ(status.message(),
+              path.string() + " has 107374182400 bytes; at most " + limit + " are allowed");
+    std::filesystem::remove(path);
+  }
+  Write("chat_template.jinja", std::string(kMaxTemplateBytes, 'x'));
+  EXPECT_TRUE(Load().ok()) << Load().status();
 }
 
 TEST_F(ChatFormatFolder, MayHaveNothing) {

@@ -378,6 +378,33 @@ TEST(EncoderNamesTest, WhatIsMissingOrMisshapenIsNamed) {
       AllOf(HasSubstr("position_embeddings"), HasSubstr("[64, 128]"), HasSubstr("[128, 64]")));
 }
 
+TEST(VectorTest, OneOfBlocksIsNamedWithItsFile) {
+  constexpr uint32_t kQ51 = 7;  // enum ggml_type
+  GgufWriter writer;
+  writer.AddString("general.architecture", "llama");
+  writer.AddU32("llama.block_count", 1);
+  writer.AddU32("llama.context_length", 64);
+  writer.AddU32("llama.embedding_length", 64);
+  writer.AddU32("llama.feed_forward_length", 64);
+  writer.AddU32("llama.attention.head_count", 2);
+  writer.AddF32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  writer.AddU32("llama.vocab_size", 2);
+  const auto add = [&](const char* name, std::vector<uint64_t> dims, uint32_t type, size_t bytes) {
+    writer.AddTensor({.name = name,
+                      .dims = std::move(dims),
+                      .type = type,
+                      .data = std::string(bytes, '\0'),
+                      .offset = {},
+                      .n_dims = {}});
+  };
+  add("token_embd.weight", {64, 2}, kTypeF32, 512);
+  add("blk.0.attn_norm.weight", {64}, kQ51, 48);
+  const TemporaryFolder folder;
+  const std::string path = folder.Write("vector.gguf", writer.Build());
+  EXPECT_EQ(LoadStatus(path).message(),
+            path + ": tensor blk.0.attn_norm.weight: a vector of type q5_1; known: f32, f16, bf16");
+}
+
 struct Refusal {
   const char* checkpoint;
   Json changes;
