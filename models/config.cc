@@ -69,6 +69,10 @@ void RefuseUnsupported(const Family& family, ConfigReader& reader) {
         absl::UnimplementedError(StrCat("config key \"", entry.key, "\" is ", ShortDump(*value),
                                         ": not supported (", entry.what, ")")));
   }
+  if (!reader.Bool("is_causal", true)) {
+    reader.Fail(absl::UnimplementedError(
+        "config key \"is_causal\" is false: not supported (attention that is not causal)"));
+  }
 }
 
 void ReadHeadDim(ModelConfig& config, ConfigReader& reader) {

@@ -112,6 +112,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{R"({"final_logit_softcapping":30.0})", kUnknown, "final_logit_softcapping"},
         Refusal{R"({"residual_multiplier":0.22})", kUnknown, "residual_multiplier"},
         Refusal{R"({"use_qk_norm":true})", kUnknown, "use_qk_norm"},
+        Refusal{R"({"is_causal":false})", kUnknown, "\"is_causal\" is false: not supported"},
+        Refusal{R"({"use_bidirectional_attention":true})", kUnknown, "use_bidirectional_attention"},
         Refusal{R"({"hidden_act":"relu2"})", kUnknown,
                 "activation \"relu2\" is not supported; known: silu, swish, gelu"},
         Refusal{R"({"v_head_dim":32})", kUnknown, "v_head_dim 32 differs from head_dim 16"},
@@ -178,7 +180,7 @@ void ExpectRefused(const Json& config, absl::StatusCode code, const std::string&
   const auto loaded = folder.Load();
   EXPECT_EQ(loaded.status().code(), code) << loaded.status();
   EXPECT_THAT(std::string(loaded.status().message()),
-              AllOf(HasSubstr(said), HasSubstr(folder.path())));
+              AllOf(HasSubstr(said), HasSubstr(folder.path() + "/config.json: ")));
 }
 
 TEST(RegistryTest, UnknownArchitecturesAreNamed) {
