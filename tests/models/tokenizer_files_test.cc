@@ -377,6 +377,39 @@ TEST_F(Folder, MalformedConfigsAreNamed) {
   EXPECT_EQ(Load().status().code(), kInvalid);
 }
 
+// As Sentence Transformers 5.7 has it: a Lowercase before the normalizer, which never sees special
+// tokens.
+TEST_F(Folder, SentenceTransformersMayAskForLowerCase) {
+  const auto encode = [this](const char* sentence, const Json& normalizer) {
+    Json file = *ParseJson(ReadWholeFile(folder_.path() + "/tokenizer.json"));
+    file["added_tokens"].push_back({{"id", 6}, {"content", "<EOT>"}, {"special", true}});
+    file["normalizer"] = normalizer;
+    const TemporaryFolder folder;
+    folder.Write("tokenizer.json", DumpJson(file));
+    folder.Write("sentence_bert_config.json", sentence);
+    const auto tokenizer = LoadTokenizerFromPath(folder.path());
+    EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
+    return tokenizer.ok() ? (*tokenizer)->Encode("aBC<EOT>") : std::vector<Token>();
+  };
+  constexpr const char* kYes = R"({"do_lower_case":true})";
+  const Json lower = {{"type", "Lowercase"}}, nfc = {{"type", "NFC"}};
+  const Json replace = {
+      {"type", "Replace"}, {"pattern", {{"String", "C"}}}, {"content", "a"}};  // comes too late
+  for (const Json& normalizer :
+       {Json(), nfc, lower, replace, Json({{"type", "Sequence"}, {"normalizers", {nfc, replace}}}),
+        Json({{"type", "Sequence"}, {"normalizers", {nfc, lower}}})}) {
+    EXPECT_THAT(encode(kYes, normalizer), ElementsAre(3, 2, 6)) << normalizer;
+  }
+  EXPECT_THAT(encode(R"({"do_lower_case":false})", replace), ElementsAre(0, 0, 6));
+  folder_.Write("sentence_bert_config.json", R"({"do_lower_case":"yes"})");
+  EXPECT_THAT(std::string(Load().status().message()),
+              AllOf(HasSubstr("sentence_bert_config.json: "), HasSubstr("\"yes\"")));
+  std::filesystem::remove(folder_.path() + "/tokenizer.json");
+  folder_.Write("tokenizer.model", "x");
+  folder_.Write("sentence_bert_config.json", kYes);
+  EXPECT_EQ(Load().status().code(), kUnimplemented);
+}
+
 TEST_F(Folder, WithoutATokenizerFileIsNotFound) {
   std::filesystem::remove(folder_.path() + "/tokenizer.json");
   EXPECT_EQ(Load().status().code(), absl::StatusCode::kNotFound);
