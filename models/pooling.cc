@@ -12,6 +12,7 @@
 #include "models/json.h"
 #include "models/mmap_file.h"
 #include "models/registry.h"
+#include "models/tokenizer_configs.h"
 
 namespace fairlead {
 namespace {
@@ -19,23 +20,15 @@ namespace {
 constexpr size_t kMaxFileBytes = 1 << 20;
 constexpr int kMaxTokens = 1 << 28;
 
-absl::Status InFile(const absl::Status& status, const std::string& path) {
-  return absl::Status(status.code(), StrCat(path, ": ", status.message()));
-}
-
 // Null where there is no such file.
 absl::StatusOr<Json> ReadJson(const std::string& path) {
-  const absl::StatusOr<MmapFile> file = MmapFile::Open(path);
+  const absl::StatusOr<MmapFile> file = MmapFile::Open(path, kMaxFileBytes);
   if (file.status().code() == absl::StatusCode::kNotFound) return Json();
   if (!file.ok()) return file.status();
   const auto bytes = file->bytes();
-  if (bytes.size() > kMaxFileBytes) {
-    return absl::InvalidArgumentError(
-        StrCat(path, " has ", bytes.size(), " bytes; at most ", kMaxFileBytes, " are allowed"));
-  }
   absl::StatusOr<Json> json =
       ParseJson({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
-  if (!json.ok()) return InFile(json.status(), path);
+  if (!json.ok()) return InFile(path, json.status());
   return json;
 }
 
@@ -122,14 +115,30 @@ absl::StatusOr<Pooling> ParsePoolingModule(const Json& json) {
                                          " is not supported; known: mean, cls, lasttoken"));
 }
 
-absl::StatusOr<std::optional<PoolingConfig>> ReadFolder(const std::string& path) {
+// The name of the prompt that Sentence Transformers puts before a text unless it is told another.
+absl::StatusOr<std::string> ReadPrompt(const std::string& folder) {
+  const std::string path = StrCat(folder, "/config_sentence_transformers.json");
+  const absl::StatusOr<Json> config = ReadJson(path);
+  if (!config.ok()) return config.status();
+  if (config->is_null()) return "";
+  ConfigReader reader(*config);
+  std::string name = reader.String("default_prompt_name", "");
+  if (!reader.ok()) return InFile(path, reader.status());
+  const Json* prompts = reader.Find("prompts");
+  if (prompts == nullptr || !prompts->is_object()) return "";
+  const auto found = prompts->find(name);
+  return found == prompts->end() || *found == "" ? "" : name;
+}
+
+absl::StatusOr<std::optional<PoolingConfig>> ReadFolder(const WeightSource& source) {
+  const std::string& path = source.path();
   const std::string modules_path = StrCat(path, "/modules.json");
   const absl::StatusOr<Json> list = ReadJson(modules_path);
   if (!list.ok()) return list.status();
   Modules modules;
   if (!list->is_null()) {
     absl::StatusOr<Modules> parsed = ParseModules(*list);
-    if (!parsed.ok()) return InFile(parsed.status(), modules_path);
+    if (!parsed.ok()) return InFile(modules_path, parsed.status());
     modules = *std::move(parsed);
   }
   const std::string pooling_path = StrCat(path, "/", modules.pooling_folder, "/config.json");
@@ -140,16 +149,14 @@ absl::StatusOr<std::optional<PoolingConfig>> ReadFolder(const std::string& path)
     return absl::NotFoundError(StrCat(pooling_path, " is missing; modules.json names it"));
   }
   const absl::StatusOr<Pooling> pooling = ParsePoolingModule(*module);
-  if (!pooling.ok()) return InFile(pooling.status(), pooling_path);
+  if (!pooling.ok()) return InFile(pooling_path, pooling.status());
   PoolingConfig config = {.pooling = *pooling, .normalize = modules.normalize};
-  const std::string limits_path = StrCat(path, "/sentence_bert_config.json");
-  const absl::StatusOr<Json> limits = ReadJson(limits_path);
-  if (!limits.ok()) return limits.status();
-  if (!limits->is_null()) {
-    ConfigReader reader(*limits);
-    config.max_tokens = reader.Int("max_seq_length", 1, kMaxTokens, 0);
-    if (!reader.ok()) return InFile(reader.status(), limits_path);
-  }
+  const absl::StatusOr<int> max_tokens = MaxTextTokens(source);
+  if (!max_tokens.ok()) return max_tokens.status();
+  config.max_tokens = *max_tokens;
+  absl::StatusOr<std::string> prompt = ReadPrompt(path);
+  if (!prompt.ok()) return prompt.status();
+  config.prompt = *std::move(prompt);
   return config;
 }
 
@@ -161,7 +168,7 @@ absl::StatusOr<std::optional<PoolingConfig>> ReadGguf(const WeightSource& source
   constexpr std::array kTypes = {Pooling::kMean, Pooling::kFirst, Pooling::kLast};
   ConfigReader reader(source.metadata());
   const int type = reader.Int(key, 0, 1 << 20, 0);
-  if (!reader.ok()) return InFile(reader.status(), source.path());
+  if (!reader.ok()) return InFile(source.path(), reader.status());
   if (type == 0) return std::nullopt;
   if (type > static_cast<int>(kTypes.size())) {
     return absl::UnimplementedError(StrCat(source.path(), ": metadata key ", ShortDump(Json(key)),
@@ -172,8 +179,28 @@ absl::StatusOr<std::optional<PoolingConfig>> ReadGguf(const WeightSource& source
 
 }  // namespace
 
+absl::StatusOr<int> MaxTextTokens(const WeightSource& source) {
+  if (source.format() == WeightFormat::kGguf) return 0;
+  const std::string path = StrCat(source.path(), "/sentence_bert_config.json");
+  const absl::StatusOr<Json> config = ReadJson(path);
+  if (!config.ok()) return config.status();
+  if (!config->is_null()) {
+    ConfigReader reader(*config);
+    const int tokens = reader.Int("max_seq_length", 1, kMaxTokens, 0);
+    if (!reader.ok()) return InFile(path, reader.status());
+    if (tokens > 0) return tokens;
+  }
+  const absl::StatusOr<Json> tokenizer =
+      ReadOptionalJson(StrCat(source.path(), "/tokenizer_config.json"));
+  if (!tokenizer.ok()) return tokenizer.status();
+  const auto found = tokenizer->find("model_max_length");
+  if (found == tokenizer->end() || !found->is_number()) return 0;
+  const double tokens = found->get<double>();  // 1e30 is usual
+  return tokens >= 1 && tokens <= kMaxTokens ? static_cast<int>(tokens) : 0;
+}
+
 absl::StatusOr<std::optional<PoolingConfig>> ReadPooling(const WeightSource& source) {
-  return source.format() == WeightFormat::kGguf ? ReadGguf(source) : ReadFolder(source.path());
+  return source.format() == WeightFormat::kGguf ? ReadGguf(source) : ReadFolder(source);
 }
 
 }  // namespace fairlead

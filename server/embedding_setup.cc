@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/strings.h"
+#include "models/config_reader.h"
 #include "models/embedder.h"
 #include "models/encoder_config.h"
 #include "models/registry.h"
@@ -77,6 +78,13 @@ int PlanTokens(const RuntimeConfig& config, const EmbeddingModel& model, const D
   return tokens;
 }
 
+// A GGUF file that has pooling_type, of which only 0 comes here.
+bool AsksForNone(const WeightSource& source) {
+  const absl::StatusOr<std::string> name = ArchitectureName(source);
+  return source.format() == WeightFormat::kGguf && name.ok() &&
+         source.metadata().contains(StrCat(*name, ".pooling_type"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::optional<PoolingConfig>> PoolingOf(const RuntimeConfig& config,
@@ -96,9 +104,17 @@ absl::StatusOr<std::optional<PoolingConfig>> PoolingOf(const RuntimeConfig& conf
   }
   if (!pooling.ok() || pooling->has_value()) return pooling;
   if (!encoder && config.task == "auto") return std::nullopt;
-  spdlog::warn("the model's files say nothing of pooling: {}",
-               encoder ? "the mean of the tokens is taken" : "the last token is taken, normalized");
-  return PoolingConfig{.pooling = encoder ? Pooling::kMean : Pooling::kLast, .normalize = !encoder};
+  const bool gguf = source.format() == WeightFormat::kGguf;
+  const bool normalize = !encoder || gguf;  // as llama.cpp does
+  spdlog::warn(
+      "the model's files {}: the {} is taken{}",
+      AsksForNone(source) ? "ask for no pooling (pooling_type 0)" : "say nothing of pooling",
+      encoder ? "mean of the tokens" : "last token", normalize ? ", normalized" : "");
+  const absl::StatusOr<int> max_tokens = MaxTextTokens(source);
+  if (!max_tokens.ok()) return max_tokens.status();
+  return PoolingConfig{.pooling = encoder ? Pooling::kMean : Pooling::kLast,
+                       .normalize = normalize,
+                       .max_tokens = *max_tokens};
 }
 
 absl::StatusOr<EmbeddingSetup> LoadEmbeddings(const RuntimeConfig& config,
@@ -107,6 +123,10 @@ absl::StatusOr<EmbeddingSetup> LoadEmbeddings(const RuntimeConfig& config,
                                               std::shared_ptr<WeightCache> cache) {
   const absl::StatusOr<int> max_tokens = MaxTokens(config, source, pooling);
   if (!max_tokens.ok()) return max_tokens.status();
+  if (!pooling.prompt.empty()) {
+    spdlog::warn("the model's default prompt {} is not put before texts: clients do so",
+                 ShortDump(Json(pooling.prompt)));
+  }
   auto model =
       LoadEmbeddingModel(source, device, LimitsOf(config, *max_tokens).tokens, std::move(cache));
   if (!model.ok()) return model.status();

@@ -21,7 +21,8 @@ namespace fairlead {
 // How the model's token vectors become one, where --task says that it embeds, or its files do: all
 // encoders, and decoders whose folder or GGUF file says how to pool. None: it generates. Where the
 // files say nothing, encoders take the mean, as Sentence Transformers does, and decoders the last
-// token, normalized. kInvalidArgument for an encoder that is to generate.
+// token, normalized; so are all vectors of GGUF files. kInvalidArgument for an encoder that is to
+// generate.
 absl::StatusOr<std::optional<PoolingConfig>> PoolingOf(const RuntimeConfig& config,
                                                        const WeightSource& source);
 

@@ -6,6 +6,7 @@ import concurrent.futures
 import json
 import math
 import os
+import shutil
 import socket
 import struct
 import tempfile
@@ -258,6 +259,23 @@ class EmbeddingsTest(unittest.TestCase):
             self.assertNotIn("--max-logprobs changes", server.log)
             answer = server.post("/v1/embeddings", {"input": [1, 2, 3]}).json()
             self.assertAlmostEqual(length(answer["data"][0]["embedding"]), 1, 5)
+
+    def test_files_of_sentence_transformers(self):
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(harness.golden("models", "bert"), folder, dirs_exist_ok=True)
+            write_tokenizer(os.path.join(folder, "tokenizer.json"))
+            for name, content in (("sentence_bert_config", {"do_lower_case": True}), ("tokenizer_config", {"model_max_length": 40}),
+                                  ("config_sentence_transformers", {"prompts": {"query": "query: "}, "default_prompt_name": "query"})):
+                with open(os.path.join(folder, name + ".json"), "w", encoding="utf-8") as f:
+                    json.dump(content, f)
+            with harness.Server("--numerics", "float32", model=folder) as server:
+                self.assertIn('default prompt "query" is not put before texts', server.log)
+                vector = lambda text: server.post("/v1/embeddings", {"input": text}).json()["data"][0]["embedding"]
+                self.assertEqual(vector("Hello World"), self.vectors("hello world", encoding_format="float")[0])
+                self.assertEqual(vector([FIRST, *b"Hello", LAST]), self.vectors("Hello", encoding_format="float")[0])
+                answer = server.post("/v1/embeddings", {"input": "x" * 39})
+                self.assertEqual(answer.status_code, 400)
+                self.assertIn("the model takes 40", answer.json()["error"]["message"])
 
     def test_inspect(self):
         report = json.loads(harness.run("inspect", "--model", harness.golden("models", "bert"), "--json").stdout)

@@ -70,6 +70,45 @@ TEST(PoolingTest, ReadsWhatSentenceTransformersWrites) {
   EXPECT_FALSE(bare->has_value());
 }
 
+// As Sentence Transformers 5.7 (Transformer.__init__): without max_seq_length, the tokenizer's.
+TEST(PoolingTest, TokensOfAText) {
+  const auto tokens = [](const char* sentence, const char* tokenizer) {
+    Files files = {{"1_Pooling/config.json", "{}"}};
+    if (sentence != nullptr) files.emplace_back("sentence_bert_config.json", sentence);
+    if (tokenizer != nullptr) files.emplace_back("tokenizer_config.json", tokenizer);
+    const auto got = Read(files);
+    EXPECT_TRUE(got.ok() && got->has_value()) << got.status();
+    return got.ok() && got->has_value() ? (*got)->max_tokens : -1;
+  };
+  EXPECT_EQ(tokens(nullptr, R"({"model_max_length":512})"), 512);
+  EXPECT_EQ(tokens("{}", R"({"model_max_length":512})"), 512);
+  EXPECT_EQ(tokens(R"({"max_seq_length":256})", R"({"model_max_length":512})"), 256);
+  EXPECT_EQ(tokens(R"({"max_seq_length":600})", R"({"model_max_length":512})"), 600);
+  EXPECT_EQ(tokens(nullptr, R"({"model_max_length":1000000000000000019884624838656})"), 0);
+  EXPECT_EQ(tokens(nullptr, R"({"model_max_length":null})"), 0);
+  EXPECT_EQ(tokens(nullptr, nullptr), 0);
+  const auto wrong = Read({{"1_Pooling/config.json", "{}"}, {"tokenizer_config.json", "[]"}});
+  EXPECT_THAT(std::string(wrong.status().message()), HasSubstr("tokenizer_config.json"));
+}
+
+TEST(PoolingTest, APromptThatTheModelExpectsIsNamed) {
+  const auto prompt = [](const char* config) {
+    const auto got =
+        Read({{"1_Pooling/config.json", "{}"}, {"config_sentence_transformers.json", config}});
+    EXPECT_TRUE(got.ok() && got->has_value()) << got.status();
+    return got.ok() && got->has_value() ? (*got)->prompt : "?";
+  };
+  EXPECT_EQ(prompt(R"({"prompts":{"query":"q: "},"default_prompt_name":"query"})"), "query");
+  EXPECT_EQ(prompt(R"({"prompts":{"query":""},"default_prompt_name":"query"})"), "");
+  EXPECT_EQ(prompt(R"({"prompts":{"query":"q: "},"default_prompt_name":null})"), "");
+  EXPECT_EQ(prompt(R"({"prompts":{},"default_prompt_name":"query"})"), "");
+  EXPECT_EQ(prompt("{}"), "");
+  const auto wrong = Read({{"1_Pooling/config.json", "{}"},
+                           {"config_sentence_transformers.json", R"({"default_prompt_name":5})"}});
+  EXPECT_THAT(std::string(wrong.status().message()),
+              HasSubstr("config_sentence_transformers.json"));
+}
+
 TEST(PoolingTest, OneModeOfThree) {
   const auto mode = [](const char* config) { return Read({{"1_Pooling/config.json", config}}); };
   struct Known {
