@@ -50,7 +50,11 @@ absl::StatusOr<TextOptions> ReadOptions(const ServedModel& model, const EmbedTra
   if (!request.has_truncate_prompt_tokens()) return options;
   const int kept = request.truncate_prompt_tokens();
   options.truncate = true;
-  const int least = options.add_special_tokens ? static_cast<int>(traits.frame.size()) + 1 : 1;
+  const bool has_frames =  // token ids get none
+      options.add_special_tokens &&
+      std::any_of(request.inputs().begin(), request.inputs().end(),
+                  [](const pb::EmbedInput& input) { return input.has_text(); });
+  const int least = has_frames ? static_cast<int>(traits.frame.size()) + 1 : 1;
   if (traits.max_tokens < least) {
     return FieldError("truncate_prompt_tokens",
                       absl::StrCat("no text fits: the model takes ", traits.max_tokens,

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "models/config_reader.h"
 #include "server/errors.h"
 
 namespace fairlead {
@@ -39,11 +40,15 @@ void JsonFields::Fail(std::string_view name, std::string_view message) {
   status_ = FieldError(field, absl::StrCat(field, " ", std::string(message)));
 }
 
+void JsonFields::FailType(std::string_view name, const Json& value, std::string_view allowed) {
+  Fail(name, absl::StrCat("is ", ShortDump(value), "; it must be ", std::string(allowed)));
+}
+
 std::optional<bool> JsonFields::Bool(std::string_view name) {
   const Json* value = Find(name);
   if (value == nullptr) return std::nullopt;
   if (value->is_boolean()) return value->get<bool>();
-  Fail(name, "must be true or false");
+  FailType(name, *value, "true or false");
   return std::nullopt;
 }
 
@@ -52,7 +57,7 @@ std::optional<int64_t> JsonFields::Int64(std::string_view name) {
   if (value == nullptr) return std::nullopt;
   const auto number =
       JsonInteger(*value, std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max());
-  if (!number) Fail(name, "must be an integer of at most 64 bits");
+  if (!number) FailType(name, *value, "an integer of at most 64 bits");
   return number;
 }
 
@@ -62,7 +67,7 @@ std::optional<int32_t> JsonFields::Int(std::string_view name) {
   const auto number =
       JsonInteger(*value, std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max());
   if (number) return static_cast<int32_t>(*number);
-  Fail(name, "must be an integer of at most 32 bits");
+  FailType(name, *value, "an integer of at most 32 bits");
   return std::nullopt;
 }
 
@@ -73,7 +78,7 @@ std::optional<float> JsonFields::Float(std::string_view name) {
     const double number = value->get<double>();
     if (std::abs(number) <= std::numeric_limits<float>::max()) return static_cast<float>(number);
   }
-  Fail(name, "must be a finite number");
+  FailType(name, *value, "a finite number");
   return std::nullopt;
 }
 
@@ -81,21 +86,21 @@ std::optional<std::string> JsonFields::String(std::string_view name) {
   const Json* value = Find(name);
   if (value == nullptr) return std::nullopt;
   if (value->is_string()) return value->get<std::string>();
-  Fail(name, "must be a string");
+  FailType(name, *value, "a string");
   return std::nullopt;
 }
 
 const Json* JsonFields::Object(std::string_view name) {
   const Json* value = Find(name);
   if (value == nullptr || value->is_object()) return value;
-  Fail(name, "must be an object");
+  FailType(name, *value, "an object");
   return nullptr;
 }
 
 const Json* JsonFields::Array(std::string_view name) {
   const Json* value = Find(name);
   if (value == nullptr || value->is_array()) return value;
-  Fail(name, "must be an array");
+  FailType(name, *value, "an array");
   return nullptr;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Typed access to a JSON object's fields, the way OpenAI's API reads them: null is the same as
-// absent, a wrong type is an error that names the field and the type it must have. The first error
-// is kept; readers go on with defaults. One thread.
+// absent, a wrong type is an error that names the field, its value and the type it must have. The
+// first error is kept; readers go on with defaults. One thread.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +36,8 @@ class JsonFields {
   const absl::Status& status() const { return status_; }
 
  private:
+  void FailType(std::string_view name, const Json& value, std::string_view allowed);
+
   const Json& object_;
   std::string prefix_;
   absl::Status status_;

@@ -12,7 +12,9 @@
 #include <utility>
 
 #include "absl/strings/escaping.h"
+#include "absl/types/span.h"
 #include "kernels/strings.h"
+#include "models/config_reader.h"
 #include "server/errors.h"
 #include "server/json_append.h"
 #include "server/json_fields.h"
@@ -23,24 +25,32 @@ namespace {
 constexpr int64_t kMaxToken = std::numeric_limits<int32_t>::max();
 constexpr size_t kMaxNumber = 16;  // characters of a float32: "-1.17549435e-38," is the longest
 
-absl::Status ReadIds(const Json& ids, pb::EmbedInput& input) {
+absl::Status BadInput(const std::string& name, const Json& value, std::string_view allowed) {
+  return FieldError("input", StrCat(name, " is ", ShortDump(value), "; allowed: ", allowed));
+}
+
+absl::Status ReadIds(const std::string& name, const Json& ids, pb::EmbedInput& input) {
   auto& out = *input.mutable_tokens()->mutable_ids();
   out.Reserve(static_cast<int>(ids.size()));
-  for (const Json& item : ids) {
-    const auto id = JsonInteger(item, std::numeric_limits<int32_t>::min(), kMaxToken);
-    if (!id) return FieldError("input", "input must be text, token ids, or a list of either");
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const auto id = JsonInteger(ids[i], std::numeric_limits<int32_t>::min(), kMaxToken);
+    if (!id) {
+      return BadInput(StrCat(name, "[", i, "]"), ids[i],
+                      StrCat("token ids, which are integers from 0 to ", kMaxToken));
+    }
     out.Add(static_cast<int32_t>(*id));
   }
   return absl::OkStatus();
 }
 
-absl::Status AddInput(const Json& value, pb::EmbedInput& input) {
+absl::Status AddInput(const std::string& name, const Json& value, pb::EmbedInput& input) {
   if (value.is_string()) {
     input.set_text(value.get_ref<const std::string&>());
     return absl::OkStatus();
   }
-  if (value.is_array()) return ReadIds(value, input);
-  return FieldError("input", "input must be text, token ids, or a list of either");
+  if (value.is_array()) return ReadIds(name, value, input);
+  return BadInput(name, value,
+                  name == "input" ? "text, token ids, or a list of either" : "text or token ids");
 }
 
 absl::Status CheckCount(std::string_view field, size_t count) {
@@ -55,17 +65,55 @@ absl::Status ReadInputs(const Json* value, pb::EmbedRequest& request) {
   const bool is_list = value->is_array() && !value->empty() && !value->front().is_number();
   if (!is_list) {
     if (value->is_array() && value->empty()) return FieldError("input", "input is empty");
-    return AddInput(*value, *request.add_inputs());
+    return AddInput("input", *value, *request.add_inputs());
   }
   if (absl::Status status = CheckCount("input", value->size()); !status.ok()) return status;
-  for (const Json& item : *value) {
-    if (absl::Status status = AddInput(item, *request.add_inputs()); !status.ok()) return status;
+  for (size_t i = 0; i < value->size(); ++i) {
+    absl::Status status = AddInput(StrCat("input[", i, "]"), (*value)[i], *request.add_inputs());
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
+// Fields of vLLM's and Cohere's that change the answer and that this server does not have: refused
+// by name where their value is not one of these, or null.
+struct UnsupportedField {
+  const char* name;
+  std::string_view neutral;  // JSON: a list of values
+  const char* instead = "";
+};
+constexpr UnsupportedField kUnsupported[] = {
+    {"embed_dtype", R"(["float32"])", "; supported: float32"},
+    {"endianness", R"(["native", "little"])", "; supported: native, little"},
+    {"truncation_side", R"(["right"])", "; supported: right"},
+    {"activation", "[false]", "; see normalize"},
+    {"use_activation", "[]", "; see normalize"},
+    {"softmax", "[false]", "; see normalize"},
+    {"pooling", "[]", "; the model's own is used"},
+    {"chat_template", R"([""])"},
+    {"chat_template_kwargs", "[{}]"},
+    {"mm_processor_kwargs", "[{}]"},
+    {"stream", "[false]"},
+    {"embedding_types", R"([[], ["float"]])", "; see encoding_format"},
+    {"output_dimension", "[]", "; see dimensions"},
+    {"max_tokens_per_doc", "[0]", "; see truncate_prompt_tokens"},
+    {"rank_fields", R"([[], ["text"]])", "; supported: text"},
+};
+
+void RefuseUnsupported(JsonFields& fields) {
+  for (const UnsupportedField& field : kUnsupported) {
+    const Json* value = fields.Find(field.name);
+    if (value == nullptr) continue;
+    const Json neutral = Json::parse(field.neutral);
+    if (std::find(neutral.begin(), neutral.end(), *value) != neutral.end()) continue;
+    fields.Fail(field.name,
+                StrCat("is ", ShortDump(*value), ": not supported by this server", field.instead));
+  }
+}
+
 // What embeddings, scores and reranking have in common.
 void ReadCommon(JsonFields& fields, pb::EmbedRequest& request) {
+  RefuseUnsupported(fields);
   request.set_model(fields.String("model").value_or(""));
   if (const auto kept = fields.Int("truncate_prompt_tokens"))
     request.set_truncate_prompt_tokens(*kept);
@@ -84,8 +132,9 @@ absl::Status AddText(std::string_view field, const std::string& name, const Json
   const Json* text = &value;
   if (value.is_object() && value.contains("text")) text = &value["text"];
   if (!text->is_string()) {
-    return FieldError(field, StrCat(name, " is of type ", text->type_name(), "; allowed: ", field,
-                                    " is a string or a list of strings"));
+    return FieldError(field,
+                      StrCat(name, " is ", ShortDump(value), "; it must be a string",
+                             name == field ? ", a list of them," : "", " or {\"text\": a string}"));
   }
   request.add_inputs()->set_text(text->get_ref<const std::string&>());
   return absl::OkStatus();
@@ -99,26 +148,58 @@ struct AddedTexts {
   std::string Name(size_t index) const { return list ? StrCat(field, "[", index, "]") : field; }
 };
 
-// Under the first of `names` that the body has.
-absl::StatusOr<AddedTexts> AddTexts(const JsonFields& fields,
-                                    std::initializer_list<const char*> names,
+absl::StatusOr<AddedTexts> AddTexts(const JsonFields& fields, const char* name,
                                     pb::EmbedRequest& request) {
-  for (const char* name : names) {
-    const Json* value = fields.Find(name);
-    if (value == nullptr) continue;
-    if (!value->is_array()) {
-      if (absl::Status status = AddText(name, name, *value, request); !status.ok()) return status;
-      return AddedTexts{name, 1};
-    }
-    if (absl::Status status = CheckCount(name, value->size()); !status.ok()) return status;
-    const AddedTexts texts{name, value->size(), true};
-    for (size_t i = 0; i < texts.count; ++i) {
-      absl::Status status = AddText(name, texts.Name(i), (*value)[i], request);
-      if (!status.ok()) return status;
-    }
-    return texts;
+  const Json& value = *fields.Find(name);
+  if (!value.is_array()) {
+    if (absl::Status status = AddText(name, name, value, request); !status.ok()) return status;
+    return AddedTexts{name, 1};
   }
-  return FieldError(*names.begin(), StrCat(*names.begin(), " is missing"));
+  if (absl::Status status = CheckCount(name, value.size()); !status.ok()) return status;
+  const AddedTexts texts{name, value.size(), true};
+  for (size_t i = 0; i < texts.count; ++i) {
+    absl::Status status = AddText(name, texts.Name(i), value[i], request);
+    if (!status.ok()) return status;
+  }
+  return texts;
+}
+
+// A side of a comparison has several names.
+using Names = absl::Span<const char* const>;
+constexpr const char* kLeftNames[] = {"text_1", "queries", "data_1"};
+constexpr const char* kRightNames[] = {"text_2", "documents", "data_2", "items"};
+
+// Which of them the body has; null: none.
+absl::StatusOr<const char*> FindSide(const JsonFields& fields, Names names) {
+  const char* found = nullptr;
+  for (const char* name : names) {
+    if (fields.Find(name) == nullptr) continue;
+    if (found != nullptr) {
+      return FieldError(name, StrCat(name, " is another name of ", found, ": only one is allowed"));
+    }
+    found = name;
+  }
+  return found;
+}
+
+absl::Status Missing(const char* name) { return FieldError(name, StrCat(name, " is missing")); }
+
+// What goes with `name`, of `names`, on the other side.
+const char* PartnerOf(const char* name, Names names, Names others) {
+  const auto at = std::find(names.begin(), names.end(), name) - names.begin();
+  return at < 3 ? others[static_cast<size_t>(at)] : "queries";
+}
+
+// The fields of the left and the right texts.
+absl::StatusOr<std::pair<const char*, const char*>> FindSides(const JsonFields& fields) {
+  const absl::StatusOr<const char*> left = FindSide(fields, kLeftNames);
+  if (!left.ok()) return left.status();
+  const absl::StatusOr<const char*> right = FindSide(fields, kRightNames);
+  if (!right.ok()) return right.status();
+  if (*left == nullptr && *right == nullptr) return Missing(kLeftNames[0]);
+  if (*left == nullptr) return Missing(PartnerOf(*right, kRightNames, kLeftNames));
+  if (*right == nullptr) return Missing(PartnerOf(*left, kLeftNames, kRightNames));
+  return std::pair{*left, *right};
 }
 
 absl::Status CheckTogether(std::string_view field, const pb::EmbedRequest& request) {
@@ -220,9 +301,11 @@ absl::StatusOr<ScoreRequest> ParseScoreRequest(const Json& body) {
   JsonFields fields(body);
   ReadCommon(fields, out.request);
   if (!fields.status().ok()) return fields.status();
-  const auto left = AddTexts(fields, {"text_1", "queries", "data_1"}, out.request);
+  const auto sides = FindSides(fields);
+  if (!sides.ok()) return sides.status();
+  const auto left = AddTexts(fields, sides->first, out.request);
   if (!left.ok()) return left.status();
-  const auto right = AddTexts(fields, {"text_2", "documents", "items", "data_2"}, out.request);
+  const auto right = AddTexts(fields, sides->second, out.request);
   if (!right.ok()) return right.status();
   out.left = left->count;
   out.names = ScoreNames(*left, *right);
@@ -249,10 +332,10 @@ absl::StatusOr<ScoreRequest> ParseRerankRequest(const Json& body) {
   }
   out.return_documents = fields.Bool("return_documents").value_or(true);
   if (!fields.status().ok()) return fields.status();
-  if (!query) return FieldError("query", "query is missing");
-  if (documents == nullptr) return FieldError("documents", "documents is missing");
+  if (!query) return Missing("query");
+  if (documents == nullptr) return Missing("documents");
   out.request.add_inputs()->set_text(*query);
-  const auto added = AddTexts(fields, {"documents"}, out.request);
+  const auto added = AddTexts(fields, "documents", out.request);
   if (!added.ok()) return added.status();
   out.names = ScoreNames({.field = "query", .count = 1}, *added);
   if (absl::Status status = CheckTogether("documents", out.request); !status.ok()) return status;

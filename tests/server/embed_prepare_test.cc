@@ -119,6 +119,11 @@ TEST_F(EmbedPrepareTest, TruncationKeepsTheFirstTokensAndTheFrame) {
   request = Ids({1, 2, 3, 4});
   request.set_truncate_prompt_tokens(3);
   EXPECT_THAT(TokensOfOne(request), ElementsAre(1, 2, 3));
+  request.set_truncate_prompt_tokens(1);  // ids get no frame
+  EXPECT_THAT(TokensOfOne(request), ElementsAre(1));
+  request.add_inputs()->set_text("a");
+  EXPECT_THAT(std::string(Prepare(request).status().message()),
+              HasSubstr("truncate_prompt_tokens is 1; allowed: 3 to 32"));
 }
 
 TEST_F(EmbedPrepareTest, ATextMayFillTheModel) {

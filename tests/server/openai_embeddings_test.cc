@@ -88,6 +88,83 @@ TEST(OpenAiEmbeddingsTest, BadRequestsNameTheField) {
   EXPECT_EQ(param(many + "]}"), "input");
 }
 
+TEST(OpenAiEmbeddingsTest, ErrorsRepeatTheValueAndSayWhatIsAllowed) {
+  const auto embed = [](const std::string& fields) {
+    return std::string(
+        ParseEmbeddingsRequest(Parsed(absl::StrCat("{", fields, "}"))).status().message());
+  };
+  const auto rerank = [](const std::string& fields) {
+    return std::string(ParseRerankRequest(Parsed(absl::StrCat(R"({"query":"q",)", fields, "}")))
+                           .status()
+                           .message());
+  };
+  constexpr const char* kIds = "; allowed: token ids, which are integers from 0 to 2147483647";
+  EXPECT_EQ(embed(R"("input":[[101,99999999999]])"),
+            absl::StrCat("input[0][1] is 99999999999", kIds));
+  EXPECT_EQ(embed(R"("input":[1,"a"])"), absl::StrCat("input[1] is \"a\"", kIds));
+  EXPECT_EQ(embed(R"("input":["a",null])"), "input[1] is null; allowed: text or token ids");
+  EXPECT_EQ(embed(R"("input":7)"), "input is 7; allowed: text, token ids, or a list of either");
+  EXPECT_EQ(embed(R"("input":"x","dimensions":"12")"),
+            "dimensions is \"12\"; it must be an integer of at most 32 bits");
+  EXPECT_EQ(embed(R"("input":"x","dimensions":18446744073709551616)"),
+            "dimensions is 1.8446744073709552e+19; it must be an integer of at most 32 bits");
+  EXPECT_EQ(embed(R"("input":"x","user":7)"), "user is 7; it must be a string");
+  EXPECT_EQ(embed(R"("input":"x","normalize":"yes")"),
+            "normalize is \"yes\"; it must be true or false");
+  EXPECT_LT(
+      embed(absl::StrCat(R"("input":"x","dimensions":")", std::string(10000, 'x'), "\"")).size(),
+      200u);
+  EXPECT_EQ(rerank(R"("documents":[5])"),
+            "documents[0] is 5; it must be a string or {\"text\": a string}");
+  EXPECT_EQ(rerank(R"("documents":"b")"), "documents is \"b\"; it must be an array");
+  EXPECT_EQ(rerank(R"("documents":["b"],"top_n":1.5)"),
+            "top_n is 1.5; it must be an integer of at most 32 bits");
+}
+
+// vLLM's and Cohere's.
+TEST(OpenAiEmbeddingsTest, FieldsThatWouldChangeTheAnswerAreRefusedByName) {
+  struct Field {
+    const char* name;
+    const char* value;
+    const char* neutral;
+  };
+  for (const Field& field : {Field{"embed_dtype", R"("float16")", R"("float32")"},
+                             {"endianness", R"("big")", R"("little")"},
+                             {"endianness", R"("big")", R"("native")"},
+                             {"truncation_side", R"("left")", R"("right")"},
+                             {"activation", "true", "false"},
+                             {"use_activation", "true", "null"},
+                             {"use_activation", "false", "null"},
+                             {"softmax", "true", "false"},
+                             {"pooling", R"("cls")", "null"},
+                             {"chat_template", R"("{{")", R"("")"},
+                             {"chat_template_kwargs", R"({"a":1})", "{}"},
+                             {"mm_processor_kwargs", R"({"a":1})", "{}"},
+                             {"stream", "true", "false"},
+                             {"embedding_types", R"(["int8"])", R"(["float"])"},
+                             {"output_dimension", "8", "null"},
+                             {"max_tokens_per_doc", "8", "0"},
+                             {"rank_fields", R"(["title"])", R"(["text"])"},
+                             {"user", "5", R"("u")"}}) {
+    const auto with = [&](const char* value) {
+      return Parsed(absl::StrCat(R"({"input":"a","text_1":"a","text_2":"b","query":"a",)",
+                                 R"("documents":["b"],"request_id":"r","priority":1,)",
+                                 R"("cache_salt":"s","input_type":"query",")", field.name,
+                                 "\":", value, "}"));
+    };
+    const Json bad = with(field.value), good = with(field.neutral);
+    Json bad_score = bad, good_score = good;
+    bad_score.erase("documents");
+    good_score.erase("documents");
+    EXPECT_EQ(ErrorParam(ParseEmbeddingsRequest(bad).status()), field.name);
+    EXPECT_EQ(ErrorParam(ParseScoreRequest(bad_score).status()), field.name);
+    EXPECT_EQ(ErrorParam(ParseRerankRequest(bad).status()), field.name);
+    EXPECT_TRUE(ParseEmbeddingsRequest(good).ok()) << field.name;
+    EXPECT_TRUE(ParseScoreRequest(good_score).ok()) << field.name;
+    EXPECT_TRUE(ParseRerankRequest(good).ok()) << field.name;
+  }
+}
+
 constexpr float kOdd[] = {0.1f, -1.17549435e-38f, 3.4028235e38f, 1e-45f, 0.0f, -2.0f};
 
 TEST(OpenAiEmbeddingsTest, NumbersAreTheVeryFloats) {
@@ -183,7 +260,7 @@ TEST(OpenAiEmbeddingsTest, TextsAreCalledAsTheClientCallsThem) {
   const absl::Status status =
       ParseScoreRequest(Parsed(R"({"queries":"a","items":["b",null]})")).status();
   EXPECT_EQ(ErrorParam(status), "items");
-  EXPECT_THAT(std::string(status.message()), HasSubstr("items[1] is of type null"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("items[1] is null; it must be a string"));
 }
 
 TEST(OpenAiEmbeddingsTest, BadScoresNameTheField) {
@@ -191,6 +268,12 @@ TEST(OpenAiEmbeddingsTest, BadScoresNameTheField) {
     return ErrorParam(ParseScoreRequest(Parsed(body)).status());
   };
   EXPECT_EQ(score("{}"), "text_1");
+  EXPECT_EQ(score(R"({"queries":"a"})"), "documents");
+  EXPECT_EQ(score(R"({"data_1":"a"})"), "data_2");
+  EXPECT_EQ(score(R"({"data_2":"a"})"), "data_1");
+  EXPECT_EQ(score(R"({"items":"a"})"), "queries");
+  EXPECT_EQ(score(R"({"queries":"a","text_1":"b","text_2":"c"})"), "queries");
+  EXPECT_EQ(score(R"({"text_1":"a","text_2":"b","items":"c"})"), "items");
   EXPECT_EQ(score(R"({"text_1":"a"})"), "text_2");
   EXPECT_EQ(score(R"({"text_1":"a","text_2":[]})"), "text_2");
   EXPECT_EQ(score(R"({"text_1":"a","text_2":[1]})"), "text_2");
