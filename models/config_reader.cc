@@ -20,7 +20,9 @@ std::string ShortDump(const Json& value) {
   }
   std::string text = DumpJson(value);
   if (text.size() > kLongestDump) {
-    text.resize(kLongestDump);
+    size_t end = kLongestDump;
+    while ((text[end] & 0xC0) == 0x80) --end;  // to the start of a character
+    text.resize(end);
     text += "...";
   }
   return text;

@@ -141,7 +141,7 @@ size_t CharacterSize(std::string_view text, size_t pos) {
 }
 
 std::string LiteralInClass(std::string_view character) {
-  const bool syntax = std::string_view("\\[]^-").find(character[0]) != std::string_view::npos;
+  const bool syntax = std::string_view("\\[]^-.:=").find(character[0]) != std::string_view::npos;
   return syntax ? StrCat("\\", character) : std::string(character);
 }
 
@@ -413,6 +413,8 @@ absl::StatusOr<std::string> ParseEscapedCharacter(std::string_view pattern, size
   const size_t size = CharacterSize(pattern, *pos + 1);
   const std::string_view character = pattern.substr(*pos + 1, size);
   *pos += 1 + size;
+  // Under (?x), a space as it stands would be none.
+  if (std::isspace(static_cast<unsigned char>(c)) != 0) return StrCat("\\x{", absl::Hex(c), "}");
   const bool syntax = std::ispunct(static_cast<unsigned char>(c)) != 0;
   return syntax ? StrCat("\\", character) : std::string(character);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Oniguruma's Ruby syntax to PCRE2's; sets of characters in regex_class.cc. Documented in the two
 // libraries' syntax pages.
+#include <algorithm>
 #include <cctype>
 #include <optional>
 #include <string>
@@ -32,6 +33,7 @@ class Translator {
   struct Group {
     size_t start = 0;    // in out_
     size_t closers = 0;  // of the groups that its (?flags) opened
+    bool extended_outside = false;
   };
 
   char Peek(size_t ahead) const { return pos_ + ahead < in_.size() ? in_[pos_ + ahead] : '\0'; }
@@ -82,9 +84,17 @@ class Translator {
         if (Interval()) return absl::OkStatus();
         break;
       case '#':
-        if (extended_) return RefusePattern(in_, pos_, "a comment of (?x)");
+        if (extended_) {
+          pos_ = std::min(in_.find('\n', pos_), in_.size());
+          return absl::OkStatus();
+        }
         break;
       default:
+        // Between a thing and its quantifier, too.
+        if (extended_ && std::isspace(static_cast<unsigned char>(in_[pos_])) != 0) {
+          Copy(1);
+          return absl::OkStatus();
+        }
         break;
     }
     BeginAtom();
@@ -124,9 +134,9 @@ class Translator {
   }
 
   absl::Status OpenGroup() {
-    EndAtom();
     if (Peek(1) == '*') return RefusePattern(in_, pos_, "(*");
     const size_t start = out_.size();
+    const bool extended_outside = extended_;
     if (Peek(1) != '?') {
       Copy(1);
     } else if (Peek(2) == '#') {
@@ -137,11 +147,13 @@ class Translator {
     } else {
       Copy(2);
       if (InlineFlags()) {
+        EndAtom();
         ++group_.back().closers;
         return absl::OkStatus();
       }
     }
-    group_.push_back({.start = start});
+    EndAtom();
+    group_.push_back({.start = start, .extended_outside = extended_outside});
     return absl::OkStatus();
   }
 
@@ -152,9 +164,11 @@ class Translator {
     while (std::isalpha(static_cast<unsigned char>(Peek(length))) || Peek(length) == '-') ++length;
     if (Peek(length) != ':' && Peek(length) != ')') return false;
     const bool alone = Peek(length) == ')';
+    bool on = true;
     for (size_t i = 0; i < length; ++i) {
       out_.push_back(Peek(i) == 'm' ? 's' : Peek(i));
-      extended_ = extended_ || Peek(i) == 'x';
+      if (Peek(i) == '-') on = false;
+      if (Peek(i) == 'x') extended_ = on;
     }
     out_.push_back(':');
     pos_ += length + 1;
@@ -166,6 +180,7 @@ class Translator {
     if (group_.size() > 1) {
       out_.append(group_.back().closers, ')');
       atom_ = group_.back().start;
+      extended_ = group_.back().extended_outside;
       group_.pop_back();
     }
     Copy(1);
@@ -233,7 +248,7 @@ class Translator {
   std::vector<Group> group_ = std::vector<Group>(1);
   size_t atom_ = kNone;    // in out_, what a quantifier here repeats
   bool interval_ = false;  // and that an interval already repeats
-  bool extended_ = false;  // (?x) was there
+  bool extended_ = false;  // here (?x) holds
 };
 
 }  // namespace

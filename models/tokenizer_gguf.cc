@@ -76,7 +76,8 @@ void MakeEndTokensControl(GgufVocabulary* vocabulary) {
   for (size_t id = 0; id < vocabulary->token.size(); ++id) {
     const std::string_view text = vocabulary->token[id];
     const GgufTokenType type = vocabulary->type[id];
-    const bool plain = type == GgufTokenType::kNormal || type == GgufTokenType::kUnused;
+    const bool plain = type == GgufTokenType::kNormal || type == GgufTokenType::kUnused ||
+                       type == GgufTokenType::kUserDefined;
     if (plain && std::find(kEndTokens.begin(), kEndTokens.end(), text) != kEndTokens.end() &&
         !(keeps_s && text == "</s>")) {
       vocabulary->type[id] = GgufTokenType::kControl;

@@ -36,7 +36,7 @@ absl::Status ReadIds(const std::string& name, const Json& ids, pb::EmbedInput& i
     const auto id = JsonInteger(ids[i], std::numeric_limits<int32_t>::min(), kMaxToken);
     if (!id) {
       return BadInput(StrCat(name, "[", i, "]"), ids[i],
-                      StrCat("token ids, which are integers from 0 to ", kMaxToken));
+                      "token ids, which are integers of the model's vocabulary");
     }
     out.Add(static_cast<int32_t>(*id));
   }
@@ -120,6 +120,13 @@ void ReadCommon(JsonFields& fields, pb::EmbedRequest& request) {
   if (const auto add = fields.Bool("add_special_tokens")) request.set_add_special_tokens(*add);
   if (const auto parse = fields.Bool("parse_special")) request.set_parse_special(*parse);
   fields.String("user");  // changes nothing
+}
+
+// Fields of embeddings that scores have none of.
+void RefuseOfEmbeddings(JsonFields& fields) {
+  for (const char* name : {"dimensions", "encoding_format", "normalize"}) {
+    if (fields.Find(name) != nullptr) fields.Fail(name, "is a field of /v1/embeddings alone");
+  }
 }
 
 absl::Status RequireObject(const Json& body) {
@@ -300,6 +307,7 @@ absl::StatusOr<ScoreRequest> ParseScoreRequest(const Json& body) {
   ScoreRequest out;
   JsonFields fields(body);
   ReadCommon(fields, out.request);
+  RefuseOfEmbeddings(fields);
   if (!fields.status().ok()) return fields.status();
   const auto sides = FindSides(fields);
   if (!sides.ok()) return sides.status();
@@ -324,11 +332,12 @@ absl::StatusOr<ScoreRequest> ParseRerankRequest(const Json& body) {
   out.left = 1;
   JsonFields fields(body);
   ReadCommon(fields, out.request);
+  RefuseOfEmbeddings(fields);
   const auto query = fields.String("query");
   const Json* documents = fields.Array("documents");
   if (const auto top_n = fields.Int("top_n")) {
-    if (*top_n < 1) fields.Fail("top_n", StrCat("is ", *top_n, "; allowed: 1 or more"));
-    out.top_n = static_cast<size_t>(std::max(*top_n, 0));
+    if (*top_n < 0) fields.Fail("top_n", StrCat("is ", *top_n, "; allowed: 0 (all) or more"));
+    if (*top_n > 0) out.top_n = static_cast<size_t>(*top_n);
   }
   out.return_documents = fields.Bool("return_documents").value_or(true);
   if (!fields.status().ok()) return fields.status();

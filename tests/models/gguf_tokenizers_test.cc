@@ -222,6 +222,14 @@ TEST(ByteLevel, KnowsEndTokensByName) {
     EXPECT_THAT(tokenizer->Encode(untrusted, {}),
                 ::testing::Not(::testing::Contains(static_cast<Token>(plain + 1))));
   }
+  // A user-defined token would match in any text.
+  metadata["tokenizer.ggml.token_type"][plain + 1] = 4;
+  const auto tokenizer = Load(metadata);
+  ASSERT_NE(tokenizer, nullptr);
+  EXPECT_TRUE(tokenizer->IsSpecial(static_cast<Token>(plain + 1)));
+  const std::vector<TextPiece> untrusted = {{"<|im_end|>", false}};
+  EXPECT_THAT(tokenizer->Encode(untrusted, {}),
+              ::testing::Not(::testing::Contains(static_cast<Token>(plain + 1))));
 }
 
 TEST(Gguf, MalformedKeysAreNamed) {

@@ -11,6 +11,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "models/detokenizer.h"
 #include "server/errors.h"
 
 namespace fairlead {
@@ -98,7 +99,7 @@ TEST(OpenAiEmbeddingsTest, ErrorsRepeatTheValueAndSayWhatIsAllowed) {
                            .status()
                            .message());
   };
-  constexpr const char* kIds = "; allowed: token ids, which are integers from 0 to 2147483647";
+  constexpr const char* kIds = "; allowed: token ids, which are integers of the model's vocabulary";
   EXPECT_EQ(embed(R"("input":[[101,99999999999]])"),
             absl::StrCat("input[0][1] is 99999999999", kIds));
   EXPECT_EQ(embed(R"("input":[1,"a"])"), absl::StrCat("input[1] is \"a\"", kIds));
@@ -239,6 +240,16 @@ TEST(OpenAiEmbeddingsTest, RerankingIsBestFirst) {
   EXPECT_FALSE(RerankBody(*bare, answer, "m")["results"][0].contains("document"));
 }
 
+TEST(OpenAiEmbeddingsTest, ValuesInErrorsAreCutBetweenCharacters) {
+  std::string body = R"({"input":"x","dimensions":"a)";
+  for (int i = 0; i < 100; ++i) body += "\xc3\xa9";
+  const absl::Status status = ParseEmbeddingsRequest(Parsed(body + "\"}")).status();
+  EXPECT_EQ(ErrorParam(status), "dimensions");
+  const std::string message(status.message());
+  EXPECT_TRUE(IsValidUtf8(message)) << message;
+  EXPECT_THAT(message, HasSubstr("\xc3\xa9..."));
+}
+
 TEST(OpenAiEmbeddingsTest, TextsAreCalledAsTheClientCallsThem) {
   const auto names = [](const absl::StatusOr<ScoreRequest>& request) {
     std::vector<std::string> all;
@@ -285,7 +296,10 @@ TEST(OpenAiEmbeddingsTest, BadScoresNameTheField) {
   EXPECT_EQ(rerank("{}"), "query");
   EXPECT_EQ(rerank(R"({"query":"a"})"), "documents");
   EXPECT_EQ(rerank(R"({"query":"a","documents":"b"})"), "documents");
-  EXPECT_EQ(rerank(R"({"query":"a","documents":["b"],"top_n":0})"), "top_n");
+  EXPECT_EQ(rerank(R"({"query":"a","documents":["b"],"top_n":-1})"), "top_n");
+  EXPECT_EQ(rerank(R"({"query":"a","documents":["b"],"top_n":0})"), "");  // vLLM's: all
+  EXPECT_EQ(rerank(R"({"query":"a","documents":["b"],"dimensions":2})"), "dimensions");
+  EXPECT_EQ(score(R"({"text_1":"a","text_2":"b","normalize":true})"), "normalize");
   std::string many = R"({"query":"a","documents":["a")";
   for (int i = 0; i < 2047; ++i) many += R"(,"a")";
   EXPECT_EQ(rerank(many + "]}"), "documents");

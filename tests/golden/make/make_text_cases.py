@@ -139,6 +139,8 @@ CLASSES = [r"\s", r"\w+", r"\W", r"\h+", r"[\h]+|\H", r"\d+", r"\D", r"[\w]", r"
 SYNTAX = [r"^.|.$", r"a.b", r"(?m:a.b)", r"(?mi)A.B", r"\u00e9", r"[\u00e9]", r"\pL", r"\Q", r"\v", r"\x41", r"a{,3}", r"a{1,2}+", r"a{2}?",
           r"a{1,2}?", r"a{2}{3}", r"\p{N}{1,3}+", r"(?:ab){1,2}+c", r"[ab]{2}+", r"a{,}", r"x(?i)a|b", r"(?i)a|b", r"(a(?i)b|c)d|e",
           r"(?#[)a", r"\bk", r"\B.", r"a++b", r"(?>a+)b", r"\R", r"\101", r"(?<n>a)\g<n>", r"(a)\1", r"a|", r"\[a\]"]
+EXTENDED = [r"(?x)a\ b", r"(?x: a {2}+ )", r"(?-x)a#?", r"(?x:a)#?", "(?x)a # c (\n b", "(?x) [ ab ]+ c", r"((?x)a b)c d", r"(?x:a(?-x) b)",
+            r"[.,.]", r"[=x=]", r"[..]", r"[[.][.]]", r"[:,:]", r"a{2}(?#c)+"]
 MORE_TEXTS = ["\u4e2d\u3001\u6587\u3002\u300cx\u300d", "\u2460\u00bd\u00b2!", "hi, (you)|me. \u4e2d\u3001\u6587 ]x[", "abcdefxyz a-b [a] ^ ]",
               "akKbK \u212a", "aaaaaaab ababc", "a\nb\r\nc", "xA xB B b abd aCd Cd e", "1234567 \u0661\u0662 \u00b2\u00bd", "A\u4e2dB ab\u4e2d\u6587's HTTPServer",
               "__init__ \u203f x=1;", "\u0378\ue000\u2028\u00ad\u200d", "pL Q a{,} \x0b", "\u30fc\u30a2\u3042\uff71\u3005\u3007\u0640\u060c\u0964",
@@ -149,7 +151,7 @@ def regex_cases(rng):
     texts = [" ".join(WORDS)] + MORE_TEXTS + [text(rng, 7) for _ in range(2)]
     patterns = [CL100K, O200K, BLOOM, KIMI_K2] + [f"[[:{name}:]]" for name in POSIX] + [f"\\p{{{name}}}" for name in PROPERTIES]
     out = []
-    for pattern in patterns + CLASSES + SYNTAX:
+    for pattern in patterns + CLASSES + SYNTAX + EXTENDED:
         matches = Split(Regex(pattern), "removed", invert=True)
         cases = [{"text": case, "matches": [word for word, _ in matches.pre_tokenize_str(case)]} for case in texts]
         out.append({"pattern": pattern, "cases": cases})
