@@ -78,7 +78,7 @@ Json OnlyTextParts(const Json& parts) {
   return texts;
 }
 
-bool TakesTextParts(const ChatTemplate& chat_template, const std::string& role, Json variables) {
+bool TakesTextParts(const ChatTemplate& chat_template, const std::string& role, Json& variables) {
   const std::string probes[] = {"fairlead-first", "fairlead-second"};
   Json content = Json::array();
   for (const std::string& probe : probes) content.push_back({{"type", "text"}, {"text", probe}});

@@ -18,8 +18,9 @@ namespace fairlead {
 Json OnlyTextParts(const Json& parts);
 
 // Whether the template prints all texts of a content that is a list of parts, in messages of this
-// role, and not the list itself. `variables`: what it will be rendered with. Costs a rendering.
-bool TakesTextParts(const ChatTemplate& chat_template, const std::string& role, Json variables);
+// role, and not the list itself. `variables`: what it will be rendered with; their `messages` are
+// replaced. Costs a rendering.
+bool TakesTextParts(const ChatTemplate& chat_template, const std::string& role, Json& variables);
 
 // The texts of such a list, joined by line ends: for templates that do not.
 std::string JoinedTextParts(const Json& parts);

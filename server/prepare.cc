@@ -2,6 +2,7 @@
 #include "server/prepare.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <iterator>
 #include <map>
@@ -337,27 +338,29 @@ absl::StatusOr<Json> TemplateVariables(const ServedModel& model, const pb::ChatI
   return variables;
 }
 
-// Contents that are lists stay so where the template takes them.
-void JoinParts(const ChatTemplate& chosen, Json& variables) {
+// Contents that are lists stay so where the template takes them. Of more roles than a chat has, and
+// once `cancelled`, they are joined: each role costs a rendering.
+void JoinParts(const ChatTemplate& chosen, const std::atomic<bool>* cancelled, Json& variables) {
+  constexpr size_t kMaxRoles = 5;  // system, developer, user, assistant, tool
+  Json messages = std::move(variables["messages"]);
   std::map<std::string, bool> takes_parts;  // by role
-  for (const Json& message : variables["messages"]) {
+  for (Json& message : messages) {
     if (!message.at("content").is_array()) continue;
-    const auto [role, added] = takes_parts.try_emplace(message.at("role").get<std::string>());
-    if (added) role->second = TakesTextParts(chosen, role->first, variables);
-    constexpr size_t kMaxRoles = 8;  // a rendering each
-    if (takes_parts.size() == kMaxRoles) break;
-  }
-  for (Json& message : variables["messages"]) {
-    const auto role = takes_parts.find(message.at("role").get<std::string>());
-    const bool stays = role != takes_parts.end() && role->second;
-    if (!stays && message.at("content").is_array())
+    const auto& role = message.at("role").get_ref<const std::string&>();
+    auto known = takes_parts.find(role);
+    if (known == takes_parts.end() && takes_parts.size() < kMaxRoles &&
+        (cancelled == nullptr || !*cancelled)) {
+      known = takes_parts.emplace(role, TakesTextParts(chosen, role, variables)).first;
+    }
+    if (known == takes_parts.end() || !known->second)
       message["content"] = JoinedTextParts(message["content"]);
   }
+  variables["messages"] = std::move(messages);
 }
 
 absl::StatusOr<RenderedPrompt> Render(const ChatTemplate& chosen, const pb::ChatInput& chat,
-                                      Json variables) {
-  JoinParts(chosen, variables);
+                                      const std::atomic<bool>* cancelled, Json variables) {
+  JoinParts(chosen, cancelled, variables);
   absl::StatusOr<RenderedPrompt> prompt = chat.continue_final_message()
                                               ? RenderUpToFinalContent(chosen, std::move(variables))
                                               : chosen.Render(variables);
@@ -401,7 +404,7 @@ absl::StatusOr<ChatPrompt> RenderChat(const ServedModel& model, const pb::ChatIn
   const bool has_tools = variables->contains("tools") && !(*variables)["tools"].is_null();
   const auto chosen = model.chat_format->Choose(chat.chat_template(), has_tools);
   if (!chosen.ok()) return FieldError("chat_template", std::string(chosen.status().message()));
-  auto rendered = Render(**chosen, chat, *std::move(variables));
+  auto rendered = Render(**chosen, chat, limits.cancelled, *std::move(variables));
   if (!rendered.ok()) return rendered.status();
   ChatPrompt prompt;
   EncodeOptions options = {.add_special_tokens = add_special_tokens,

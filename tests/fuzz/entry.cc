@@ -138,4 +138,13 @@ void CheckTokens(const Tokenizer& tokenizer, absl::Span<const Token> tokens) {
   }
 }
 
+void CheckText(const Tokenizer& tokenizer, std::string_view text) {
+  for (const bool special : {true, false}) {
+    const std::vector<Token> tokens =
+        tokenizer.Encode(text, {.add_special_tokens = special, .parse_special = special});
+    for (const Token token : tokens) FAIRLEAD_CHECK(token >= 0 && token < tokenizer.vocab_size());
+    CheckTokens(tokenizer, tokens);
+  }
+}
+
 }  // namespace fairlead

@@ -52,4 +52,7 @@ void CheckWeights(const WeightSource& source);
 // Ids are of the vocabulary; a stream's pieces are UTF-8, and together what Decode gives.
 void CheckTokens(const Tokenizer& tokenizer, absl::Span<const Token> tokens);
 
+// The same of the ids of `text`, with special tokens and without.
+void CheckText(const Tokenizer& tokenizer, std::string_view text);
+
 }  // namespace fairlead

@@ -109,7 +109,7 @@ TEST(ChatMessages, ContinuesAsTransformersDoes) {
 
 TEST(ChatMessages, WhichTemplatesTakeParts) {
   const Json sources = GoldenJson("templates/chat.json")["templates"];
-  const Json variables = {{"bos_token", "<s>"}, {"eos_token", "</s>"}};
+  Json variables = {{"bos_token", "<s>"}, {"eos_token", "</s>"}};
   const auto takes = [&](const char* name, const char* role) {
     return TakesTextParts(**ParseChatTemplate(sources[name].get<std::string>()), role, variables);
   };

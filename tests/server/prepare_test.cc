@@ -283,6 +283,24 @@ TEST_F(PrepareTest, PartsGoToTemplatesThatTakeThem) {
   }
 }
 
+// Of roles that the template treats alike, the first few are known to take parts.
+TEST_F(PrepareTest, PartsAreLookedAtRoleByRole) {
+  chat_format_.chat_template = *ParseChatTemplate(
+      "{% for m in messages %}{% if m.content is string %}[{{ m.content }}]"
+      "{% elif m.role == 'system' %}{{ m.content }}"
+      "{% else %}{% for p in m.content %}<{{ p.text }}>{% endfor %}{% endif %}{% endfor %}");
+  pb::GenerateRequest request = Chat("");
+  request.mutable_chat()->clear_messages();
+  for (const char* role : {"system", "user", "assistant", "a", "b", "c"}) {
+    pb::Message& message = *request.mutable_chat()->add_messages();
+    message.set_role(role);
+    message.set_extra_json(
+        R"({"content": [{"type": "text", "text": "x"}, {"type": "text", "text": "y"}]})");
+  }
+  EXPECT_EQ(RenderChat(model_, request.chat(), false, {})->text,
+            "[x\ny]<x><y><x><y><x><y><x><y>[x\ny]");
+}
+
 TEST_F(PrepareTest, ExtraKeysReplaceNothing) {
   pb::GenerateRequest request = Chat("hi");
   pb::Message& message = *request.mutable_chat()->mutable_messages(0);
